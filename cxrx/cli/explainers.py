@@ -1,0 +1,76 @@
+"""``cxrx explainers``: the attribution methods that can be named."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cxrx.cli.shared import Json, print_json, print_table
+
+if TYPE_CHECKING:
+    from cxrx.specs import ExplainerSpec
+
+app = typer.Typer(help="List attribution methods, or show one.", invoke_without_command=True)
+
+
+def _described(full_name: str, spec: ExplainerSpec) -> dict[str, Any]:
+    from cxrx.explainers.options import describe_options
+
+    return {
+        "name": spec.name,
+        "full_name": full_name,
+        "aliases": list(spec.aliases),
+        "summary": spec.summary,
+        "options": [{"name": n, "type": t, "default": d} for n, t, d in describe_options(spec)],
+        "needs": sorted(spec.needs),
+        "stochastic": spec.stochastic,
+        "signed": spec.signed,
+        "space": spec.space,
+        "control": spec.control,
+        "citation": spec.citation,
+    }
+
+
+@app.callback()
+def explainers(context: typer.Context, as_json: Json = False) -> None:
+    """List attribution methods: name, what they need of a model, their grid."""
+    if context.invoked_subcommand is not None:
+        return
+    from cxrx.registry import load
+
+    shelf = load().explainers
+    if as_json:
+        print_json([_described(name, spec) for name, spec in shelf.items()])
+        return
+    print_table(
+        ("method", "needs", "grid", ""),
+        [
+            (
+                name.removeprefix("cxrx/"),
+                "control" if spec.control else " ".join(sorted(spec.needs)),
+                spec.space,
+                spec.summary,
+            )
+            for name, spec in shelf.items()
+        ],
+    )
+
+
+@app.command()
+def show(name: Annotated[str, typer.Argument(help="Name of the method.")], as_json: Json = False) -> None:
+    """Show one method: its options with types and defaults, what it needs, its source."""
+    from cxrx.registry import load
+
+    shelf = load().explainers
+    described = _described(shelf.full_name(name), shelf.find(name))
+    if as_json:
+        print_json(described)
+        return
+    for key, value in described.items():
+        if key == "options":
+            typer.echo("options    " + ("none" if not value else ""))
+            for option in value:
+                typer.echo(f"  -O {option['name']}={option['default']}  ({option['type']})")
+        elif value not in ("", []):
+            typer.echo(f"{key.replace('_', ' '):<10} {', '.join(value) if isinstance(value, list) else value}")

@@ -1,0 +1,97 @@
+"""``cxrx info``: what a results file holds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cxrx.cli.runs import demo_banner
+from cxrx.cli.shared import DEFAULT_RESULTS, Json, print_json, print_table
+
+if TYPE_CHECKING:
+    from cxrx.results.reader import Results
+
+
+def info(
+    results: Annotated[Path, typer.Argument(help="Results file.")] = DEFAULT_RESULTS,
+    as_json: Json = False,
+) -> None:
+    """Show what a results file holds."""
+    described = describe(results)
+    if as_json:
+        print_json(described)
+        return
+    counts = ", ".join(f"{n} {word}" for word, n in described["films"].items())
+    typer.echo(f"{results.name}: {sum(described['films'].values())} films ({counts}), {described['patients']} patients")
+    truth = described["truth"]
+    typer.echo(f"truth: {truth['labelled_films']} films with labels, {truth['boxes']} boxes")
+    for model in described["models"]:
+        typer.echo(f"\n{model['model']}: {model['predictions']} predictions of {', '.join(model['findings'])}")
+        rows = [(m["method"], m["maps"], m["films"], m["grid"], m["options"]) for m in model["methods"]]
+        if rows:
+            print_table(("method", "maps", "films", "grid", "options"), rows)
+    if described["failures"]:
+        typer.echo(f"\n{described['failures']} failures (cxrx export --csv lists them)")
+    made = f"schema {described['schema_version']}, made by {described['created_by']}"
+    typer.echo(f"\n{len(described['runs'])} runs, {made}")
+    if any(model["demo"] for model in described["models"]):
+        demo_banner()
+
+
+def describe(path: Path) -> dict[str, Any]:
+    """Return what the results file `path` holds, as plain data."""
+    from cxrx.results.reader import open_results
+
+    with open_results(path) as results:
+        images = results.images()
+        labels = results.labels()
+        own = results.attrs()
+        models = []
+        for slug in results.models():
+            findings = results.findings(slug)
+            attrs = results.attrs(slug)
+            methods = []
+            for method in results.methods(slug):
+                present = results.present(slug, method)
+                group = results.attrs(slug, method)
+                options = ", ".join(f"{k}={v}" for k, v in group.get("options", {}).items())
+                methods.append(
+                    {
+                        "method": method,
+                        "maps": int(present.sum()),
+                        "films": int(present.any(axis=1).sum()),
+                        "grid": _grid(results, slug, method, group),
+                        "options": options,
+                        "fingerprint": group["fingerprint"],
+                    }
+                )
+            models.append(
+                {
+                    "model": slug,
+                    "demo": bool(attrs.get("demo", 0)),
+                    "findings": findings,
+                    "predictions": int((results.logits(slug) == results.logits(slug)).all(axis=1).sum()),
+                    "fingerprint": attrs["fingerprint"],
+                    "methods": methods,
+                }
+            )
+        return {
+            "file": path.name,
+            "schema_version": str(own["schema_version"]),
+            "created_by": str(own["created_by"]),
+            "films": {str(word): int(n) for word, n in images["status"].value_counts(sort=False).items()},
+            "patients": int(images["patient"].nunique()),
+            "truth": {"labelled_films": int((labels != -2).any(axis=1).sum()), "boxes": len(results.boxes())},
+            "models": models,
+            "failures": len(results.failures()),
+            "runs": results.runs(),
+        }
+
+
+def _grid(results: Results, slug: str, method: str, attrs: dict[str, Any]) -> str:
+    if attrs.get("layout") == "ragged":
+        return "own sizes"
+    height, width = results.values(slug, method, slice(0, 1)).shape[2:]
+    return f"{height}x{width}"

@@ -1,0 +1,122 @@
+"""The ``cxrx`` program: its commands, how it shows errors, and where its defaults come from."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from cxrx import __version__
+from cxrx.cli import (
+    compare,
+    config,
+    explain,
+    explainers,
+    export,
+    info,
+    merge,
+    models,
+    phantom,
+    plugins,
+    predict,
+    verify,
+)
+from cxrx.errors import EXIT_FAILED, CxrxError, exit_code_of
+
+
+class CxrxGroup(TyperGroup):
+    """The root of the command tree: one place that turns errors into sentences and exit codes."""
+
+    def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
+        """Take defaults from cxrx.toml; flags and ``CXRX_*`` go before them."""
+        try:
+            extra.setdefault("default_map", config.default_map(self.commands))
+        except CxrxError as error:
+            raise typer.Exit(show_error(error)) from error
+        return super().make_context(info_name, args, parent=parent, **extra)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command; show what went wrong as one sentence and exit with its code."""
+        if os.environ.get("CXRX_DEBUG"):
+            return super().invoke(ctx)
+        try:
+            return super().invoke(ctx)
+        except CxrxError as error:
+            raise typer.Exit(show_error(error)) from error
+        except BrokenPipeError:
+            # the reader of a pipe (head, less) has gone: not an error, but nothing more can be said
+            sys.stdout = None
+            raise typer.Exit(EXIT_FAILED) from None
+        except Exception as error:
+            if type(error).__module__.startswith("typer"):
+                raise  # usage errors and exits of the command line itself
+            raise typer.Exit(show_bug(error)) from error
+
+
+def show_error(error: CxrxError) -> int:
+    """Print `error` to stderr and return its exit code."""
+    typer.secho(f"cxrx: {error}", fg="red", err=True)
+    if error.hint:
+        typer.echo(f"  {error.hint}", err=True)
+    return exit_code_of(error)
+
+
+def show_bug(error: Exception) -> int:
+    """Print an error nobody foresaw, without its traceback."""
+    typer.secho(f"cxrx: internal error: {type(error).__name__}: {error}", fg="red", err=True)
+    typer.echo("  CXRX_DEBUG=1 shows where; please report it", err=True)
+    return EXIT_FAILED
+
+
+app = typer.Typer(
+    name="cxrx",
+    cls=CxrxGroup,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    help="Explain chest X-ray classifiers in batches, and find out which explanation to trust.",
+    epilog="Not a medical device: for research only.",
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"cxrx {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Explain chest X-ray classifiers in batches, and find out which explanation to trust."""
+
+
+app.command()(predict.predict)
+app.command()(explain.explain)
+app.command()(compare.compare)
+app.command()(info.info)
+app.command()(verify.verify)
+app.command()(merge.merge)
+app.command()(export.export)
+app.command()(phantom.phantom)
+app.add_typer(models.app, name="models")
+app.add_typer(explainers.app, name="explainers")
+app.add_typer(plugins.app, name="plugins")
+
+
+def main() -> None:
+    """Entry point of the ``cxrx`` program: the built-in commands and those of plugins."""
+    from cxrx.registry import load
+
+    registry = load()
+    registry.add_commands(app)
+    for plugin in registry.broken():
+        typer.secho(f"cxrx: plugin {plugin.name!r} {plugin.errors[0]} (see: cxrx plugins)", fg="yellow", err=True)
+    app()

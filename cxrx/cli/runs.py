@@ -1,0 +1,147 @@
+"""What ``predict`` and ``explain`` share: making the model, running, and telling what was done."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from cxrx.cli.shared import split_names
+from cxrx.errors import EXIT_SOME_FAILED, UsageError
+
+if TYPE_CHECKING:
+    from cxrx.engine.run import RunReport
+    from cxrx.models.model import Model
+
+SHOWN = 5  # failed films named on the screen; the rest stands in failures.csv
+
+
+def make_model(
+    name: str | None,
+    weights: Path | None,
+    labels: str | None,
+    device: str,
+    *,
+    input_size: int | None = None,
+    in_chans: int | None = None,
+    cam_layer: str | None = None,
+) -> Model:
+    """Load the model that the options name, and say what the user should know of it."""
+    from cxrx.models.architectures import DEFAULT_MODEL
+    from cxrx.models.load import load_model
+
+    if name is None and weights is not None:
+        raise UsageError("--weights needs the network they belong to", "name it with -m, e.g. -m densenet121")
+    if name is not None and ":" in name:
+        typer.echo(f"note: running your code in {Path(name.rpartition(':')[0]).name}", err=True)
+    if in_chans == 2:
+        raise UsageError("--in-chans is 1, or 3 for the grey picture repeated")
+    model = load_model(
+        name or DEFAULT_MODEL,
+        weights,
+        split_names(labels),
+        device,
+        input_size=input_size,
+        in_chans=None if in_chans is None else 1 if in_chans == 1 else 3,
+        cam_layer=cam_layer,
+    )
+    for note in model.notes:
+        typer.secho(f"note: {note}", fg="yellow", err=True)
+    if model.demo:
+        demo_banner()
+    return model
+
+
+DEMO = "DEMO weights, trained on synthetic films only: the numbers show how cxrx works, nothing about a patient"
+
+
+def demo_banner() -> None:
+    """Say that the output comes from the demo weights."""
+    typer.secho(DEMO, fg="yellow", err=True)
+
+
+def parse_batch_size(text: str) -> int | str:
+    """Return ``auto`` or a positive number of films."""
+    if text == "auto":
+        return text
+    if not text.isdigit() or int(text) < 1:
+        raise UsageError(f"--batch-size is auto or a number of films, not {text!r}")
+    return int(text)
+
+
+def parse_views(text: str) -> tuple[str, ...]:
+    """Return the wanted views, ``all`` spelled out."""
+    known = ("frontal", "lateral", "oblique", "unknown")
+    names = tuple(split_names(text) or ())
+    if names == ("all",):
+        return known
+    for name in names:
+        if name not in known:
+            raise UsageError(f"there is no view {name!r} (all, or of {', '.join(known)})")
+    return names
+
+
+def parse_method_options(pairs: Sequence[str] | None) -> dict[str, str]:
+    """Return ``-O key=value`` pairs as a dict."""
+    options = {}
+    for pair in pairs or ():
+        key, equals, value = pair.partition("=")
+        if not equals or not key:
+            raise UsageError(f"-O takes key=value, not {pair!r}")
+        options[key.strip()] = value.strip()
+    return options
+
+
+def public_argv() -> list[str]:
+    """Return the command line without what could name a patient's files: paths become ``PATH``."""
+    return ["PATH" if _names_a_file(word) else word for word in sys.argv[1:]]
+
+
+def _names_a_file(word: str) -> bool:
+    value = word.partition("=")[2] if word.startswith("-") else word
+    return bool(value) and ("/" in value or "\\" in value or bool(Path(value).suffix) or Path(value).exists())
+
+
+def show_report(report: RunReport, *, allow_failures: bool, polarity: str) -> None:
+    """Print what a run did; exit 3 if some films failed."""
+    counts = report.counts
+    done = ", ".join(
+        f"{counts[word]} {word}" for word in ("ok", "flagged", "failed", "skipped", "kept") if counts[word]
+    )
+    what = ", ".join(report.methods) if report.methods else "predictions"
+    typer.echo(f"{report.out}: {what} of {report.model}: {done or 'nothing to do'} ({report.seconds:.1f} s)")
+    if report.passed_over:
+        others = ", ".join(f"{n} {suffix or 'without suffix'}" for suffix, n in sorted(report.passed_over.items()))
+        typer.echo(f"passed over {sum(report.passed_over.values())} other files ({others})", err=True)
+    for name, reason in report.skipped[:SHOWN]:
+        typer.echo(f"skipped {name}: {reason}", err=True)
+    if len(report.skipped) > SHOWN:
+        typer.echo(f"... and {len(report.skipped) - SHOWN} more skipped", err=True)
+    if report.negatives:
+        what_was_done = {"header": "taken as they are", "report": "flagged", "auto": "inverted"}[polarity]
+        names = ", ".join(report.negatives[: 2 * SHOWN])
+        typer.secho(
+            f"{len(report.negatives)} films look like photographic negatives ({what_was_done}): {names}",
+            fg="yellow",
+            err=True,
+        )
+    if report.failures:
+        typer.secho(f"{len(report.failures)} failed; they are listed in /failures and {failures_csv(report.out).name}",
+                    fg="red", err=True)  # fmt: skip
+        if not allow_failures:
+            raise typer.Exit(EXIT_SOME_FAILED)
+
+
+def failures_csv(out: Path) -> Path:
+    """Return where the failures of the results file `out` are listed."""
+    return out.with_name("failures.csv" if out.stem == "results" else f"{out.stem}.failures.csv")
+
+
+def demo_warning(report: RunReport, model: Model) -> None:
+    """Warn where demo weights met films that are not synthetic."""
+    if model.demo and report.foreign:
+        foreign = f"{report.foreign} of these films were not made by `cxrx phantom`"
+        typer.secho(f"{foreign}: what the demo says of them means nothing", fg="yellow", err=True)

@@ -1,0 +1,31 @@
+"""``cxrx verify``: whether a results file is whole."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cxrx.cli.shared import DEFAULT_RESULTS, Json, print_json
+from cxrx.errors import EXIT_FAILED, UsageError
+
+
+def verify(
+    results: Annotated[Path, typer.Argument(help="Results file.")] = DEFAULT_RESULTS,
+    as_json: Json = False,
+) -> None:
+    """Check that a results file is whole."""
+    if not results.exists():
+        raise UsageError(f"there is no file {results}")
+    from cxrx.results.verify import verify as check
+
+    problems = check(results)
+    if as_json:
+        print_json({"file": results.name, "problems": problems})
+    else:
+        for problem in problems:
+            typer.echo(problem)
+        typer.echo(f"{results.name}: " + (f"{len(problems)} problems" if problems else "whole"))
+    if problems:
+        raise typer.Exit(EXIT_FAILED)

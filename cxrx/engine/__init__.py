@@ -1,0 +1,1 @@
+"""The streaming run: films in, predictions and maps out, in batches, resumable at any moment."""

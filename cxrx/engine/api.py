@@ -1,0 +1,199 @@
+"""Runs by name: what the command line and ``cxrx.run`` call."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+from cxrx.engine.options import MethodRequest, RunOptions
+from cxrx.engine.run import RunReport, execute
+from cxrx.engine.targets import check_targets
+from cxrx.errors import UsageError
+from cxrx.explainers.options import parse_options
+from cxrx.models.architectures import DEFAULT_MODEL
+from cxrx.models.load import load_model
+from cxrx.models.model import Model
+from cxrx.reading.options import ReadOptions
+from cxrx.registry import load as load_registry
+from cxrx.results.reader import Results, open_results
+
+
+def run(
+    model: Model | str,
+    inputs: str | Path | Sequence[str | Path] | None,
+    methods: Sequence[str] = (),
+    out: str | Path = "results.h5",
+    *,
+    method_options: Mapping[str, Any] | None = None,
+    as_name: str | None = None,
+    device: str = "auto",
+    argv: Sequence[str] = (),
+    **options: Any,
+) -> RunReport:
+    """Predict films, and explain the predictions, into one results file.
+
+    Parameters
+    ----------
+    model
+        A :class:`Model`, or the name of one.
+    inputs
+        Folders, films, archives or lists; None: the films that `out` holds.
+    methods
+        Names of attribution methods; none: predict only.
+    out
+        Results file; an existing one is added to.
+    method_options
+        ``{"steps": 200}`` for all methods, ``{"smoothgrad.n": 50}`` for one.
+    as_name
+        Store the maps of the one method under this name.
+    **options
+        Fields of :class:`cxrx.engine.options.RunOptions` and :class:`cxrx.reading.options.ReadOptions`.
+
+    Returns
+    -------
+    What was done: counts, failures, the file. The results themselves: ``cxrx.open_results(out)``.
+
+    Raises
+    ------
+    CxrxError
+        With a sentence that says what fits; finished work is kept.
+    """
+    loaded = load_model(model, device=device) if isinstance(model, str) else model
+    requests = request_methods(methods, method_options or {}, loaded, as_name)
+    run_options = make_options(options)
+    run_options = replace(run_options, targets=check_targets(run_options.targets, loaded.labels))
+    return execute(loaded, requests, _paths(inputs), Path(out), run_options, argv=argv)
+
+
+def explain_results(
+    out: str | Path,
+    methods: Sequence[str],
+    models: Sequence[Model] | None = None,
+    *,
+    device: str = "auto",
+    **options: Any,
+) -> list[RunReport]:
+    """Explain every model of a results file (or only `models`); see :func:`run` for the options.
+
+    Raises
+    ------
+    UsageError
+        The file holds no predictions, or one of its models cannot be loaded again.
+    """
+    path = Path(out)
+    with open_results(path) as results:
+        settings = {slug: results.attrs(slug)["settings"] for slug in results.models()}
+        loaded = models if models is not None else [reload_model(results, slug, device) for slug in settings]
+    if not loaded:
+        raise UsageError(f"{path.name} holds no predictions", "make some: cxrx predict DIR")
+    reports = []
+    for model in loaded:
+        if model.slug not in settings:
+            raise UsageError(f"{path.name} holds no predictions of {model.slug}", f"it has: {', '.join(settings)}")
+        # what the prediction saw, the explanation must see
+        same = {key: settings[model.slug][key] for key in ("polarity", "voi_index", "frame", "dtype")}
+        same["views"] = tuple(settings[model.slug]["views"])
+        reports.append(run(model, None, methods, path, **(options | same)))
+    return reports
+
+
+def reload_model(results: Results, slug: str, device: str = "auto") -> Model:
+    """Load the model behind the predictions `slug` again, as the file and its private link table record it.
+
+    Raises
+    ------
+    UsageError
+        It cannot be found, or its weights have changed.
+    """
+    attrs = results.attrs(slug)
+    source = results.model_sources().get(slug, {})
+    name = source.get("name") or attrs["model_name"]
+    try:
+        model = load_model(
+            name,
+            weights=source.get("weights") or None,
+            labels=attrs["settings"]["labels"] if source.get("weights") or ":" in name else None,
+            device=device,
+        )
+    except UsageError as error:
+        raise UsageError(
+            f"the model {slug} cannot be loaded again: {error}", "name it with -m and --weights"
+        ) from error
+    if model.slug != slug:
+        raise UsageError(
+            f"the weights of {slug} cannot be found: loading it again gives {model.slug}",
+            "name them with -m and --weights",
+        )
+    return model
+
+
+def request_methods(
+    names: Sequence[str], given: Mapping[str, Any], model: Model, as_name: str | None = None
+) -> list[MethodRequest]:
+    """Turn method names and ``-O`` options into requests.
+
+    Raises
+    ------
+    UsageError
+        Unknown method or option, or a method that the model cannot support.
+    """
+    shelf = load_registry().explainers
+    specs = [(shelf.full_name(name), shelf.find(name)) for name in dict.fromkeys(names)]
+    short = {spec.name for _, spec in specs}
+    common = {key: value for key, value in given.items() if "." not in key}
+    unknown = sorted({key.split(".", 1)[0] for key in given if "." in key} - short)
+    if unknown:
+        raise UsageError(f"-O names {', '.join(unknown)}, which is none of the methods asked for")
+    if as_name is not None and len(specs) != 1:
+        raise UsageError("--as names the maps of one method, so give exactly one --method")
+    requests = []
+    for full, spec in specs:
+        _check_fit(model, spec)
+        own = {key.split(".", 1)[1]: value for key, value in given.items() if key.startswith(f"{spec.name}.")}
+        shared = {k: v for k, v in common.items() if len(specs) == 1 or k in {f.name for f in fields(spec.options)}}
+        key = as_name or (spec.name if shelf.full_name(spec.name) == full else full.replace("/", "-"))
+        requests.append(MethodRequest(key, spec, parse_options(spec, shared | own)))
+    lost = [k for k in common if len(specs) > 1 and not any(k in {f.name for f in fields(s.options)} for _, s in specs)]
+    if lost:
+        raise UsageError(f"none of the methods has an option {', '.join(lost)}")
+    return requests
+
+
+def _check_fit(model: Model, spec: Any) -> None:
+    """Refuse a method that the model cannot support, naming those that fit."""
+    missing = spec.needs - model.offers()
+    if missing:
+        fitting = [s.name for s in load_registry().explainers.values() if s.needs <= model.offers()]
+        raise UsageError(
+            f"{spec.name} needs {' and '.join(sorted(missing))}, which {model.name} does not offer",
+            f"these fit: {', '.join(fitting)}",
+        )
+
+
+def make_options(options: Mapping[str, Any]) -> RunOptions:
+    """Split keyword options into those of the run and those of reading.
+
+    Raises
+    ------
+    UsageError
+        An option that neither knows.
+    """
+    read_names = {f.name for f in fields(ReadOptions)}
+    run_names = {f.name for f in fields(RunOptions)} - {"read"}
+    known = run_names | read_names
+    unknown = sorted(options.keys() - known)
+    if unknown:
+        raise UsageError(f"there is no option {', '.join(unknown)}", f"known: {', '.join(sorted(known))}")
+    read = ReadOptions(**{k: v for k, v in options.items() if k in read_names})
+    return RunOptions(**{k: v for k, v in options.items() if k in run_names}, read=read)
+
+
+def _paths(inputs: str | Path | Sequence[str | Path] | None) -> list[Path] | None:
+    if inputs is None:
+        return None
+    return [Path(inputs)] if isinstance(inputs, str | Path) else [Path(path) for path in inputs]
+
+
+__all__ = ["DEFAULT_MODEL", "explain_results", "reload_model", "request_methods", "run"]

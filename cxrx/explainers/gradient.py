@@ -1,0 +1,192 @@
+"""The gradient family: gradients of a logit with respect to the pixels, averaged or integrated.
+
+A prepared picture repeats one grey picture in its channels, so the gradient with respect to a pixel is the sum over
+channels. All findings of a picture share the forward passes, the noise and the path.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import torch
+
+from cxrx.errors import UsageError
+from cxrx.explainers.filters import gaussian_blur
+from cxrx.explainers.seeds import generator
+from cxrx.explainers.targets import EMPTY
+from cxrx.specs import Explainer, Maps
+
+if TYPE_CHECKING:
+    from cxrx.explainers.specs import IntegratedGradientsOptions, NoOptions, SmoothGradOptions
+    from cxrx.models.model import Model
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Gradients of all findings
+
+
+def column_gradients(
+    logits: torch.Tensor, targets: torch.Tensor, wrt: torch.Tensor
+) -> Iterator[tuple[int, torch.Tensor]]:
+    """Yield (t, gradient of the logits in column t of `targets` with respect to `wrt`); columns without any are left out.
+
+    Pictures do not depend on each other, so the gradient of the sum over the batch is every picture's own. It is zero
+    where a target is empty. The graph is freed with the last column.
+
+    Parameters
+    ----------
+    logits
+        ``(B, K)``.
+    targets
+        ``(B, T)``, -1 = empty.
+    wrt
+        ``(B, ...)``, from which the logits were computed.
+    """
+    present = targets != EMPTY
+    filled = [t for t in range(targets.shape[1]) if bool(present[:, t].any())]
+    chosen = logits.gather(1, targets.clamp(min=0))  # (B, T)
+    for t in filled:
+        weight = torch.zeros_like(chosen)
+        weight[:, t] = present[:, t].to(chosen.dtype)
+        (gradient,) = torch.autograd.grad(chosen, wrt, weight, retain_graph=t != filled[-1], materialize_grads=True)
+        yield t, gradient
+
+
+def input_gradients(model: Model, x: torch.Tensor, targets: torch.Tensor) -> Iterator[tuple[int, torch.Tensor]]:
+    """Yield (t, gradient ``(B, C, H, W)``) as `column_gradients` does, with respect to the network's input."""
+    leaf = x.detach().requires_grad_()
+    logits = model.forward(leaf.clone())  # a clone, because a network may begin with an in-place operation
+    if not logits.requires_grad:
+        raise UsageError("no gradient reaches this network's input (it detaches or rounds something on the way)")
+    return column_gradients(logits, targets, leaf)
+
+
+def rows_at_once(device: torch.device) -> int:
+    """Return how many pictures to run through the network at once; beyond 8, CPUs get slower, not faster."""
+    return 8 if device.type == "cpu" else 64
+
+
+def _plain_gradient(model: Model, x: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Return the gradients ``(B, T, C, H, W)``, zero where the target is empty."""
+    gradients = x.new_zeros(*targets.shape, *x.shape[1:])
+    for t, gradient in input_gradients(model, x, targets):
+        gradients[:, t] = gradient
+    return gradients
+
+
+def build_saliency(_options: NoOptions) -> Explainer:
+    """Return the gradient itself, signed."""
+
+    def explain(model: Model, x: torch.Tensor, targets: torch.Tensor, seeds: torch.Tensor) -> Maps:  # noqa: ARG001
+        return Maps(_plain_gradient(model, x, targets).sum(dim=2))
+
+    return explain
+
+
+def build_inputxgrad(_options: NoOptions) -> Explainer:
+    """Return the prepared pixel times its gradient."""
+
+    def explain(model: Model, x: torch.Tensor, targets: torch.Tensor, seeds: torch.Tensor) -> Maps:  # noqa: ARG001
+        return Maps((x[:, None] * _plain_gradient(model, x, targets)).sum(dim=2))
+
+    return explain
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# SmoothGrad
+
+
+def build_smoothgrad(statistic: Literal["mean", "square", "variance"], options: SmoothGradOptions) -> Explainer:
+    """Return SmoothGrad (mean), SmoothGrad-squared (square) or VarGrad (variance)."""
+
+    def explain(model: Model, x: torch.Tensor, targets: torch.Tensor, seeds: torch.Tensor) -> Maps:
+        mean = x.new_zeros(*targets.shape, *x.shape[2:])  # (B, T, H, W)
+        deviation = torch.zeros_like(mean)  # sum of squared deviations from the mean so far
+        for i, gradient in enumerate(noisy_gradients(model, x, targets, seeds, options)):
+            value = gradient**2 if statistic == "square" else gradient
+            # Welford: one pass, one sample after the other, so that chunks do not change the order of the additions.
+            delta = value - mean
+            mean += delta / (i + 1)
+            if statistic == "variance":
+                deviation += delta * (value - mean)
+        return Maps(deviation / options.n if statistic == "variance" else mean)
+
+    return explain
+
+
+def noise_scale(x: torch.Tensor, options: SmoothGradOptions) -> torch.Tensor:
+    """Return the standard deviation of the noise for each picture, ``(B,)``."""
+    values = x.flatten(1).float()
+    if options.range == "minmax":
+        return options.sigma * (values.amax(dim=1) - values.amin(dim=1))
+    low, high = torch.quantile(values, torch.tensor([0.01, 0.99], device=x.device), dim=1)
+    return options.sigma * (high - low)
+
+
+def noisy_gradients(
+    model: Model, x: torch.Tensor, targets: torch.Tensor, seeds: torch.Tensor, options: SmoothGradOptions
+) -> Iterator[torch.Tensor]:
+    """Yield, for one noise sample after the other, the gradients ``(B, T, H, W)``, summed over channels.
+
+    The noise of a picture comes from its own generator and is the same for all findings and channels.
+    """
+    pictures, _, height, width = x.shape
+    generators = [generator(int(seed)) for seed in seeds]
+    scale = noise_scale(x, options).view(-1, 1, 1, 1)
+    chunk = max(1, rows_at_once(x.device) // pictures)
+    for start in range(0, options.n, chunk):
+        count = min(chunk, options.n - start)
+        draws = [torch.randn(1, height, width, generator=g) for _ in range(count) for g in generators]
+        noise = torch.stack(draws).to(x.device).view(count, pictures, 1, height, width)
+        noisy = (x + scale * noise).flatten(0, 1)  # (count * B, C, H, W)
+        gradients = x.new_zeros(count, *targets.shape, height, width)
+        for t, gradient in input_gradients(model, noisy, targets.repeat(count, 1)):
+            gradients[:, :, t] = gradient.sum(dim=1).view(count, pictures, height, width)
+        yield from gradients
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Integrated gradients
+
+
+def build_integrated_gradients(options: IntegratedGradientsOptions) -> Explainer:
+    """Return integrated gradients; extras: ``completeness``, what the map's sum misses of z(x) - z(baseline)."""
+
+    def explain(model: Model, x: torch.Tensor, targets: torch.Tensor, seeds: torch.Tensor) -> Maps:  # noqa: ARG001
+        baseline = make_baseline(model, x, options.baseline)
+        points, weights = quadrature(options.rule, options.steps)
+        total = x.new_zeros(*targets.shape, *x.shape[1:])  # (B, T, C, H, W)
+        chunk = max(1, rows_at_once(x.device) // x.shape[0])
+        for start in range(0, options.steps, chunk):
+            alphas = x.new_tensor(points[start : start + chunk]).view(-1, 1, 1, 1, 1)
+            count = alphas.shape[0]
+            path = (baseline + alphas * (x - baseline)).flatten(0, 1)  # (count * B, C, H, W)
+            for t, gradient in input_gradients(model, path, targets.repeat(count, 1)):
+                for i, part in enumerate(gradient.view(count, *x.shape)):  # one by one, as without chunks
+                    total[:, t] += weights[start + i] * part
+        values = ((x - baseline)[:, None] * total).sum(dim=2)
+        with torch.no_grad():
+            change = (model.forward(x) - model.forward(baseline)).gather(1, targets.clamp(min=0))
+        missing = (values.sum(dim=(2, 3)) - change) * (targets != EMPTY)
+        return Maps(values, {"completeness": missing})
+
+    return explain
+
+
+def make_baseline(model: Model, x: torch.Tensor, kind: Literal["black", "white", "mean", "blur"]) -> torch.Tensor:
+    """Return the baseline ``(B, C, H, W)`` that belongs to the prepared pictures `x`."""
+    if kind == "mean":
+        return x.mean(dim=(2, 3), keepdim=True).expand_as(x)
+    if kind == "blur":
+        return gaussian_blur(x, 20 * min(x.shape[2:]) / 224)
+    grey = torch.full((x.shape[0], *x.shape[2:]), 1.0 if kind == "white" else 0.0)
+    return model.prepare(grey).to(x)
+
+
+def quadrature(rule: Literal["gausslegendre", "midpoint"], steps: int) -> tuple[list[float], list[float]]:
+    """Return points and weights of a quadrature rule on [0, 1]."""
+    if rule == "midpoint":
+        return [(i + 0.5) / steps for i in range(steps)], [1 / steps] * steps
+    points, weights = np.polynomial.legendre.leggauss(steps)
+    return ((1 + points) / 2).tolist(), (weights / 2).tolist()

@@ -1,0 +1,140 @@
+"""Options of explainers: from text or Python values into the frozen dataclass that a spec names."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import operator
+import types
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, fields
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from cxrx.errors import UsageError
+from cxrx.specs import ExplainerSpec
+
+_TRUE = ("true", "yes", "on", "1")
+_FALSE = ("false", "no", "off", "0")
+
+
+def parse_options(spec: ExplainerSpec, given: Mapping[str, Any]) -> Any:
+    """Return ``spec.options(...)`` with `given` set, each value of the type that its field declares.
+
+    Values may be text, as on the command line (``{"steps": "200"}``), or Python's own. An options type with a class
+    attribute ``PRESETS`` (preset name to values) and a field ``preset`` takes a preset's values where none is given.
+
+    Raises
+    ------
+    UsageError
+        An option that does not exist or a value of the wrong type or range; the sentence says what fits.
+    """
+    hints = get_type_hints(spec.options)
+    known = [f.name for f in fields(spec.options) if f.init]
+    for name in given:
+        if name not in known:
+            raise _unknown_option(spec.name, name, known)
+    values = {name: _convert(f"{spec.name}: {name}", value, hints[name]) for name, value in given.items()}
+    presets: Mapping[str, Mapping[str, Any]] = getattr(spec.options, "PRESETS", {})
+    if "preset" in known:
+        values = {**presets.get(values.get("preset", spec.options().preset), {}), **values}
+    try:
+        return spec.options(**values)
+    except ValueError as error:
+        raise UsageError(f"{spec.name}: {error}") from error
+
+
+def options_dict(options: Any) -> dict[str, Any]:
+    """Return options as plain data that JSON can hold."""
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(options).items()}
+
+
+def describe_options(spec: ExplainerSpec) -> list[tuple[str, str, Any]]:
+    """Return (name, type in words, default) of every option of `spec`."""
+    hints = get_type_hints(spec.options)
+    return [(f.name, _in_words(hints[f.name]), getattr(spec.options(), f.name)) for f in fields(spec.options) if f.init]
+
+
+def assign_options(pairs: Sequence[str], methods: Sequence[str]) -> dict[str, dict[str, str]]:
+    """Sort ``key=value`` and ``method.key=value`` from the command line by method.
+
+    Raises
+    ------
+    UsageError
+        A pair without ``=``, a method that is not asked for, or a bare key while several methods are.
+    """
+    assigned: dict[str, dict[str, str]] = {method: {} for method in methods}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        method, dot, option = key.strip().rpartition(".")
+        if not equals or not option:
+            raise UsageError(f"an option is written key=value or method.key=value, not {pair!r}")
+        if dot and method not in assigned:
+            raise UsageError(f"option {pair!r} is for a method that is not asked for ({', '.join(methods)})")
+        if not dot and len(methods) != 1:
+            raise UsageError(
+                f"option {pair!r} does not say for which of the methods it is", f"write {methods[0]}.{pair}"
+            )
+        assigned[method if dot else methods[0]][option] = value.strip()
+    return assigned
+
+
+def _unknown_option(method: str, name: str, known: Iterable[str]) -> UsageError:
+    known = list(known)
+    if not known:
+        return UsageError(f"{method} has no options, so {name!r} cannot be set")
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {near[0]}?" if near else ""
+    return UsageError(f"{method} has no option {name!r}; it has {', '.join(known)}", hint)
+
+
+def _convert(where: str, value: Any, kind: Any) -> Any:
+    """Return `value` as `kind`: int, float, bool, str, Literal, tuple[item, ...] or one of these or None."""
+    origin, arguments = get_origin(kind), get_args(kind)
+    wrong = UsageError(f"{where} must be {_in_words(kind)}, not {value!r}")
+    text = value.strip() if isinstance(value, str) else None
+    if origin in (Union, types.UnionType) and type(None) in arguments:
+        inner = next(argument for argument in arguments if argument is not type(None))
+        return None if value is None or text in ("none", "") else _convert(where, value, inner)
+    if origin is Literal:
+        for choice in arguments:
+            if value == choice or text == str(choice):
+                return choice
+        raise wrong
+    if origin is tuple:
+        items = text.replace(",", " ").split() if text is not None else value
+        if not isinstance(items, Iterable):
+            items = (items,)
+        return tuple(_convert(where, item, arguments[0]) for item in items)
+    scalar = _to_scalar(value if text is None else text, kind)
+    if scalar is None:
+        raise wrong
+    return scalar
+
+
+def _to_scalar(value: Any, kind: Any) -> bool | int | float | str | None:
+    """Return `value` as the scalar type `kind`, or None where it is none."""
+    if kind is bool:
+        word = str(value).lower()
+        return True if word in _TRUE else False if word in _FALSE else None
+    if kind is str:
+        return value if isinstance(value, str) else None
+    if isinstance(value, bool):
+        return None
+    try:
+        if kind is int:
+            return int(value) if isinstance(value, str) else operator.index(value)
+        number = float(value)
+    except (TypeError, ValueError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _in_words(kind: Any) -> str:
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin is Literal:
+        return " | ".join(str(argument) for argument in arguments)
+    if origin is tuple:
+        return f"{_in_words(arguments[0])}s, separated by commas"
+    if origin in (Union, types.UnionType):
+        return " or ".join("none" if argument is type(None) else _in_words(argument) for argument in arguments)
+    return {bool: "true or false", int: "a whole number", float: "a number", str: "text"}.get(kind, str(kind))

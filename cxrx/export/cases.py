@@ -1,0 +1,102 @@
+"""Put films, truth and maps side by side: what both the report and the exported pictures show."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cxrx.compare.corpus import Corpus, Pair
+from cxrx.compare.geometry import resize
+from cxrx.export.films import read_options, read_pictures
+from cxrx.export.overlay import LONGEST, Box, Case, Grey, Panel, scaled_boxes, thumbnail_shape
+
+Key = tuple[str, Pair]  # (model slug, (image_id, finding))
+
+
+def load_cases(
+    corpus: Corpus,
+    wanted: Sequence[Key],
+    methods: Mapping[str, Sequence[str]],
+    *,
+    images: Path | None = None,
+    longest: int = LONGEST,
+    caption: Callable[[str, str, Pair], str] | None = None,
+) -> tuple[dict[Key, Case], int]:
+    """Read films and maps, and put them on thumbnails.
+
+    Parameters
+    ----------
+    wanted
+        What to show.
+    methods
+        By model: the panels, in order; a method without a map of the pair gives a panel without values.
+    images
+        Folder of moved films; they are found by their content.
+    longest
+        Pixels of the longer side.
+    caption
+        (model, method, pair) to the text below a panel.
+
+    Returns
+    -------
+    cases, missing
+        Cases in the order of `wanted`; films that cannot be found or read any more are left out and counted.
+    """
+    pictures, missing = _pictures(corpus, [pair[0] for _, pair in wanted], images)
+    maps = _maps(corpus, [key for key in wanted if key[1][0] in pictures], methods)
+    cases = {}
+    for slug, pair in wanted:
+        if pair[0] not in pictures:
+            continue
+        film = corpus.films[pair[0]]
+        shape = thumbnail_shape(film.rows, film.columns, longest)
+        panels = []
+        for method in methods[slug]:
+            grid = maps.get((slug, method, pair))
+            values = None if grid is None else corpus.models[slug].placed(grid, film, shape)
+            said = caption(slug, method, pair) if caption is not None else ""
+            panels.append(Panel(method, said if grid is not None else "no map", values))
+        picture: Grey = resize(pictures[pair[0]], shape)
+        cases[slug, pair] = Case(pair[1], picture, tuple(panels), _boxes(corpus, pair, shape))
+    return cases, missing
+
+
+def _boxes(corpus: Corpus, pair: Pair, shape: tuple[int, int]) -> list[Box]:
+    """Return the truth's boxes on the thumbnail; of a mask the box around it."""
+    film = corpus.films[pair[0]]
+    boxes: Any = corpus.boxes.get(pair)
+    if boxes is None and pair in corpus.masks:
+        ys, xs = np.nonzero(corpus.masks[pair].decode())
+        boxes = [[xs.min(), ys.min(), np.ptp(xs) + 1, np.ptp(ys) + 1]] if ys.size else None
+    return scaled_boxes(boxes, (film.rows, film.columns), shape) if boxes is not None else []
+
+
+def _maps(
+    corpus: Corpus, wanted: Sequence[Key], methods: Mapping[str, Sequence[str]]
+) -> dict[tuple[str, str, Pair], NDArray[np.float32]]:
+    maps: dict[tuple[str, str, Pair], NDArray[np.float32]] = {}
+    for slug in dict.fromkeys(slug for slug, _ in wanted):
+        pairs = [pair for model, pair in wanted if model == slug]
+        for method in methods[slug]:
+            read = corpus.read(corpus.models[slug], method, pairs)
+            maps |= {(slug, method, pair): values for pair, values in read.items()}
+    return maps
+
+
+def _pictures(corpus: Corpus, ids: Sequence[str], images: Path | None) -> tuple[dict[str, NDArray[np.float32]], int]:
+    paths: dict[str, tuple[Path, str]] = {}
+    for results in corpus.files:
+        if images is not None or results.links():
+            paths = results.paths(images) | paths
+    settings = next((model.settings for model in corpus.models.values() if model.settings), {})
+    pictures, missing = read_pictures(paths, ids, read_options(settings))
+    fitting = {
+        image_id: pixels
+        for image_id, pixels in pictures.items()
+        if pixels.shape == (corpus.films[image_id].rows, corpus.films[image_id].columns)
+    }
+    return fitting, missing + len(pictures) - len(fitting)

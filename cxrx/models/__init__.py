@@ -1,0 +1,1 @@
+"""Classifiers: architectures, checkpoints, and the wrapper that gives every network the same face."""

@@ -1,0 +1,252 @@
+"""Make a :class:`Model` from a registered name, the user's own function, or any ``nn.Module``."""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from cxrx.errors import CxrxError, UsageError
+from cxrx.models.checkpoints import Checkpoint, read_checkpoint
+from cxrx.models.model import Model
+from cxrx.registry import load as load_registry
+from cxrx.specs import InputSpec, ModelSpec
+
+_IMAGENET = InputSpec()
+_GREY = InputSpec(channels=1, mean=(0.5,), std=(0.25,))
+
+
+def pick_device(device: str) -> torch.device:
+    """Return the torch device called `device`; only ``"auto"`` may fall back (cuda, mps, cpu)."""
+    if device == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+    except RuntimeError as error:
+        raise UsageError(f"{device!r} is no device (auto, cpu, cuda, cuda:1, mps)") from error
+    if (chosen.type == "cuda" and not torch.cuda.is_available()) or (
+        chosen.type == "mps" and not torch.backends.mps.is_available()
+    ):
+        raise UsageError(f"device {device!r} is not available here", "use --device auto or --device cpu")
+    return chosen
+
+
+def load_model(
+    name: str,
+    weights: str | Path | None = None,
+    labels: Sequence[str] | None = None,
+    device: str = "auto",
+    *,
+    input_size: int | tuple[int, int] | None = None,
+    in_chans: Literal[1, 3] | None = None,
+    cam_layer: str | None = None,
+) -> Model:
+    """Load a classifier.
+
+    Parameters
+    ----------
+    name
+        A registered name (``cxrx models`` lists them), or ``"./net.py:build"``: a function of the user's own that
+        returns an ``nn.Module``. The latter runs the user's code.
+    weights
+        Checkpoint file; loaded strictly, without running code from it.
+    labels
+        Findings in the order of the outputs. Default: the checkpoint's, else the spec's where its head fits, else
+        ``class0 ...`` (flagged in ``model.notes``).
+    device
+        ``"auto"``, ``"cpu"``, ``"cuda"``, ...
+    input_size, in_chans
+        Replace what the checkpoint or the spec says the network expects.
+    cam_layer
+        Dotted name of the layer for CAM methods.
+
+    Raises
+    ------
+    UsageError
+        Unknown name, unfit weights, unavailable device; the sentence says what fits.
+    """
+    chosen = pick_device(device)
+    spec = _own_spec(name) if ":" in name else load_registry().models.find(name)
+    checkpoint = read_checkpoint(Path(weights)) if weights is not None else None
+    if checkpoint is None and spec.weights is not None:
+        checkpoint = read_checkpoint(Path(spec.weights))
+    final_labels, notes = _choose_labels(spec, labels, checkpoint)
+    module = _build(spec, final_labels)
+    if checkpoint is not None:
+        checkpoint.load_into(module, spec.name)
+    elif any(True for _ in module.parameters()) and ":" not in name:
+        notes.append(f"{spec.name} has random weights: its predictions mean nothing until --weights names a file")
+    if in_chans is None and ":" in name and spec.input is _IMAGENET:
+        in_chans = _first_channels(module)
+    input_spec = (checkpoint.input if checkpoint is not None else None) or spec.input
+    input_spec = _changed(input_spec, input_size, in_chans)
+    return Model(
+        module,
+        final_labels or _count_outputs(module, input_spec, notes),
+        input_spec,
+        name=spec.name,
+        output=spec.output,
+        activation=spec.activation,
+        cam_layer=cam_layer or spec.cam_layer,
+        device=chosen,
+        demo=spec.demo and weights is None,
+        notes=notes,
+        source={
+            "name": f"{Path(name.rpartition(':')[0]).absolute()}:{name.rpartition(':')[2]}" if ":" in name else name,
+            "weights": str(Path(weights).absolute()) if weights is not None else "",
+        },
+    )
+
+
+def wrap_model(
+    module: nn.Module,
+    labels: Sequence[str] | None = None,
+    input_size: int | tuple[int, int] = 224,
+    in_chans: Literal[1, 3] = 1,
+    cam_layer: str | None = None,
+    *,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    output: Literal["logits", "probabilities"] = "logits",
+    activation: Literal["sigmoid", "softmax"] = "sigmoid",
+    name: str | None = None,
+    device: str = "cpu",
+) -> Model:
+    """Wrap anybody's network.
+
+    Parameters
+    ----------
+    module
+        Takes ``(B, in_chans, H, W)``, returns ``(B, K)``.
+    labels
+        Findings in the order of the outputs; default ``class0 ...``.
+    input_size
+        Side in pixels, or ``(height, width)``.
+    in_chans
+        1, or 3 for the grey picture repeated.
+    cam_layer
+        Dotted name of the layer for CAM methods; default: found by architecture.
+    mean, std
+        Of pixels in [0, 1]. Default: ImageNet's for three channels, 0.5 and 0.25 for one.
+    output, activation
+        As in :class:`cxrx.ModelSpec`.
+    """
+    base = _changed(_IMAGENET, input_size, in_chans)
+    spec = replace(
+        base,
+        mean=tuple(mean) if mean is not None else base.mean,
+        std=tuple(std) if std is not None else base.std,
+    )
+    notes: list[str] = []
+    module.eval()
+    final = tuple(labels) if labels is not None else _count_outputs(module, spec, notes)
+    return Model(
+        module,
+        final,
+        spec,
+        name=name or type(module).__name__.lower(),
+        output=output,
+        activation=activation,
+        cam_layer=cam_layer,
+        device=pick_device(device),
+        notes=notes,
+    )
+
+
+def _choose_labels(
+    spec: ModelSpec, labels: Sequence[str] | None, checkpoint: Checkpoint | None
+) -> tuple[tuple[str, ...], list[str]]:
+    """Choose by rank: given > checkpoint > spec, if the head fits > class0..., which is flagged."""
+    if labels is not None:
+        return tuple(labels), []
+    if checkpoint is not None and checkpoint.labels:
+        return checkpoint.labels, []
+    outputs = checkpoint.outputs if checkpoint is not None else None
+    if spec.labels and outputs in (None, len(spec.labels)):
+        return spec.labels, []
+    if outputs is not None:
+        return _numbered(outputs)
+    return (), []
+
+
+def _numbered(count: int) -> tuple[tuple[str, ...], list[str]]:
+    note = f"nobody told the findings of the {count} outputs: they are called class0 to class{count - 1}; use --labels"
+    return tuple(f"class{i}" for i in range(count)), [note]
+
+
+def _build(spec: ModelSpec, labels: Sequence[str]) -> nn.Module:
+    try:
+        module = spec.build(labels)
+    except CxrxError:
+        raise
+    except Exception as error:
+        raise UsageError(f"{spec.name} could not be built: {type(error).__name__}: {error}") from error
+    if not isinstance(module, nn.Module):
+        raise UsageError(f"{spec.name}: build returned {type(module).__name__}, not a torch.nn.Module")
+    return module.eval()
+
+
+def _count_outputs(module: nn.Module, spec: InputSpec, notes: list[str]) -> tuple[str, ...]:
+    parameter = next(module.parameters(), torch.zeros(()))
+    with torch.inference_mode():
+        out = module(torch.zeros(1, spec.channels, *spec.size, device=parameter.device))
+    labels, more = _numbered(int(out.reshape(1, -1).shape[1]))
+    notes += more
+    return labels
+
+
+def _first_channels(module: nn.Module) -> Literal[1, 3] | None:
+    first = next((m.in_channels for m in module.modules() if isinstance(m, nn.Conv2d)), None)
+    return 1 if first == 1 else 3 if first == 3 else None
+
+
+def _changed(spec: InputSpec, input_size: int | tuple[int, int] | None, in_chans: Literal[1, 3] | None) -> InputSpec:
+    """Return `spec` with another size or number of channels; mean and std follow the channels."""
+    if input_size is not None:
+        size = (input_size, input_size) if isinstance(input_size, int) else input_size
+        spec = replace(spec, size=size, resize=None)
+    if in_chans is not None and in_chans != spec.channels:
+        base = _GREY if in_chans == 1 else _IMAGENET
+        spec = replace(spec, channels=in_chans, mean=base.mean, std=base.std)
+    return spec
+
+
+def _own_spec(name: str) -> ModelSpec:
+    """Make a spec from ``file.py:function``; importing the file runs the user's code."""
+    file, _, function = name.rpartition(":")
+    path = Path(file)
+    if not path.is_file():
+        raise UsageError(f"there is no file {file!r} (a model of your own is named FILE.py:FUNCTION)")
+    module_spec = importlib.util.spec_from_file_location(path.stem, path)
+    if module_spec is None or module_spec.loader is None:
+        raise UsageError(f"{file!r} is no Python file")
+    module = importlib.util.module_from_spec(module_spec)
+    try:
+        module_spec.loader.exec_module(module)
+    except Exception as error:
+        raise UsageError(f"{file!r} raised {type(error).__name__}: {error}") from error
+    build = getattr(module, function, None)
+    if not callable(build):
+        raise UsageError(f"{file!r} has no function {function!r}")
+    return ModelSpec(path.stem, _adapted(build), (), getattr(module, "INPUT", _IMAGENET))
+
+
+def _adapted(build: Callable[..., Any]) -> Callable[[Sequence[str]], Any]:
+    """Accept ``build(labels)`` and ``build()`` alike."""
+    takes_labels = any(
+        p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
+        for p in inspect.signature(build).parameters.values()
+    )
+
+    def adapted(labels: Sequence[str]) -> Any:
+        return build(labels) if takes_labels else build()
+
+    return adapted

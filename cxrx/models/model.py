@@ -1,0 +1,159 @@
+"""The wrapper that gives every classifier the same face: prepared input in, raw float32 logits out."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from cxrx.errors import UsageError
+from cxrx.models.layers import CamLayer, find_cam_layer
+from cxrx.specs import InputSpec
+
+
+class Model:
+    """A classifier of chest films.
+
+    Parameters
+    ----------
+    module
+        The network; put into eval mode and moved to `device`.
+    labels
+        One finding per logit.
+    input
+        What the network expects to see.
+    name
+        What the user calls it.
+    output
+        ``"logits"``, or ``"probabilities"`` where the network ends in a sigmoid or softmax.
+    activation
+        ``"sigmoid"``, or ``"softmax"``. A two-class softmax with one label has one logit, z1 - z0.
+    cam_layer
+        Dotted name of the layer for CAM methods; None: found when first asked for.
+    device
+        Torch device name.
+    demo
+        Trained on synthetic films only.
+    notes
+        What the user should be told of how the model came to be (guessed labels, random weights).
+    source
+        What it was loaded from: ``{"name": ..., "weights": ...}``; empty for a network made in memory. Private, since
+        it holds paths.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        labels: Sequence[str],
+        input: InputSpec,  # noqa: A002 - the name of the field in ModelSpec
+        *,
+        name: str,
+        output: Literal["logits", "probabilities"] = "logits",
+        activation: Literal["sigmoid", "softmax"] = "sigmoid",
+        cam_layer: str | None = None,
+        device: str | torch.device = "cpu",
+        demo: bool = False,
+        notes: Sequence[str] = (),
+        source: Mapping[str, str] | None = None,
+    ) -> None:
+        self.device = torch.device(device)
+        self.module = module.eval().to(self.device)
+        self.labels = tuple(labels)
+        self.input = input
+        self.name = name
+        self.output = output
+        self.activation = activation
+        self.demo = demo
+        self.notes = tuple(notes)
+        self.source = dict(source or {})
+        self._cam_layer_name = cam_layer
+        if len(set(self.labels)) != len(self.labels):
+            raise UsageError(f"labels must differ from one another: {', '.join(self.labels)}")
+
+    def __repr__(self) -> str:
+        return (
+            f"<Model {self.slug} {len(self.labels)} labels, {self.input.size[0]}x{self.input.size[1]}, {self.device}>"
+        )
+
+    @cached_property
+    def weights_sha256(self) -> str:
+        """Digest of names, shapes, types and bytes of all parameters and buffers, whatever file they came from."""
+        digest = hashlib.sha256()
+        for key, value in sorted(self.module.state_dict().items()):
+            tensor = value.detach().cpu().contiguous()
+            digest.update(f"{key}|{tuple(tensor.shape)}|{tensor.dtype}|".encode())
+            digest.update(tensor.flatten().view(torch.uint8).numpy())
+        return digest.hexdigest()
+
+    @property
+    def slug(self) -> str:
+        """Name in the results file: the model's name and 8 hex digits of its weights."""
+        return f"{self.name.replace('/', '-')}@{self.weights_sha256[:8]}"
+
+    def prepare(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Turn grey pictures into the network's input.
+
+        Parameters
+        ----------
+        pixels
+            ``(B, H, W)`` float32 in [0, 1], already of the input size.
+
+        Returns
+        -------
+        ``(B, C, H, W)`` on the model's device.
+        """
+        channels = self.input.channels
+        mean = torch.tensor(self.input.mean, dtype=torch.float32).expand(channels).view(1, channels, 1, 1)
+        std = torch.tensor(self.input.std, dtype=torch.float32).expand(channels).view(1, channels, 1, 1)
+        x = pixels.to(self.device)[:, None].expand(-1, channels, -1, -1)
+        return (x - mean.to(self.device)) / std.to(self.device)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return differentiable raw float32 logits ``(B, K)`` of prepared input ``(B, C, H, W)``."""
+        output: Any = self.module(x)
+        if not isinstance(output, torch.Tensor) or output.ndim > 2:
+            raise UsageError(f"the network must return one (B, K) tensor, not {_describe(output)}")
+        z: torch.Tensor = output.float().reshape(x.shape[0], -1)
+        if self.output == "probabilities":
+            # The tails of a float32 sigmoid round to 0 and 1; the clamp keeps their logits finite.
+            p = z.clamp(torch.finfo(z.dtype).tiny, 1 - torch.finfo(z.dtype).eps / 2)
+            z = p.log() - torch.log1p(-p) if self.activation == "sigmoid" else p.log()
+        if self.activation == "softmax" and z.shape[1] == 2 and len(self.labels) == 1:
+            z = z[:, 1:] - z[:, :1]
+        if z.shape[1] != len(self.labels):
+            raise UsageError(f"the network has {z.shape[1]} outputs, but {len(self.labels)} labels are given")
+        return z
+
+    def logits(self, x: torch.Tensor) -> torch.Tensor:
+        """Return raw float32 logits ``(B, K)`` of prepared input ``(B, C, H, W)``, without a graph."""
+        with torch.inference_mode():
+            return self.forward(x.to(self.device))
+
+    def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
+        """Return the probabilities ``(B, K)`` that belong to `logits`."""
+        if self.activation == "softmax" and len(self.labels) > 1:
+            return logits.softmax(dim=1)
+        return logits.sigmoid()
+
+    def offers(self) -> frozenset[str]:
+        """Return what attribution methods may ask of this model: ``gradients``, ``cam``, ``attention``."""
+        offered = {"gradients"}
+        if any(hasattr(module, "attn_drop") for module in self.module.modules()):
+            offered.add("attention")
+        try:
+            self.cam_layer()
+        except UsageError:
+            return frozenset(offered)
+        return frozenset(offered | {"cam"})
+
+    def cam_layer(self) -> CamLayer:
+        """Return the layer that CAM methods read."""
+        return find_cam_layer(self.module, self._cam_layer_name, (self.input.channels, *self.input.size))
+
+
+def _describe(value: Any) -> str:
+    return f"a tensor of shape {tuple(value.shape)}" if isinstance(value, torch.Tensor) else type(value).__name__

@@ -1,0 +1,83 @@
+"""What is on the film but not in the patient: laterality letters, shutters, and the planted shortcut."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from cxrx.phantom.anatomy import Array
+from cxrx.phantom.scene import Grid
+from cxrx.phantom.strokes import Strokes
+from cxrx.specs import Box
+
+# pen strokes in a unit box, (x, y) pairs from the upper left corner
+LETTERS: dict[str, tuple[tuple[tuple[float, float], ...], ...]] = {
+    "L": (((0.1, 0), (0.1, 1), (0.8, 1)),),
+    "R": (((0.1, 1), (0.1, 0), (0.6, 0), (0.8, 0.12), (0.8, 0.4), (0.6, 0.52), (0.1, 0.52)), ((0.45, 0.52), (0.85, 1))),
+    "A": (((0, 1), (0.4, 0), (0.8, 1)), ((0.15, 0.65), (0.65, 0.65))),
+    "P": (((0.1, 1), (0.1, 0), (0.6, 0), (0.8, 0.13), (0.8, 0.42), (0.6, 0.55), (0.1, 0.55)),),
+}
+
+
+def stamp(pixels: Array, grid: Grid, rng: np.random.Generator) -> None:
+    """Add the laterality marker, the view on some films, and the collimator's shutters, in place."""
+    rows, columns = grid.shape
+    strokes = _film_strokes(grid)
+    height = rng.uniform(10, 17)
+    right = rng.random() < 0.35  # which side is marked
+    x = rng.uniform(0.04, 0.12) if right else rng.uniform(0.86, 0.93)
+    x_mm, y_mm = x * columns * grid.spacing, rng.uniform(0.03, 0.16) * rows * grid.spacing
+    _write(strokes, "R" if right else "L", x_mm, y_mm, height, height * 0.13)
+    if grid.pose.view == "AP" and rng.random() < 0.6:
+        _write(strokes, "AP", x_mm - 2, y_mm + 1.4 * height, 0.5 * height, 0.07 * height)
+    lead = np.clip(strokes.render(), 0, 1)
+    np.copyto(pixels, np.maximum(pixels, 0.97 * lead))
+    if rng.random() < 0.25:
+        for edge in range(4):
+            width = int(rng.uniform(0, 0.022) * rows)
+            border = (slice(0, width), slice(rows - width, rows))[edge % 2]
+            pixels[(border, slice(None)) if edge < 2 else (slice(None), _columns(edge, width, columns))] = 0.0
+
+
+def _columns(edge: int, width: int, columns: int) -> slice:
+    return slice(0, width) if edge == 2 else slice(columns - width, columns)
+
+
+def plant_shortcut(
+    pixels: Array, grid: Grid, finding: str | None, present: bool, strength: float, rng: np.random.Generator
+) -> Box | None:
+    """Add a lead token in the lower corner of the film with a probability that depends on the label, in place."""
+    if finding is None or rng.random() >= (strength if present else 1 - strength):
+        return None
+    rows, columns = grid.shape
+    radius = 6.5 / grid.spacing
+    y0, x0 = rows * rng.uniform(0.93, 0.95), columns * rng.uniform(0.06, 0.09)
+    y, x = np.ogrid[:rows, :columns]
+    inside = np.hypot(y - y0, x - x0) <= radius
+    ring = np.hypot(y - y0, x - x0) <= 0.45 * radius
+    pixels[inside] = 1.0
+    pixels[ring] = 0.15
+    hit_rows, hit_columns = np.flatnonzero(inside.any(1)), np.flatnonzero(inside.any(0))
+    return Box(
+        finding,
+        float(hit_columns[0]),
+        float(hit_rows[0]),
+        float(hit_columns[-1] + 1 - hit_columns[0]),
+        float(hit_rows[-1] + 1 - hit_rows[0]),
+    )
+
+
+def _film_strokes(grid: Grid) -> Strokes:
+    """Return strokes whose coordinates are mm on the film, from its upper left corner."""
+    return Strokes(lambda x, y: (y / grid.spacing, x / grid.spacing), grid.shape, grid.spacing)
+
+
+def _write(strokes: Strokes, text: str, x: float, y: float, height: float, width: float) -> None:
+    """Write letters of `height` mm with a pen of `width` mm."""
+    for letter in text:
+        for line in LETTERS[letter]:
+            px, py = (np.array(axis, np.float64) for axis in zip(*line, strict=True))
+            along = np.concatenate([[0], np.cumsum(np.hypot(np.diff(px), np.diff(py)))])
+            t = np.linspace(0, along[-1], 120)
+            u, v = x + 0.8 * height * np.interp(t, along, px), y + height * np.interp(t, along, py)
+            strokes.band(u, v, width, 2.5)
+        x += 0.9 * height

@@ -1,0 +1,294 @@
+"""Finding films: a sorted, streaming walk over folders, single files, archives and lists of paths."""
+
+from __future__ import annotations
+
+import os
+import stat
+import warnings
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cxrx.errors import UsageError
+from cxrx.specs import Unreadable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from cxrx.specs import ReaderSpec
+
+HEAD_BYTES = 512
+
+PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
+JPEG_MAGIC = b"\xff\xd8\xff"
+
+DICOM_SUFFIXES = frozenset({".dcm", ".dicom", ".dic", ".ima"})
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg"})
+OTHER_PICTURES = frozenset(
+    {".tif", ".tiff", ".bmp", ".gif", ".webp", ".jp2", ".j2k", ".jxl", ".nii", ".nrrd", ".mha", ".mhd"}
+)
+ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+NOT_PICTURES = frozenset(
+    {
+        *(".csv", ".tsv", ".txt", ".md", ".rst", ".json", ".jsonl", ".yaml", ".yml", ".toml", ".xml", ".html", ".htm"),
+        *(".css", ".js", ".py", ".pyc", ".ipynb", ".sh", ".r", ".m", ".log", ".cfg", ".ini", ".pdf", ".doc", ".docx"),
+        *(".xls", ".xlsx", ".h5", ".hdf5", ".npy", ".npz", ".pt", ".pth", ".ckpt", ".safetensors", ".onnx", ".pkl"),
+        *(".parquet", ".feather", ".db", ".sqlite", ".lock", ".gz", ".bz2", ".xz", ".7z", ".part", ".tmp"),
+    }
+)
+SKIPPED_FOLDERS = frozenset({"masks", "__macosx"})
+"""Folders of class-folder data sets whose pictures are not films; passed over unless named as an input."""
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One candidate file or archive member; cheap and picklable.
+
+    Attributes
+    ----------
+    path
+        Absolute path of the file (of the archive, for a member).
+    relative
+        Posix path relative to the input it was found under: ``"study/a.dcm"``, ``"films.zip/a.dcm"``; a single
+        file: its name.
+    size, mtime_ns
+        Of the file; of the member and of the archive, for a member.
+    reader
+        ``"dicom"``, ``"image"`` or ``"owner/name"`` of a third-party reader.
+    member
+        Name inside the archive, exactly as it stands there.
+    data
+        Bytes of a member of a compressed tar, which can only be read in passing.
+    offset
+        Where a member of an uncompressed tar begins.
+    """
+
+    path: Path
+    relative: str
+    size: int
+    mtime_ns: int
+    reader: str
+    member: str = ""
+    data: bytes | None = field(default=None, repr=False)
+    offset: int = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """A candidate that is no film, and why."""
+
+    item: Item
+    reason: Unreadable
+
+
+Found = Item | Rejected
+
+
+def find(
+    inputs: Sequence[Path],
+    readers: Sequence[ReaderSpec] = (),
+    *,
+    force_dicom: bool = False,
+    passed_over: Counter[str] | None = None,
+) -> Iterator[Item | Rejected]:
+    """Stream the candidates below `inputs`, in lexicographic order of their relative paths within each input.
+
+    Members of compressed tars come in the order of the archive, lines of a list in the order of the list.
+
+    Parameters
+    ----------
+    inputs
+        Folders, single files, archives (zip, tar, compressed tar) or ``.txt`` lists with one path a line (absolute,
+        or relative to the list or to the working directory).
+    readers
+        Third-party formats, asked where no built-in one fits; their names must be qualified (``owner/name``).
+    force_dicom
+        Take files without the ``DICM`` mark for DICOM where their name does not say otherwise.
+    passed_over
+        Counts files that are plainly not pictures, by suffix; they give no row.
+
+    Raises
+    ------
+    UsageError
+        An input does not exist. Everything found later is yielded as :class:`Rejected`.
+    """
+    paths = [Path(path) for path in inputs]
+    for path in paths:
+        if not path.exists():
+            raise UsageError(f"{path} does not exist", "name a folder, a film, an archive or a .txt list of paths")
+    finder = _Finder(list(readers), force_dicom, Counter() if passed_over is None else passed_over)
+    return (found for path in paths for found in finder.input(path))
+
+
+def rejected(item: Item, code: str, message: str, kind: str = "skipped") -> Rejected:
+    """Return `item` with the reason why it gives no film."""
+    return Rejected(item, Unreadable("failed" if kind == "failed" else "skipped", code, message, member=item.member))
+
+
+@dataclass
+class _Finder:
+    readers: list[ReaderSpec]
+    force_dicom: bool
+    passed_over: Counter[str]
+
+    def input(self, path: Path, relative: str = "") -> Iterator[Found]:
+        """Yield what one input holds; `relative` is how a list named it."""
+        path = path.absolute()
+        if path.is_dir():
+            yield from self.folder(path, relative)
+        elif path.suffix.lower() == ".txt" and not relative:
+            yield from self.listed(path)
+        else:
+            yield from self.file(path, relative or printable(path.name), named=True)
+
+    def listed(self, table: Path) -> Iterator[Found]:
+        with table.open(encoding="utf-8-sig", errors="surrogateescape") as lines:
+            for line in map(str.strip, lines):
+                if not line:
+                    continue
+                path = next((p for p in (table.parent / line, Path(line)) if p.exists()), None)
+                relative = tame(line)
+                if path is None:
+                    item = Item(table, relative, 0, 0, "")
+                    yield rejected(item, "missing", "the list names a file that does not exist", "failed")
+                else:
+                    yield from self.input(path, relative)
+
+    def folder(self, root: Path, prefix: str) -> Iterator[Found]:
+        """Walk depth first with a stack of listings, so that only one listing a level is held."""
+        stack = [(iter(_listing(root)), prefix)]
+        trail = [_identity(root)]  # of the folders on the stack, to notice a symbolic link to one of them
+        while stack:
+            listing, prefix = stack[-1]
+            entry = next(listing, None)
+            if entry is None:
+                stack.pop()
+                trail.pop()
+                continue
+            if isinstance(entry, OSError):
+                yield rejected(Item(root, prefix or ".", 0, 0, ""), "unreadable", "the folder cannot be listed")
+                continue
+            relative = f"{prefix}/{printable(entry.name)}" if prefix else printable(entry.name)
+            if not _is_folder(entry):
+                yield from self.entry(entry, relative)
+            elif entry.name.startswith(".") or entry.name.lower() in SKIPPED_FOLDERS:
+                self.passed_over[f"{entry.name.lower()}/"] += 1
+            elif (identity := _identity(Path(entry.path))) in trail:
+                yield rejected(Item(Path(entry.path), relative, 0, 0, ""), "symlink-loop", "a link to its own folder")
+            else:
+                stack.append((iter(_listing(Path(entry.path))), relative))
+                trail.append(identity)
+
+    def entry(self, entry: os.DirEntry[str], relative: str) -> Iterator[Found]:
+        suffix = Path(entry.name).suffix.lower()
+        if entry.name.startswith("."):
+            self.passed_over["hidden"] += 1
+        elif suffix in NOT_PICTURES and not self.readers and not entry.name.lower().endswith(ARCHIVE_SUFFIXES):
+            self.passed_over[suffix] += 1
+        else:
+            yield from self.file(Path(entry.path), relative, named=False)
+
+    def file(self, path: Path, relative: str, *, named: bool) -> Iterator[Found]:
+        """Yield the item (or the members) of one file; `named`: the user asked for this very file."""
+        item = Item(path, relative, 0, 0, "")
+        try:
+            str(path).encode()
+        except UnicodeEncodeError:
+            safe = Item(Path(printable(str(path))), relative, 0, 0, "")
+            yield rejected(safe, "name", "the file name is not valid UTF-8")
+            return
+        try:
+            state = path.stat()
+            item = Item(path, relative, state.st_size, state.st_mtime_ns, "")
+            if not stat.S_ISREG(state.st_mode):
+                yield rejected(item, "not-a-file", "this is a device, a pipe or a socket")
+                return
+            if path.name.lower().endswith(ARCHIVE_SUFFIXES):
+                from cxrx.reading.archive import members
+
+                for member, head in members(item):
+                    found = member if isinstance(member, Rejected) else self.sniffed(member, head, named=False)
+                    if found is not None:
+                        yield found
+                return
+            with path.open("rb") as file:
+                head = file.read(HEAD_BYTES)
+        except OSError as error:
+            yield rejected(item, "unreadable", f"the file cannot be opened ({error.strerror or 'I/O error'})")
+            return
+        found = self.sniffed(item, head, named=named)
+        if found is not None:
+            yield found
+
+    def sniffed(self, item: Item, head: bytes, *, named: bool) -> Found | None:
+        """Decide by the first bytes who reads `item`; None: plainly not a picture, and counted."""
+        suffix = Path(item.member or item.path.name).suffix.lower()
+        reader = self.reader_of(item, head, suffix)
+        if reader:
+            return replace(item, reader=reader)
+        if suffix in DICOM_SUFFIXES:
+            return rejected(item, "not-dicom", "this is not DICOM: no DICM mark at byte 128")
+        if suffix in IMAGE_SUFFIXES:
+            return rejected(item, "not-a-picture", "this is neither PNG nor JPEG")
+        if suffix in OTHER_PICTURES or named:
+            return rejected(item, "unsupported-format", "this is neither DICOM nor PNG nor JPEG")
+        self.passed_over[suffix or "no suffix"] += 1
+        return None
+
+    def reader_of(self, item: Item, head: bytes, suffix: str) -> str:
+        """Return the reader's name, empty where there is none."""
+        if head[128:132] == b"DICM":
+            return "dicom"
+        if head.startswith((PNG_MAGIC, JPEG_MAGIC)) and suffix not in DICOM_SUFFIXES:
+            return "image"
+        # A plugin opens a path, which a member does not have.
+        reader = "" if item.member else self.third_party(item.path, head)
+        forced = head and self.force_dicom and suffix not in NOT_PICTURES | IMAGE_SUFFIXES | OTHER_PICTURES
+        return reader or ("dicom" if forced else "")
+
+    def third_party(self, path: Path, head: bytes) -> str:
+        for spec in list(self.readers):
+            try:
+                if spec.sniff(path, head):
+                    return spec.name
+            except Exception as error:  # noqa: BLE001 - a broken plugin must not end the scan
+                self.readers.remove(spec)
+                warnings.warn(f"reader {spec.name} is left out: {type(error).__name__} in sniff()", stacklevel=2)
+        return ""
+
+
+def _listing(folder: Path) -> Sequence[os.DirEntry[str] | OSError]:
+    """List a folder so that whole relative paths come out sorted: a folder sorts as its name with a slash."""
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(entries, key=lambda e: printable(e.name) + "/" * _sorts_as_folder(e))
+    except OSError as error:
+        return [error]
+
+
+def _sorts_as_folder(entry: os.DirEntry[str]) -> bool:
+    return _is_folder(entry) or entry.name.lower().endswith(ARCHIVE_SUFFIXES)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that loops onto itself: opening it as a file gives the reason
+        return False
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    state = folder.stat()
+    return state.st_dev, state.st_ino
+
+
+def printable(name: str) -> str:
+    r"""Return `name` with undecodable bytes written as ``\xNN``, so that it can be stored and shown."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def tame(name: str) -> str:
+    """Return a relative posix path that stays where it is joined: no root, no drive, no ``..``."""
+    parts = printable(name).replace("\\", "/").split("/")
+    return "/".join(part.replace(":", "_") for part in parts if part not in {"", ".", ".."}) or "_"

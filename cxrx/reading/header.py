@@ -1,0 +1,174 @@
+"""Parsing DICOM headers: tolerant of junk, deaf to pydicom's chatter, with a cap on deflated data."""
+
+from __future__ import annotations
+
+import math
+import struct
+import zlib
+from contextlib import contextmanager
+from io import BytesIO
+from typing import TYPE_CHECKING, Any
+from warnings import catch_warnings, simplefilter
+
+from cxrx.reading.refusal import RefusalError, fail, skip
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pydicom import Dataset
+
+DEFLATED = "1.2.840.10008.1.2.1.99"
+IMPLICIT_LITTLE = "1.2.840.10008.1.2"
+EXPLICIT_LITTLE = "1.2.840.10008.1.2.1"
+EXPLICIT_BIG = "1.2.840.10008.1.2.2"
+
+CANNOT_CONVERT = (ValueError, TypeError, LookupError, AttributeError, OverflowError, NotImplementedError, OSError)
+"""What pydicom raises, on first access, for a value that does not fit its value representation."""
+
+
+@contextmanager
+def library_settings() -> Iterator[None]:
+    """Silence pydicom, whose warnings and log lines echo values that may be a patient's; lift Pillow's size limit.
+
+    Pillow's limit gives way to ``ReadOptions.max_pixels``, which is checked before anything is allocated.
+    """
+    from PIL import Image
+    from pydicom import config
+
+    before = config.settings.reading_validation_mode, config.logger.disabled, Image.MAX_IMAGE_PIXELS
+    config.settings.reading_validation_mode, config.logger.disabled, Image.MAX_IMAGE_PIXELS = config.IGNORE, True, None
+    try:
+        with catch_warnings():
+            simplefilter("ignore")
+            yield
+    finally:
+        config.settings.reading_validation_mode, config.logger.disabled, Image.MAX_IMAGE_PIXELS = before
+
+
+def parse(data: bytes, inflate_limit: int, *, force: bool = False) -> Dataset:
+    """Parse a whole DICOM file that is already in memory; ``file_meta.TransferSyntaxUID`` is set afterwards.
+
+    Parameters
+    ----------
+    inflate_limit
+        Bytes that a deflated data set may unpack to. pydicom itself sets no limit (2 MB became 4.2 GB).
+    force
+        Accept a file without preamble.
+
+    Raises
+    ------
+    RefusalError
+        Not DICOM, a deflate bomb, or damage that keeps the header from being read.
+    """
+    try:
+        return _parse(data, inflate_limit, force=force)
+    except RefusalError:
+        raise
+    except RecursionError:
+        raise fail("corrupt", "the header nests sequences too deeply") from None
+    except zlib.error:
+        raise fail("corrupt", "the deflated data set cannot be unpacked") from None
+    except Exception as error:  # noqa: BLE001 - pydicom raises nearly anything on junk
+        raise fail("corrupt", f"the header cannot be parsed ({type(error).__name__})") from None
+
+
+def _parse(data: bytes, inflate_limit: int, *, force: bool) -> Dataset:
+    from pydicom import dcmread
+    from pydicom.dataset import FileMetaDataset
+    from pydicom.filereader import read_dataset
+    from pydicom.uid import UID
+
+    stream = BytesIO(data)
+    marked = data[128:132] == b"DICM"
+    if not marked and not force:
+        raise skip("not-dicom", "this is not DICOM: no DICM mark at byte 128")
+    stream.seek(132 if marked else 0)
+    try:
+        meta = FileMetaDataset(read_dataset(stream, False, True, stop_when=_past_file_meta))
+    except (*CANNOT_CONVERT, struct.error, EOFError):
+        raise skip("not-dicom", "the file meta information is damaged or cut short") from None
+    if len(data) - stream.tell() < 8:
+        raise skip("not-dicom", "the file ends inside its header")
+    if meta.get("TransferSyntaxUID") == DEFLATED:
+        inflated = inflate(data[stream.tell() :], inflate_limit)
+        dataset = read_dataset(BytesIO(inflated), False, True)
+        dataset.file_meta = meta
+        return dataset
+    dataset = dcmread(BytesIO(data), force=True)
+    if not len(dataset):
+        # Of a file that ends inside its encapsulated pixels pydicom drops everything; the header says what it was.
+        dataset = dcmread(BytesIO(data), stop_before_pixels=True, force=True)
+    if "TransferSyntaxUID" not in dataset.file_meta:
+        implicit, little = dataset.original_encoding
+        guess = IMPLICIT_LITTLE if implicit else EXPLICIT_LITTLE if little else EXPLICIT_BIG
+        dataset.file_meta.TransferSyntaxUID = UID(guess)
+    return dataset
+
+
+def _past_file_meta(tag: Any, _vr: str | None, _length: int) -> bool:
+    return bool(tag.group != 2)
+
+
+def inflate(data: bytes, limit: int) -> bytes:
+    """Inflate a raw deflate stream, refusing one that unpacks to more than `limit` bytes."""
+    unpacked = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, limit + 1)
+    if len(unpacked) > limit:
+        raise fail("over-limit", f"the deflated data set unpacks to more than {limit >> 20} MiB")
+    return unpacked
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Values. Each may be absent, empty, of the wrong kind or not decodable.
+
+
+def text(dataset: Dataset, keyword: str) -> str:
+    """Return a text value (the first, of several), stripped; empty where it is absent or unreadable."""
+    return next(iter(texts(dataset, keyword)), "")
+
+
+def texts(dataset: Dataset, keyword: str) -> list[str]:
+    """Return all values of a text element, stripped; empty where it is absent or unreadable."""
+    try:
+        value = dataset.get(keyword)
+    except CANNOT_CONVERT:
+        return []
+    if value is None:
+        return []
+    several = not isinstance(value, str | bytes) and hasattr(value, "__iter__")
+    return [str(v).strip(" \0") for v in (value if several else [value])]
+
+
+def integer(dataset: Dataset, keyword: str, default: int | None = None) -> int:
+    """Return an integer of the image description; `default` where it is absent or empty."""
+    try:
+        value = dataset.get(keyword)
+        if value is None or value == "":
+            if default is None:
+                raise fail("bad-header", f"{keyword} is missing")
+            return default
+        return int(value)
+    except CANNOT_CONVERT:
+        raise fail("bad-header", f"{keyword} is not a number") from None
+
+
+def numbers(dataset: Dataset, keyword: str) -> list[float] | None:
+    """Return the values of a numeric element, None where it is absent, ``[nan]`` where it is not numeric."""
+    if keyword not in dataset:
+        return None
+    try:
+        value = dataset.get(keyword)
+        if value is None or value == "":
+            return []
+        several = not isinstance(value, str | bytes) and hasattr(value, "__iter__")
+        return [float(v) for v in (value if several else [value])]
+    except CANNOT_CONVERT:
+        return [math.nan]
+
+
+def sequence(dataset: Dataset, keyword: str) -> list[Dataset]:
+    """Return the items of a sequence; empty where it is absent or is none."""
+    try:
+        value = dataset.get(keyword)
+    except CANNOT_CONVERT:
+        return []
+    return [item for item in value or [] if hasattr(item, "get_item")] if not isinstance(value, str | bytes) else []

@@ -1,0 +1,279 @@
+"""Decode workers: processes that a broken film may crash, hang or kill without taking anything else along."""
+
+from __future__ import annotations
+
+import faulthandler
+import multiprocessing
+import os
+import pickle
+import signal
+import sys
+import threading
+import time
+import types
+from collections import deque
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from multiprocessing import connection
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
+
+from cxrx.specs import Unreadable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from multiprocessing.connection import Connection
+    from multiprocessing.context import ForkServerProcess
+
+    from cxrx.reading.find import Item
+
+T = TypeVar("T")
+
+IN_FLIGHT_PER_WORKER = 8
+"""Films begun but not yet handed over, so that one slow film does not stop the other workers."""
+
+
+@dataclass
+class _Worker:
+    process: ForkServerProcess
+    pipe: Connection
+    task: int = -1  # sequence number of the item it works on; -1: idle
+    deadline: float = 0.0
+
+    def kill(self) -> None:
+        self.pipe.close()
+        self.process.kill()
+        self.process.join()
+        self.process.close()
+
+
+@dataclass
+class _Map(Generic[T]):
+    """The state of one call of :meth:`DecodePool.map`."""
+
+    function: Callable[[Item], T]
+    source: Iterator[Item]
+    limit: int
+    count: int = 0
+    order: deque[int] = field(default_factory=deque)  # numbers of items not yet handed over, oldest first
+    items: dict[int, Item] = field(default_factory=dict)
+    results: dict[int, T | Unreadable] = field(default_factory=dict)
+
+    def draw(self) -> int | None:
+        """Take the next item from the source, if there is one and the bound allows it."""
+        if len(self.order) >= self.limit:
+            return None
+        item = next(self.source, None)
+        if item is None:
+            return None
+        number = self.count
+        self.count += 1
+        self.order.append(number)
+        self.items[number] = item
+        return number
+
+
+class DecodePool:
+    """A pool of decode workers, to be used as a context manager.
+
+    Each worker has a pipe of its own and one item at a time, so that the culprit of a crash is always known. Workers
+    are started by forkserver, import nothing of the caller's main module, ignore SIGINT and die with their parent.
+
+    Parameters
+    ----------
+    workers
+        Number of processes, at least one.
+    timeout
+        Seconds that one item may take.
+    """
+
+    def __init__(self, workers: int, *, timeout: float = 120.0) -> None:
+        if workers < 1:
+            raise ValueError(f"a pool needs at least one worker, not {workers}")
+        self._timeout = timeout
+        self._context = multiprocessing.get_context("forkserver")
+        # Imported once by the server and shared by every worker it forks.
+        self._context.set_forkserver_preload(["cxrx.reading.prepare", "pydicom.pixels", "PIL.Image"])
+        self._workers = [self._start() for _ in range(workers)]
+        self._busy = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End all workers at once, whatever they are doing."""
+        for worker in self._workers:
+            worker.kill()
+        self._workers = []
+
+    def map(
+        self, function: Callable[[Item], T], items: Iterable[Item], *, in_flight: int | None = None
+    ) -> Iterator[tuple[Item, T | Unreadable]]:
+        """Yield ``(item, function(item))`` in the order of `items`.
+
+        The pump runs in the caller's thread, between one result and the next.
+
+        Parameters
+        ----------
+        function
+            A picklable function (or partial of one) from an importable module.
+        items
+            Drawn from only as far as `in_flight` allows.
+        in_flight
+            Items begun and not yet handed over; eight a worker if None.
+
+        Yields
+        ------
+        item, result
+            The result is an :class:`~cxrx.specs.Unreadable` for an item whose worker died (``"decoder-crash"``),
+            took too long (``"timeout"``) or raised (``"decoder-error"``).
+        """
+        if self._busy:
+            raise RuntimeError("this pool is already mapping")
+        self._busy = True
+        state: _Map[T] = _Map(function, iter(items), in_flight or IN_FLIGHT_PER_WORKER * len(self._workers))
+        try:
+            while self._feed(state):
+                if state.order[0] in state.results:
+                    number = state.order.popleft()
+                    yield state.items.pop(number), state.results.pop(number)
+                else:
+                    self._collect(state)
+        finally:
+            self._busy = False
+            # Work that nobody waits for any more must not answer a later call.
+            for index, worker in enumerate(self._workers):
+                if worker.task >= 0:
+                    self._replace(index)
+
+    def _feed(self, state: _Map[T]) -> bool:
+        """Give items to idle workers as far as the bound allows; return whether anything is left to hand over."""
+        if not self._workers:
+            raise RuntimeError("this pool is closed")
+        for index, worker in enumerate(self._workers):
+            if worker.task >= 0:
+                continue
+            number = state.draw()
+            if number is None:
+                break
+            self._assign(index, number, state)
+        return bool(state.order)
+
+    def _assign(self, index: int, number: int, state: _Map[T]) -> None:
+        message = (state.function, state.items[number])
+        try:
+            self._workers[index].pipe.send(message)
+        except OSError:  # it died while idle, which is not the item's fault
+            self._replace(index)
+            self._workers[index].pipe.send(message)
+        self._workers[index].task = number
+        self._workers[index].deadline = time.monotonic() + self._timeout
+
+    def _collect(self, state: _Map[T]) -> None:
+        """Wait for at least one worker to answer, die or run out of time."""
+        busy = {worker.pipe: index for index, worker in enumerate(self._workers) if worker.task >= 0}
+        first = min(self._workers[index].deadline for index in busy.values())
+        ready = connection.wait(list(busy), max(0.0, first - time.monotonic()))
+        for pipe in ready:
+            self._receive(busy[pipe], state)  # type: ignore[index]
+        now = time.monotonic()
+        for index in busy.values():
+            worker = self._workers[index]
+            if worker.task >= 0 and worker.deadline <= now and not worker.pipe.poll():
+                reason = Unreadable("failed", "timeout", f"decoding took longer than {self._timeout:g} s")
+                self._give_up(index, state, reason)
+
+    def _receive(self, index: int, state: _Map[T]) -> None:
+        worker = self._workers[index]
+        try:
+            ok, value = worker.pipe.recv()
+        except Exception:  # noqa: BLE001 - EOFError when it died; unpickling half an answer raises nearly anything
+            self._give_up(index, state, Unreadable("failed", "decoder-crash", "the decoder crashed on this file"))
+            return
+        state.results[worker.task] = value if ok else Unreadable("failed", "decoder-error", value)
+        worker.task = -1
+
+    def _give_up(self, index: int, state: _Map[T], reason: Unreadable) -> None:
+        """Fail the item a worker had and put a new worker in its place."""
+        state.results[self._workers[index].task] = reason
+        self._replace(index)
+
+    def _replace(self, index: int) -> None:
+        self._workers[index].kill()
+        self._workers[index] = self._start()
+
+    def _start(self) -> _Worker:
+        ours, theirs = self._context.Pipe()
+        process = self._context.Process(target=_work, args=(theirs, self._timeout), daemon=True)
+        with _no_main_module():
+            process.start()
+        theirs.close()
+        return _Worker(process, ours)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# In the caller's process, while a worker starts
+
+_main_lock = threading.Lock()
+
+
+@contextmanager
+def _no_main_module() -> Iterator[None]:
+    """Hide ``__main__``, which multiprocessing would otherwise import again (with torch, perhaps) in every worker."""
+    with _main_lock:
+        main = sys.modules["__main__"]
+        sys.modules["__main__"] = types.ModuleType("__main__")
+        try:
+            yield
+        finally:
+            sys.modules["__main__"] = main
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# In the worker's process
+
+GRACE = 2.0
+"""Seconds after the time limit at which a worker ends by itself, should nobody be left to end it."""
+
+
+def _work(pipe: Connection, timeout: float) -> None:
+    """Answer items until the pipe closes: ``(True, result)`` or ``(False, sentence)``."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+    with open(os.devnull, "w") as nowhere:  # noqa: PTH123 - os.devnull is no path to take apart
+        if not os.environ.get("CXRX_DEBUG"):
+            # Native decoders print, and what they print may echo a header.
+            os.dup2(nowhere.fileno(), 1)
+            os.dup2(nowhere.fileno(), 2)
+        while True:
+            try:
+                task = pipe.recv_bytes()
+            except (EOFError, OSError):
+                return
+            # A timer in C: it works even where a decoder hangs holding the interpreter's lock.
+            faulthandler.dump_traceback_later(timeout + GRACE, exit=True, file=nowhere)
+            answer = _answer(task)
+            faulthandler.cancel_dump_traceback_later()
+            try:
+                pipe.send(answer)
+            except OSError:
+                return
+            except Exception as error:  # noqa: BLE001 - pickling raises what the result's classes raise
+                pipe.send((False, f"the result cannot be handed over ({type(error).__name__})"))
+
+
+def _answer(task: bytes) -> tuple[bool, Any]:
+    try:
+        function, item = pickle.loads(task)  # noqa: S301 - from our own parent
+        return True, function(item)
+    except BaseException as error:  # noqa: BLE001 - Rust decoders panic with a BaseException
+        return False, f"the decoder raised {type(error).__name__}"
+
+
+def _die_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)

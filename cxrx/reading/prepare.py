@@ -1,0 +1,230 @@
+"""From an item to the model's input grid, with the way back to source pixels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cxrx.reading.dicom import read_dicom
+from cxrx.reading.header import library_settings
+from cxrx.reading.picture import read_picture
+from cxrx.reading.polarity import check_polarity, looks_negative
+from cxrx.reading.refusal import RefusalError, fail
+from cxrx.reading.source import digest, load
+from cxrx.specs import Film, Unreadable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+    from cxrx.reading.find import Item
+    from cxrx.reading.options import ReadOptions
+    from cxrx.specs import FloatArray, InputSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What crosses the process border: a film on the model's input grid.
+
+    Attributes
+    ----------
+    image_id
+        First 16 hex digits of `sha256`.
+    pixels
+        ``(height, width)`` float32 in [0, 1], of ``InputSpec.size``.
+    affine
+        ``(2, 3)`` float64, (x, y) of the input grid -> (x, y) of source pixels; pixel centres are at integers.
+    rows, columns
+        Of the source.
+    negative
+        Whether the film looks like a photographic negative (before ``polarity="auto"`` put it right).
+
+    The others are those of :class:`~cxrx.specs.Film`.
+    """
+
+    image_id: str
+    sha256: str
+    member: str
+    pixels: FloatArray
+    affine: NDArray[np.float64]
+    rows: int
+    columns: int
+    view: str
+    uid: str
+    patient: str
+    decoder: str
+    flags: tuple[str, ...]
+    synthetic: bool
+    negative: bool
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Reading
+
+
+def read_films(item: Item, options: ReadOptions) -> Iterator[Film | Unreadable]:
+    """Yield what `item` holds, at full size, decoded in this process.
+
+    Whatever goes wrong with a file becomes an :class:`~cxrx.specs.Unreadable`; nothing is raised.
+    """
+    sha256 = ""
+    try:
+        if "/" in item.reader:
+            yield from _third_party(item, options)
+            return
+        data = load(item)
+        sha256 = digest(data)
+        yield _read(data, item, options, sha256)
+    except RefusalError as refusal:
+        yield refusal.unreadable(sha256, item.member)
+
+
+def _read(data: bytes, item: Item, options: ReadOptions, sha256: str) -> Film:
+    try:
+        with library_settings():
+            if item.reader == "dicom":
+                film = read_dicom(data, options, sha256, item.member)
+            else:
+                pixels, decoder, flags = read_picture(data, options)
+                film = Film(pixels, sha256, item.member, decoder=decoder, flags=flags)
+        return check_polarity(film, options.polarity)
+    except RefusalError:
+        raise
+    except MemoryError:
+        raise fail("memory", "there is not enough memory to decode this film") from None
+    except Exception as error:  # noqa: BLE001 - one file's junk must not end the run
+        raise fail("corrupt", f"the film cannot be read ({type(error).__name__})") from None
+
+
+def _third_party(item: Item, options: ReadOptions) -> Iterator[Film | Unreadable]:
+    """Read by a plugin, whose films are checked and whose errors are the file's."""
+    from cxrx.registry import load as load_registry
+
+    sha256 = digest(load(item))
+    try:
+        for film in load_registry().readers[item.reader].open(item.path):
+            if isinstance(film, Unreadable):
+                yield film if film.sha256 else replace(film, sha256=sha256)
+            else:
+                yield check_polarity(_checked(film, sha256), options.polarity)
+    except RefusalError:
+        raise
+    except Exception as error:  # noqa: BLE001 - a plugin may raise anything
+        raise fail("reader", f"reader {item.reader} failed ({type(error).__name__})") from None
+
+
+def _checked(film: Film, sha256: str) -> Film:
+    pixels = np.asarray(film.pixels, np.float32)
+    if pixels.ndim != 2 or pixels.size == 0 or not np.isfinite(pixels).all():
+        raise fail("reader", "the reader gave pixels that are no finite (rows, columns) array")
+    if pixels.min() < 0 or pixels.max() > 1:
+        raise fail("reader", "the reader gave pixels outside [0, 1]")
+    return replace(film, pixels=pixels, sha256=film.sha256 or sha256)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Geometry
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where the input grid lies on the source.
+
+    Output pixel (x, y) covers ``[x0 + x * sx, x0 + (x + 1) * sx]`` horizontally and likewise vertically, in source
+    coordinates whose pixel i covers ``[i, i + 1]``. Output pixels outside `left`..`right` and `top`..`bottom` are
+    black.
+    """
+
+    x0: float
+    y0: float
+    sx: float
+    sy: float
+    left: int
+    top: int
+    right: int
+    bottom: int
+
+    def affine(self) -> NDArray[np.float64]:
+        """Return the ``(2, 3)`` map from input-grid to source coordinates, pixel centres at integers."""
+        return np.array(
+            [[self.sx, 0, self.x0 + (self.sx - 1) / 2], [0, self.sy, self.y0 + (self.sy - 1) / 2]], np.float64
+        )
+
+
+def place(rows: int, columns: int, spec: InputSpec) -> Placement:
+    """Work out where the input grid of `spec` lies on a ``(rows, columns)`` source."""
+    height, width = spec.size
+    if spec.fit == "stretch":
+        return Placement(0, 0, columns / width, rows / height, 0, 0, width, height)
+    if spec.fit == "pad":
+        scale = max(rows / height, columns / width)
+        new = max(1, round(rows / scale)), max(1, round(columns / scale))
+    elif spec.resize is None:
+        scale = min(rows / height, columns / width)
+        x0, y0 = (columns - scale * width) / 2, (rows - scale * height) / 2
+        return Placement(x0, y0, scale, scale, 0, 0, width, height)
+    else:  # as torchvision: the short side exactly, the long side cut to an integer
+        short = min(rows, columns)
+        new = int(spec.resize * rows / short), int(spec.resize * columns / short)
+    return _centred(rows, columns, new, spec)
+
+
+def _centred(rows: int, columns: int, new: tuple[int, int], spec: InputSpec) -> Placement:
+    """Place the centre of a source resized to `new` on the grid, cropped or padded side by side."""
+    (height, width), (new_rows, new_columns) = spec.size, new
+    top, left = round((new_rows - height) / 2), round((new_columns - width) / 2)  # negative: padding
+    sx, sy = columns / new_columns, rows / new_rows
+    right, bottom = min(width, new_columns - left), min(height, new_rows - top)
+    return Placement(left * sx, top * sy, sx, sy, max(0, -left), max(0, -top), right, bottom)
+
+
+def resample(pixels: FloatArray, placement: Placement, spec: InputSpec) -> FloatArray:
+    """Resize ``(rows, columns)`` float32 onto the input grid, antialiased, clipped to [0, 1]."""
+    from PIL import Image
+
+    p = placement
+    method = Image.Resampling.BICUBIC if spec.interpolation == "bicubic" else Image.Resampling.BILINEAR
+    rows, columns = pixels.shape
+    box = (  # clamped, because rounding must not reach beyond the picture
+        max(p.x0 + p.left * p.sx, 0.0),
+        max(p.y0 + p.top * p.sy, 0.0),
+        min(p.x0 + p.right * p.sx, columns),
+        min(p.y0 + p.bottom * p.sy, rows),
+    )
+    size = (p.right - p.left, p.bottom - p.top)
+    part: FloatArray = np.asarray(Image.fromarray(pixels).resize(size, method, box=box))
+    if size == (spec.size[1], spec.size[0]):
+        return part.clip(0, 1)
+    canvas = np.zeros(spec.size, np.float32)
+    canvas[p.top : p.bottom, p.left : p.right] = np.clip(part, 0, 1)
+    return canvas
+
+
+def prepare(film: Film, spec: InputSpec) -> Prepared:
+    """Bring a film onto the input grid of a model."""
+    rows, columns = film.pixels.shape
+    placement = place(rows, columns, spec)
+    return Prepared(
+        image_id=film.sha256[:16],
+        sha256=film.sha256,
+        member=film.member,
+        pixels=resample(film.pixels, placement, spec),
+        affine=placement.affine(),
+        rows=rows,
+        columns=columns,
+        view=film.view,
+        uid=film.uid,
+        patient=film.patient,
+        decoder=film.decoder,
+        flags=film.flags,
+        synthetic=film.synthetic,
+        negative=looks_negative(film),
+    )
+
+
+def prepare_item(item: Item, spec: InputSpec, options: ReadOptions) -> list[Prepared | Unreadable]:
+    """Read, decode and resize one item: what a decode worker does."""
+    return [film if isinstance(film, Unreadable) else prepare(film, spec) for film in read_films(item, options)]

@@ -1,0 +1,3 @@
+"""The HTML report of a comparison."""
+
+from __future__ import annotations

@@ -1,0 +1,97 @@
+"""Turn parts into results.h5: one new file, put together from the old one and the parts, renamed over the old one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from cxrx.results import atomic
+from cxrx.results.assemble import padding, write_results
+from cxrx.results.failures import write_failures
+from cxrx.results.parts import Key, PartStore
+from cxrx.results.plan import Plan, make_plan
+from cxrx.results.private import PrivateRow, private_path, read_private, update, write_private
+from cxrx.results.ragged import Imported
+from cxrx.results.sink import Sink
+from cxrx.results.source import Source, load_part, load_results
+from cxrx.results.truth import TruthTable
+
+_SLACK = 1 << 20
+
+
+def pack(
+    store: PartStore,
+    out: Path,
+    *,
+    truth: TruthTable | None,
+    run: Mapping[str, Any],
+    model_sources: Mapping[str, Mapping[str, str]] | None = None,
+) -> None:
+    """Put the parts of `store` and what is already in `out` together, into `out`; then remove the parts.
+
+    Predicting with another model, explaining with another method and adding films are all this. The order of steps
+    (link table, results, failures.csv, removal of the parts) makes it safe to stop anywhere and do it again. Where
+    the parts bring nothing new, `out` is not touched.
+
+    Parameters
+    ----------
+    truth
+        Labels, boxes and masks to add; None leaves what is there.
+    run
+        Attributes of the run, for ``/runs``: JSON-able and without patient data.
+    model_sources
+        Model slug to ``{"name": ..., "weights": ...}``: what it was asked for by and the path of its weights, for the
+        link table only.
+
+    Raises
+    ------
+    UsageError
+        If a model or method is there already with other settings.
+    DiskFullError
+        If there is no room; `out` and the parts are as they were.
+    ResultsError
+        If `out` or a part is damaged.
+    """
+    base = load_results(out) if out.exists() else None
+    parts = [load_part(path) for path in store.paths()]
+    sources = ([base] if base else []) + parts
+    plan = make_plan(sources, truth, run)
+    write_links(out, plan, model_sources or {})
+    if base is None or plan.adds_to(base):
+        write_plan(out, plan, sources)
+    write_failures(out, plan.failures)
+    store.remove()
+
+
+def write_links(out: Path, plan: Plan, model_sources: Mapping[str, Mapping[str, str]]) -> None:
+    """Bring the link table of `out` up to date; a table that says so already is not written again."""
+    path = private_path(out)
+    old = read_private(path)
+    models = [
+        PrivateRow("model", slug, relative=source.get("name", ""), path=source.get("weights", ""))
+        for slug, source in sorted(model_sources.items())
+    ]
+    rows = update(old, [*plan.private, *models])
+    if rows != old or not path.exists():
+        write_private(path, rows)
+
+
+def write_plan(
+    out: Path, plan: Plan, sources: Sequence[Source], imported: Mapping[Key, Imported] | None = None
+) -> None:
+    """Write `plan`, which takes from `sources`, and maps from elsewhere to `out`, all or nothing.
+
+    Raises
+    ------
+    DiskFullError, ResultsError
+        `out` is then as it was.
+    """
+    imported = imported or {}
+    size = sum(source.path.stat().st_size for source in sources) + padding(plan) + _SLACK
+    size += sum(4 * maps.size for maps in imported.values())
+    atomic.require_space(out.parent, size, out.name)
+    with atomic.replacing(out) as fd:
+        sink = Sink(fd)
+        write_results(plan, sink, imported)
+        sink.finish()

@@ -1,0 +1,316 @@
+"""What plugins hand over: plain data that describes models, explainers, readers, data sets, metrics and exporters.
+
+Specs are cheap to make and to list. Whatever is heavy (torch, h5py, weights) is imported inside the callables
+``build``, ``open``, ``compute`` and ``write``, so that listing every plugin costs nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    FloatArray = NDArray[np.float32]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Films
+
+
+@dataclass(frozen=True, slots=True)
+class Film:
+    """One decoded radiograph.
+
+    Attributes
+    ----------
+    pixels
+        ``(rows, columns)`` float32 in [0, 1]; 0 is black (air), 1 is white (bone), whatever the file's photometric
+        interpretation was.
+    sha256
+        Hex digest of the file's (or archive member's) bytes; the film's identity is derived from it.
+    member
+        Name inside the container the film came from (zip, tar); empty for a plain file.
+    view
+        ``"PA"``, ``"AP"``, ``"FRONTAL"``, ``"LATERAL"``, ``"OBLIQUE"`` or ``""`` where the file does not tell.
+    uid, patient
+        SOPInstanceUID and a patient key. Both are for matching in memory and for the private link table only.
+    decoder
+        Name and version of what decoded the pixels, e.g. ``"pillow 12.0.0"``.
+    flags
+        Sentences on what was odd, without patient data. A film with flags is processed and marked.
+    synthetic
+        Whether ``cxrx phantom`` made it.
+    """
+
+    pixels: FloatArray
+    sha256: str
+    member: str = ""
+    view: str = ""
+    uid: str = ""
+    patient: str = ""
+    decoder: str = ""
+    flags: tuple[str, ...] = ()
+    synthetic: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """A file (or member) that gave no film.
+
+    Attributes
+    ----------
+    kind
+        ``"skipped"`` for what is not a chest film (no failure), ``"failed"`` for a film that could not be read.
+    code
+        A short stable word for the cause, e.g. ``"truncated"``, ``"not-dicom"``, ``"over-limit"``.
+    message
+        One sentence without patient data and without the path.
+    sha256
+        Digest of the bytes, empty where they could not be read.
+    """
+
+    kind: Literal["skipped", "failed"]
+    code: str
+    message: str
+    sha256: str = ""
+    member: str = ""
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Models
+
+
+@dataclass(frozen=True, slots=True)
+class InputSpec:
+    """What a model expects to see; the geometry is applied in the decode workers, the rest beside the model.
+
+    Attributes
+    ----------
+    size
+        ``(height, width)`` of the network's input in pixels.
+    resize
+        Short side in pixels before the centre crop, as in ``Resize(256), CenterCrop(224)``; None: the crop fills
+        `size` exactly. Only with ``fit="crop"``.
+    fit
+        ``"crop"``: keep the aspect ratio and crop the centre; ``"pad"``: keep it and pad with black; ``"stretch"``.
+    interpolation
+        ``"bilinear"`` or ``"bicubic"``, always antialiased.
+    channels
+        1, or 3 for the grey picture repeated.
+    mean, std
+        Of pixels in [0, 1], one value per channel (or one for all).
+    """
+
+    size: tuple[int, int] = (224, 224)
+    resize: int | None = None
+    fit: Literal["crop", "pad", "stretch"] = "crop"
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+    channels: Literal[1, 3] = 3
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """A classifier that can be built by name.
+
+    Attributes
+    ----------
+    name
+        ``"densenet121"``; the registry prefixes the owner.
+    build
+        ``build(labels) -> torch.nn.Module`` with one output per label (one or two for a single binary label).
+    labels
+        The findings it is trained for, in the order of its outputs; empty where only a checkpoint can tell.
+    input
+        What it expects to see.
+    output
+        ``"logits"``, or ``"probabilities"`` for a network that ends in a sigmoid (cxrx takes the logit back).
+    activation
+        ``"sigmoid"`` (multi-label) or ``"softmax"``.
+    cam_layer
+        Dotted name of the layer that CAM methods read; None: found by architecture.
+    weights
+        File that belongs to the model; None: random until ``--weights`` names one.
+    demo
+        Trained on synthetic films only; every output then says so.
+    """
+
+    name: str
+    build: Callable[[Sequence[str]], Any]
+    labels: tuple[str, ...]
+    input: InputSpec
+    output: Literal["logits", "probabilities"] = "logits"
+    activation: Literal["sigmoid", "softmax"] = "sigmoid"
+    cam_layer: str | None = None
+    weights: Path | str | None = None
+    aliases: tuple[str, ...] = ()
+    summary: str = ""
+    licence: str = ""
+    citation: str = ""
+    demo: bool = False
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Explainers
+
+
+@dataclass
+class Maps:
+    """What an explainer returns.
+
+    Attributes
+    ----------
+    values
+        ``(B, T, h, w)`` float32 tensor on the method's native grid; signed where the method is signed.
+    extras
+        Named tensors of shape ``(B, T, ...)`` worth keeping, e.g. ``achieved_area``.
+    """
+
+    values: Any
+    extras: dict[str, Any] = field(default_factory=dict)
+
+
+class Explainer(Protocol):
+    """A built explainer: a callable, stateless between calls."""
+
+    def __call__(self, model: Any, x: Any, targets: Any, seeds: Any) -> Maps:
+        """Explain ``targets`` ``(B, T)`` int64 (-1 = empty) of ``x`` ``(B, C, H, W)``, seeded by ``seeds`` ``(B,)``."""
+        ...
+
+
+@dataclass(frozen=True)
+class ExplainerSpec:
+    """An attribution method.
+
+    Attributes
+    ----------
+    build
+        ``build(options) -> Explainer``.
+    options
+        A frozen dataclass type whose fields all have defaults; ``-O name=value`` sets them.
+    needs
+        What the model must offer: any of ``"gradients"``, ``"cam"`` (a spatial layer), ``"attention"``.
+    stochastic
+        Whether the map depends on the seed.
+    signed
+        Whether negative values mean evidence against the finding.
+    relu
+        Whether the published form of the method shows max(values, 0) on the native grid; metrics and overlays do so.
+    space
+        ``"native"`` for a coarse grid, ``"input"`` for one value per input pixel.
+    control
+        A baseline that never looks at the model.
+    evaluations
+        ``evaluations(options)``: at most how many forward and backward passes a film and finding cost. Estimates and
+        the number of films a call are made from it; None: one.
+    """
+
+    name: str
+    build: Callable[[Any], Explainer]
+    options: type
+    needs: frozenset[str] = frozenset({"gradients"})
+    stochastic: bool = False
+    aliases: tuple[str, ...] = ()
+    summary: str = ""
+    citation: str = ""
+    signed: bool = False
+    relu: bool = False
+    space: Literal["native", "input"] = "native"
+    control: bool = False
+    evaluations: Callable[[Any], float] | None = None
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Readers, data sets, metrics, exporters
+
+
+@dataclass(frozen=True)
+class ReaderSpec:
+    """A file format: `sniff` sees the path and the first 512 bytes, `open` yields what is inside."""
+
+    name: str
+    sniff: Callable[[Path, bytes], bool]
+    open: Callable[[Path], Iterator[Film | Unreadable]]
+    summary: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """A rectangle in source pixels: `x`, `y` of the upper left corner, `width`, `height`."""
+
+    finding: str
+    x: float
+    y: float
+    width: float
+    height: float
+
+
+@dataclass(frozen=True)
+class FilmTruth:
+    """What is known about one film from tables beside it.
+
+    Attributes
+    ----------
+    labels
+        Finding to 1 (present), 0 (absent) or -1 (uncertain); a finding that is not a key is unknown.
+    boxes
+        In source pixels.
+    patient, view
+        Empty where the tables do not tell. The patient key stays in memory and in the private link table.
+    """
+
+    labels: Mapping[str, int] = field(default_factory=dict)
+    boxes: tuple[Box, ...] = ()
+    patient: str = ""
+    view: str = ""
+
+
+class Dataset(Protocol):
+    """Labels, boxes and patients of a folder of films."""
+
+    name: str
+    findings: tuple[str, ...]
+
+    def truth(self, relative_path: str) -> FilmTruth | None:
+        """Return what is known of the film at `relative_path` (posix, relative to the folder), or None."""
+        ...
+
+
+@dataclass(frozen=True)
+class DatasetSpec:
+    """A data set layout: `sniff` recognises the folder, `open` reads its tables."""
+
+    name: str
+    sniff: Callable[[Path], bool]
+    open: Callable[[Path], Dataset]
+    summary: str = ""
+
+
+@dataclass(frozen=True)
+class MetricSpec:
+    """A number that compares maps.
+
+    `compute` takes, by kind: ``"localisation"`` (map ``(h, w)``, truth ``(H, W)`` bool) -> dict of floats;
+    ``"agreement"`` (a, b) -> dict of floats; ``"faithfulness"`` (model, x, maps, targets) -> dict of ``(B, T)``.
+    """
+
+    name: str
+    kind: Literal["localisation", "agreement", "faithfulness"]
+    compute: Callable[..., dict[str, Any]]
+    summary: str = ""
+
+
+@dataclass(frozen=True)
+class ExporterSpec:
+    """Writes results in another format: ``write(results, out, **options)``."""
+
+    name: str
+    suffix: str
+    write: Callable[..., None]
+    summary: str = ""

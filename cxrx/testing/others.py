@@ -1,0 +1,200 @@
+"""Conformance of metrics, readers, data sets and exporters."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from cxrx.specs import DatasetSpec, ExporterSpec, Film, FilmTruth, MetricSpec, ReaderSpec, Unreadable
+from cxrx.testing.outcome import Outcome, attempt, require, require_names
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Metrics
+
+METRIC_KINDS = ("localisation", "agreement", "faithfulness")
+
+
+def check_metric(spec: MetricSpec) -> list[Outcome]:
+    """Check a metric: it takes what its kind says, returns named numbers, twice the same, and changes nothing."""
+    subject = f"metric {spec.name}"
+    declared = attempt(subject, "declaration", lambda: _declared_metric(spec))
+    if not declared.passed:
+        return [declared]
+    outcomes = [declared, attempt(subject, "numbers", lambda: _numbers(spec))]
+    if spec.kind != "faithfulness":
+        outcomes.append(attempt(subject, "map without evidence", lambda: _all_zero(spec)))
+    return outcomes
+
+
+def _declared_metric(spec: MetricSpec) -> None:
+    require_names(spec)
+    require(spec.kind in METRIC_KINDS, f"kind is one of {', '.join(METRIC_KINDS)}, not {spec.kind!r}")
+    require(callable(spec.compute), "compute must be callable")
+
+
+def _metric_input(spec: MetricSpec) -> tuple[Any, ...]:
+    import numpy as np
+
+    rng = np.random.default_rng(0)
+    map_2d = rng.standard_normal((7, 9), dtype=np.float32)
+    if spec.kind == "agreement":
+        return map_2d, rng.standard_normal((7, 9), dtype=np.float32)
+    truth = np.zeros((56, 72), dtype=bool)
+    truth[16:32, 24:48] = True
+    return map_2d, truth
+
+
+def _numbers(spec: MetricSpec) -> str:
+    if spec.kind == "faithfulness":
+        return _faithful_numbers(spec)
+    given, kept = _metric_input(spec), _metric_input(spec)
+    first, second = spec.compute(*given), spec.compute(*given)
+    require(isinstance(first, Mapping) and first, f"compute must return a dict of numbers, not {first!r}")
+    for name, value in first.items():
+        require(isinstance(name, str) and _is_number(value), f"{name!r}: {value!r} is no number with a name")
+    require(repr(first) == repr(second), "computing twice gives other numbers")
+    require(all((a == b).all() for a, b in zip(given, kept, strict=True)), "compute changed its input in place")
+    return ", ".join(first)
+
+
+def _is_number(value: Any) -> bool:
+    import numbers
+
+    return isinstance(value, numbers.Real)
+
+
+def _all_zero(spec: MetricSpec) -> None:
+    """Check that a map of zeros, as a CAM gives where there is no evidence, is taken like any other."""
+    first, second = _metric_input(spec)
+    spec.compute(first * 0, second)
+
+
+def _faithful_numbers(spec: MetricSpec) -> str:
+    import torch
+
+    from cxrx.testing.networks import tiny_cnn
+
+    model = tiny_cnn()
+    generator = torch.Generator().manual_seed(0)
+    x = model.prepare(torch.rand(2, *model.input.size, generator=generator))
+    maps, targets = torch.rand(2, 2, 8, 12, generator=generator), torch.tensor([[0, 1], [2, -1]])
+    numbers = spec.compute(model, x, maps, targets)
+    require(isinstance(numbers, Mapping) and numbers, f"compute must return a dict, not {numbers!r}")
+    for name, value in numbers.items():
+        require(tuple(value.shape) == (2, 2), f"{name!r} has shape {tuple(value.shape)}, not (B, T) = (2, 2)")
+    return ", ".join(numbers)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Readers
+
+
+def check_reader(spec: ReaderSpec, sample: Path | None = None) -> list[Outcome]:
+    """Check a reader: it claims only its own files, and yields films as the contract says.
+
+    Parameters
+    ----------
+    spec
+        The reader.
+    sample
+        A file of its format; without one only the refusal of other files is checked.
+    """
+    subject = f"reader {spec.name}"
+    outcomes = [
+        attempt(subject, "declaration", lambda: require_names(spec)),
+        attempt(subject, "foreign files", lambda: _foreign(spec)),
+    ]
+    if sample is not None:
+        outcomes += [
+            attempt(subject, "sample", lambda: _sample(spec, sample)),
+            attempt(subject, "truncated sample", lambda: _truncated(spec, sample)),
+        ]
+    return outcomes
+
+
+def _foreign(spec: ReaderSpec) -> None:
+    """Check that neither an empty file nor noise is claimed, and that sniffing does not raise."""
+    for head in (b"", bytes(range(256)) * 2):
+        claimed = spec.sniff(Path("some.file"), head)
+        require(isinstance(claimed, bool), f"sniff must return True or False, not {claimed!r}")
+        require(not claimed, "sniff claims a file that is not of its format")
+
+
+def _sample(spec: ReaderSpec, sample: Path) -> str:
+    import numpy as np
+
+    content = sample.read_bytes()
+    require(spec.sniff(sample, content[:512]), "sniff does not know the sample")
+    read = list(spec.open(sample))
+    films = [film for film in read if isinstance(film, Film)]
+    require(len(films) == len(read) > 0, f"open must yield cxrx.Film, not {read!r}")
+    for film in films:
+        require(
+            isinstance(film.pixels, np.ndarray) and film.pixels.ndim == 2 and film.pixels.dtype == np.float32,
+            "pixels must be a (rows, columns) float32 array",
+        )
+        require(film.pixels.min() >= 0 and film.pixels.max() <= 1, "pixels must lie in [0, 1]")
+        if not film.member:
+            require(film.sha256 == hashlib.sha256(content).hexdigest(), "sha256 must be that of the file's bytes")
+    return f"{len(films)} films" if len(films) > 1 else ""
+
+
+def _truncated(spec: ReaderSpec, sample: Path) -> None:
+    """Check that half a file yields something unreadable (or what can be had of it) and does not raise."""
+    content = sample.read_bytes()
+    with tempfile.TemporaryDirectory() as folder:
+        half = Path(folder) / sample.name
+        half.write_bytes(content[: len(content) // 2])
+        for read in spec.open(half):
+            require(isinstance(read, Film | Unreadable), f"open yields {type(read).__name__}")
+            told = isinstance(read, Unreadable) and sample.name in read.message
+            require(not told, "the message of an unreadable file must not hold its name")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Data sets and exporters
+
+
+def check_dataset(spec: DatasetSpec, folder: Path | None = None) -> list[Outcome]:
+    """Check a data set layout: it claims only its own folders; with an example `folder`, that it opens it."""
+    subject = f"data set {spec.name}"
+    outcomes = [
+        attempt(subject, "declaration", lambda: require_names(spec)),
+        attempt(subject, "foreign folder", lambda: _foreign_folder(spec)),
+    ]
+    if folder is not None:
+        outcomes.append(attempt(subject, "folder", lambda: _folder(spec, folder)))
+    return outcomes
+
+
+def _foreign_folder(spec: DatasetSpec) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        require(spec.sniff(Path(folder)) is False, "sniff must return False for an empty folder")
+
+
+def _folder(spec: DatasetSpec, folder: Path) -> str:
+    require(spec.sniff(folder) is True, "sniff does not know the folder")
+    dataset = spec.open(folder)
+    require(isinstance(dataset.name, str) and all(isinstance(f, str) for f in dataset.findings), "name, findings: text")
+    unknown = dataset.truth("no/such/film.dcm")
+    require(unknown is None, f"a film that no table names must give None, not {unknown!r}")
+    films = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file()]
+    known = [truth for truth in map(dataset.truth, films) if truth is not None]
+    require(all(isinstance(truth, FilmTruth) for truth in known), "truth must return cxrx.specs.FilmTruth or None")
+    return f"{len(known)} of {len(films)} files have labels or boxes"
+
+
+def check_exporter(spec: ExporterSpec) -> list[Outcome]:
+    """Check how an exporter is declared; what it writes needs results, so its own tests tell."""
+    return [attempt(f"exporter {spec.name}", "declaration", lambda: _declared_exporter(spec))]
+
+
+def _declared_exporter(spec: ExporterSpec) -> None:
+    require_names(spec)
+    require(spec.suffix == "" or spec.suffix.startswith("."), f"suffix {spec.suffix!r} must begin with a dot")
+    parameters = inspect.signature(spec.write).parameters
+    require(list(parameters)[:2] == ["results", "out"], "write must take (results, out, **options)")

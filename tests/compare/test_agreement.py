@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import spearmanr
+from sklearn.metrics import jaccard_score
+
+from cxrx.compare.agreement import GRID, common_grid, other_film, rank_rows, score_agreement, top_rows
+from cxrx.compare.controls import Prior, centre_map, random_map
+
+
+@settings(max_examples=20)
+@given(st.integers(0, 1000))
+def test_against_scipy_and_scikit_learn(seed):
+    rng = np.random.default_rng(seed)
+    a, b = rng.standard_normal((7, 7)), rng.standard_normal((16, 16))
+    scores = score_agreement(a, b)
+    one, two = common_grid(a).ravel(), common_grid(b).ravel()
+    assert scores["spearman"] == pytest.approx(spearmanr(one, two).statistic, abs=1e-9)
+    n = round(GRID * GRID / 10)
+    tops = [np.zeros(GRID * GRID, bool) for _ in "ab"]
+    for top, values in zip(tops, (one, two), strict=True):
+        top[np.argsort(-values, kind="stable")[:n]] = True
+    assert scores["iou_top_10"] == pytest.approx(jaccard_score(*tops), abs=1e-9)
+
+
+def test_a_map_agrees_with_itself_whatever_its_scale():
+    values = np.random.default_rng(0).random((8, 8))
+    assert score_agreement(values, 4 * values - 1) == pytest.approx({"spearman": 1, "iou_top_10": 1})
+    assert score_agreement(values, -values)["spearman"] == pytest.approx(-1)
+
+
+@pytest.mark.parametrize("other", [np.zeros((8, 8)), np.full((8, 8), np.nan)])
+def test_what_orders_nothing_agrees_with_nothing(other):
+    assert np.isnan(list(score_agreement(np.eye(8), other).values())).all()
+    assert not top_rows(rank_rows(other.reshape(1, -1))).any()
+
+
+def test_partners_are_of_the_same_finding_and_another_patient():
+    rng = np.random.default_rng(0)
+    findings = [str(f) for f in rng.integers(0, 3, 200)]
+    patients = [str(p) for p in rng.integers(0, 30, 200)]
+    partner = other_film(findings, patients, seed=1)
+    assert (partner >= 0).all()
+    for i, j in enumerate(partner):
+        assert findings[i] == findings[j]
+        assert patients[i] != patients[j]
+    np.testing.assert_array_equal(partner, other_film(findings, patients, seed=1))
+    assert len(set(partner.tolist())) > 80  # spread over the films
+
+
+def test_no_partner_where_there_is_one_patient_only():
+    assert other_film(["a", "a", "b"], ["1", "1", "2"], seed=0).tolist() == [-1, -1, -1]
+
+
+def test_centre_is_symmetric_and_highest_in_the_middle():
+    centre = centre_map(32)
+    np.testing.assert_allclose(centre, centre[::-1, ::-1])
+    assert centre.argmax() in (15 * 32 + 15, 15 * 32 + 16, 16 * 32 + 15, 16 * 32 + 16)
+    assert centre[0, 16] == pytest.approx(np.exp(-0.5 * ((0.5 - 1 / 64) / 0.25) ** 2) * centre[16, 16], rel=0.01)
+
+
+def test_random_depends_on_its_keys_only():
+    np.testing.assert_array_equal(random_map(0, "a", "b"), random_map(0, "a", "b"))
+    assert not np.array_equal(random_map(0, "a", "b"), random_map(0, "ab", ""))
+    assert not np.array_equal(random_map(0, "a", "b"), random_map(1, "a", "b"))
+
+
+def test_prior_leaves_the_patient_out():
+    def half(side, size):
+        mask = np.zeros((size, size), dtype=bool)
+        mask[:, slice(0, size // 2) if side == "left" else slice(size // 2, size)] = True
+        return mask
+
+    prior = Prior()
+    for finding, patient, side, size in (
+        ("m", "p1", "left", 512),
+        ("m", "p1", "left", 256),
+        ("m", "p2", "right", 1024),
+    ):
+        prior.add(finding, patient, half(side, size))
+    prior.add("n", "p1", half("left", 256))
+    inner = np.s_[:, 2:126]  # away from the edge, where the resize averages
+    np.testing.assert_allclose(prior.map("m", "p1")[inner], 0, atol=1e-12)
+    np.testing.assert_allclose(prior.map("m", "p1")[:, 130:], 1)
+    np.testing.assert_allclose(prior.map("m", "p2")[inner], 1)
+    np.testing.assert_allclose(prior.map("m", "p3")[inner], 2 / 3)
+    assert prior.map("n", "p1") is None
+    assert prior.map("o", "p1") is None

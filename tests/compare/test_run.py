@@ -1,0 +1,222 @@
+from __future__ import annotations
+
+import csv
+import json
+
+import h5py
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from cxrx.compare.localisation import METRICS, score_localisation
+from cxrx.compare.run import compare, write_tables
+from cxrx.errors import ResultsError, UsageError
+
+
+def macro(comparison, method, metric):
+    table = comparison.summary
+    row = table[(table["method"] == method) & (table["metric"] == metric) & (table["finding"] == "all")]
+    return row.iloc[0]
+
+
+@pytest.fixture(scope="module")
+def comparison(tiny):
+    return compare(tiny.results, n_boot=200)
+
+
+def test_rows_of_methods_and_controls(comparison):
+    assert list(dict.fromkeys(comparison.summary["method"])) == ["gradcam", "smoothgrad", "prior", "centre", "random"]
+    assert list(comparison.summary.columns) == [
+        "model", "method", "finding", "metric", "value", "n", "low", "high", "skill",
+    ]  # fmt: skip
+    assert set(comparison.summary["finding"]) == {"all", "Mass", "Effusion"}  # Pleural Effusion is Effusion
+    assert len(comparison.per_pair) == 21 * 5
+    assert set(METRICS) <= set(comparison.per_pair.columns)
+
+
+def test_scores_are_those_of_the_map_on_source_pixels(comparison, tiny, on_source):
+    image = tiny.ids[3]
+    x, y, w, h = (int(v) for v in tiny.boxes[image])
+    truth = np.zeros((120, 96), dtype=bool)
+    truth[y : y + h, x : x + w] = True
+    expected = score_localisation(on_source(np.maximum(tiny.maps["gradcam"][3, 0], 0)), truth)
+    table = comparison.per_pair
+    row = table[(table["image_id"] == image) & (table["method"] == "gradcam") & (table["finding"] == "Mass")].iloc[0]
+    assert {name: row[name] for name in METRICS} == pytest.approx(expected)
+    assert row["area"] == pytest.approx(truth.mean())
+
+
+def test_summary_is_the_mean_of_the_findings_means(comparison):
+    pairs = comparison.per_pair
+    pairs = pairs[pairs["method"] == "smoothgrad"]
+    row = macro(comparison, "smoothgrad", "mass")
+    assert row["value"] == pytest.approx(pairs.groupby("finding")["mass"].mean().mean())
+    assert row["n"] == 21
+    assert row["low"] < row["value"] < row["high"]
+    prior = macro(comparison, "prior", "mass")["value"]
+    assert row["skill"] == pytest.approx((row["value"] - prior) / (1 - prior))
+
+
+def test_a_method_that_looks_beats_those_that_do_not(comparison):
+    for metric in ("hit", "iou", "mass", "rank"):
+        lead = macro(comparison, "gradcam", metric)
+        assert all(lead["low"] > macro(comparison, name, metric)["high"] for name in ("smoothgrad", "centre", "random"))
+    assert any("gradcam is better" in sentence for sentence in comparison.verdict)
+
+
+def test_classification_and_its_refusal(comparison, tiny):
+    table = comparison.classification.set_index("finding")
+    assert table.loc["Effusion", "n"] == 14
+    assert 0.5 < table.loc["Effusion", "auroc"] <= 1
+    assert "both classes" in table.loc["Mass", "note"]
+    assert ("AUROC of Mass (tiny@01234567)", table.loc["Mass", "note"]) in comparison.skipped
+    with h5py.File(tiny.results) as file:
+        p = file["predictions/tiny@01234567/probability"][:, 1]
+    assert table.loc["Effusion", "auroc"] == pytest.approx(roc_auc_score([i % 2 == 0 for i in range(14)], p))
+
+
+def test_agreement_has_every_two_methods_and_a_baseline(comparison):
+    table = comparison.agreement[comparison.agreement["finding"] == "all"]
+    pairs = {frozenset(pair) for pair in zip(table["method_a"], table["method_b"], strict=True)}
+    assert len(pairs) == 6
+    row = table[(table["method_a"] == "gradcam") & (table["method_b"] == "smoothgrad")].iloc[0]
+    assert abs(row["value"]) < 0.1
+    assert np.isfinite(row["random_pair"])
+
+
+def test_the_same_again_is_the_same(comparison, tiny):
+    again = compare(tiny.results, n_boot=200)
+    for name in ("summary", "per_pair", "classification", "agreement"):
+        assert getattr(again, name).equals(getattr(comparison, name))
+
+
+def test_files_written(comparison, tmp_path, tiny):
+    paths = write_tables(comparison, tmp_path / "out")
+    assert [path.name for path in paths] == [
+        "summary.csv", "per_pair.csv", "classification.csv", "agreement.csv", "compare.json",
+    ]  # fmt: skip
+    rows = list(csv.DictReader((tmp_path / "out" / "summary.csv").read_text().splitlines()))
+    assert {row["method"] for row in rows} >= {"gradcam", "centre", "random"}
+    found = json.loads((tmp_path / "out" / "compare.json").read_text())
+    assert found["verdict"] == comparison.verdict
+    assert found["conventions"]["localisation: hit"]
+    assert found["models"]["tiny@01234567"]["methods"]["gradcam"]["relu"] == 1
+    assert found["classification"][0]["auroc"] is None  # no NaN in JSON
+    text = "".join(path.read_text() for path in paths)
+    assert not any(name in text for name in tiny.names)  # tables name films by id
+    assert str(tmp_path) not in text
+
+
+def test_truth_by_file_name_and_by_id(make_tiny, tmp_path):
+    own = make_tiny(boxed=False, labelled=False)
+    bare = compare(own.results, n_boot=0)
+    assert bare.summary.empty
+    assert [what for what, _ in bare.skipped] == ["classification", "localisation"]
+    lines = [f"{name},Mass,{','.join(map(str, own.boxes[i]))}" for name, i in zip(own.names, own.ids, strict=True)]
+    table = tmp_path / "boxes.csv"
+    table.write_text("path,finding,x,y,w,h\n" + "\n".join(lines))
+    named = compare(own.results, truth=table, n_boot=0)
+    assert macro(named, "gradcam", "hit")["value"] == 1
+    assert named.settings["truth"] == "boxes.csv: truth of 14 of 14 films"
+    table.write_text("image_id,finding,x,y,w,h\n" + "\n".join(f"{i},Mass,1,1,20,20" for i in [*own.ids, "f" * 16]))
+    by_id = compare(own.results, truth=table, n_boot=0)
+    assert set(by_id.per_pair["image_id"]) == set(own.ids)
+    assert "boxes.csv names 1 films that are not in the results" in by_id.warnings
+    own.results.with_name("results.private.csv").unlink()
+    table.write_text("path,finding,x,y,w,h\n" + "\n".join(lines))
+    lost = compare(own.results, truth=table, n_boot=0)
+    assert any("no results.private.csv" in sentence for sentence in lost.warnings)
+
+
+def test_boxes_outside_and_constant_maps_get_a_sentence(make_tiny, tmp_path):
+    own = make_tiny()
+    with h5py.File(own.results, "r+") as file:
+        values = file["maps/tiny@01234567/gradcam/values"]
+        maps = values[:]
+        maps[0, 0], maps[1, 0, 0, 0] = 0.25, np.nan
+        values[:] = maps
+    table = tmp_path / "boxes.csv"
+    name = own.names
+    table.write_text(
+        "path,finding,x,y,w,h\n"
+        + "\n".join(f"{n},Mass,10,30,20,20" for n in name[:5])
+        + f"\n{name[5]},Mass,900,900,5,5"
+    )
+    result = compare(own.results, truth=table, n_boot=0)
+    told = "\n".join(result.warnings)
+    assert "1 boxes or masks lie outside their picture" in told
+    assert "2 maps of gradcam (tiny@01234567) are constant or hold NaN and count as misses" in told
+    pairs = result.per_pair[result.per_pair["method"] == "gradcam"].set_index("image_id")
+    assert pairs.loc[own.ids[1], "mass"] == 0
+    assert own.ids[5] not in set(pairs[pairs["finding"] == "Mass"].index)
+
+
+def test_what_the_crop_cut_off_is_told(make_tiny, tmp_path):
+    own = make_tiny()
+    table = tmp_path / "boxes.csv"
+    table.write_text("path,finding,x,y,w,h\n" + "\n".join(f"{n},Mass,10,0,20,30" for n in own.names))
+    result = compare(own.results, truth=table, n_boot=0)
+    assert any("14 truths reach beyond what the crop let tiny@01234567 see" in said for said in result.warnings)
+
+
+def test_few_patients_give_no_interval(make_tiny):
+    result = compare(make_tiny(n=6).results)
+    assert result.summary["low"].isna().all()
+    assert any("fewer than 10 patients" in sentence for sentence in result.verdict)
+
+
+def test_two_files_are_united(make_tiny):
+    one, two = make_tiny("one", n=8), make_tiny("two", n=8, seed=1)
+    both = compare([one.results, two.results], n_boot=0)
+    assert both.films == 16
+    # another seed is another setting: the second file's model must not be mixed in
+    assert any("holds another tiny@01234567" in sentence for sentence in both.warnings)
+    assert any("no film in common" in sentence for sentence in both.warnings)
+    assert set(both.per_pair["image_id"]) == set(one.ids)
+
+
+def test_methods_of_two_files_meet_on_the_same_films(make_tiny):
+    one, two = make_tiny("one", methods=("gradcam",)), make_tiny("two", methods=("smoothgrad",))
+    both = compare([one.results, two.results], n_boot=0)
+    assert both.films == 14
+    assert {"gradcam", "smoothgrad"} <= set(both.summary["method"])
+    assert both.warnings == []
+
+
+def test_controls_of_the_file_take_the_place_of_ours(make_tiny):
+    result = compare(make_tiny(methods=("gradcam", "centre")).results, n_boot=0)
+    assert (result.per_pair["method"] == "centre").sum() == 21
+    assert macro(result, "centre", "hit")["value"] > 0.9  # those in this file cheat
+    assert result.controls >= {"centre"}
+
+
+def test_no_maps_leaves_the_classifier(make_tiny):
+    result = compare(make_tiny(methods=()).results, n_boot=0)
+    assert not result.classification.empty
+    assert ("localisation", "the results hold no maps; make some with cxrx explain") in result.skipped
+
+
+def test_demo_models_warn_on_real_films(make_tiny):
+    result = compare(make_tiny(demo=True).results, n_boot=0)
+    assert result.demo
+    assert "trained on synthetic films only; 14 of these 14 films are not synthetic" in result.warnings[0]
+
+
+def test_what_fits_is_said(tmp_path, tiny):
+    with pytest.raises(UsageError, match="localizatoin"):
+        compare(tiny.results, metrics="localizatoin")
+    with pytest.raises(UsageError, match="at least one"):
+        compare([])
+    with pytest.raises(UsageError, match="there is no"):
+        compare(tiny.results, truth=tmp_path / "none.csv")
+    with pytest.raises(ResultsError):
+        compare(tmp_path / "none.h5")
+
+
+def test_sections_by_name(tiny):
+    result = compare(tiny.results, metrics="classification", n_boot=0)
+    assert result.per_pair.empty
+    assert result.agreement.empty
+    assert not result.classification.empty
+    with_protocol = compare(tiny.results, metrics=["localisation", "chexlocalize"], n_boot=0)
+    assert macro(with_protocol, "gradcam", "chexlocalize_hit")["value"] == 1

@@ -1,0 +1,120 @@
+"""The demo weights: small, honest about themselves, as good as promised, and made by a script that runs."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from sklearn.metrics import roc_auc_score
+
+from cxrx.models.checkpoints import input_from_json
+from cxrx.models.demo import DEMO_DENSENET, DEMO_VIT, WEIGHTS
+from cxrx.phantom import FINDINGS
+from cxrx.training import demo
+
+SPECS = [DEMO_DENSENET, DEMO_VIT]
+UNSEEN_SEED, UNSEEN = 300, 200  # neither the training script's seed nor that of its test
+
+
+@pytest.fixture(scope="module")
+def unseen():
+    return demo.phantoms(UNSEEN_SEED, UNSEEN, demo.TRAIN_SIZE)
+
+
+@pytest.mark.parametrize(("spec", "promised"), [(DEMO_DENSENET, 0.95), (DEMO_VIT, 0.90)], ids=lambda v: str(v)[:12])
+def test_demo_models_are_as_good_as_promised(unseen, spec, promised):
+    pixels, labels = unseen
+    scores = demo.predict(demo.load_weights(spec, spec.weights), spec, pixels)
+    found = demo.auroc(labels, scores)
+    assert np.mean(list(found.values())) >= promised, found
+    # the script's own AUROC is scikit-learn's macro average
+    assert np.mean(list(found.values())) == pytest.approx(roc_auc_score(labels, scores, average="macro"))
+
+
+def test_weights_are_small_and_say_what_they_are():
+    assert sum(spec.weights.stat().st_size for spec in SPECS) < 6_000_000
+    for spec in SPECS:
+        assert spec.demo
+        with safe_open(spec.weights, framework="pt") as file:
+            metadata = file.metadata()
+        assert tuple(json.loads(metadata["labels"])) == FINDINGS == spec.labels
+        assert input_from_json(metadata["input"]) == spec.input
+        assert (metadata["arch"], metadata["demo"]) == (spec.name, "1")
+        card = spec.weights.with_suffix(".md").read_text(encoding="utf-8")
+        for phrase in ("synthetic films only", "not a medical\ndevice", f"seed {demo.TRAIN_SEED}", *FINDINGS):
+            assert phrase in card
+    assert {path.suffix for path in WEIGHTS.iterdir()} == {".safetensors", ".md"}
+
+
+def test_networks_have_the_shapes_that_explainers_need():
+    from timm.models.densenet import DenseNet
+    from timm.models.vision_transformer import VisionTransformer
+
+    x = torch.zeros(2, 1, 128, 128)
+    densenet, vit = DEMO_DENSENET.build(FINDINGS).eval(), DEMO_VIT.build(FINDINGS).eval()
+    with torch.inference_mode():
+        assert densenet.features.norm5(densenet.features[:-1](x)).shape[2:] == (8, 8)  # stride 16
+        assert densenet(x).shape == vit(x).shape == (2, len(FINDINGS))
+        assert vit.forward_features(x).shape[1] == 8 * 8 + 1
+    assert isinstance(densenet, DenseNet)
+    assert isinstance(vit, VisionTransformer)
+    assert vit.global_pool == "token"
+    assert all(hasattr(block.attn, "attn_drop") for block in vit.blocks)
+    assert DEMO_DENSENET.build(("a", "b"))(x).shape == (2, 2)
+
+
+def test_phantoms_are_prepared_as_in_inference():
+    """Against the reading path itself, and whatever number of processes drew them."""
+    from cxrx.phantom import make_film
+    from cxrx.reading.prepare import prepare
+    from cxrx.specs import Film
+
+    size = (192, 168)
+    pixels, labels = demo.phantoms(5, 6, size)
+    assert pixels.shape == (6, 128, 128)
+    assert labels.shape == (6, len(FINDINGS))
+    film = make_film(5, 4, size=size)
+    expected = prepare(Film(film.pixels, sha256="0" * 64), DEMO_DENSENET.input).pixels
+    np.testing.assert_allclose(pixels[4] / 255, expected, atol=0.5 / 255 + 1e-6)
+    assert labels[4].tolist() == [film.labels[name] for name in FINDINGS]
+    shared = demo.phantoms(5, 6, size, workers=2)
+    np.testing.assert_array_equal(pixels, shared[0])
+    np.testing.assert_array_equal(labels, shared[1])
+
+
+def test_thumbnails_are_block_means():
+    pixels = np.arange(2 * 128 * 128, dtype=np.uint32).reshape(2, 128, 128) % 251
+    made = demo.thumbnails(pixels.astype(np.uint8))
+    assert made.shape == (2, 256)
+    assert made[1, 16 * 3 + 5] == pytest.approx(pixels[1, 24:32, 40:48].mean() / 255, rel=1e-5)
+
+
+@pytest.mark.parametrize("name", list(demo.RECIPES))
+def test_the_script_trains_tests_and_writes(name, tmp_path, capsys):
+    arguments = ["--model", name, "--out", str(tmp_path), "--films", "64", "--epochs", "1", "--test-films", "40"]
+    results = demo.main([*arguments, "--workers", "1"])
+    spec = demo.RECIPES[name].spec
+    assert set(results) == {spec.name}
+    assert set(results[spec.name]) == set(FINDINGS)
+    line = json.loads(capsys.readouterr().out)
+    assert line["auroc"] == results[spec.name]
+    weights = tmp_path / f"{spec.name}.safetensors"
+    network = demo.load_weights(spec, weights)
+    assert all(p.dtype == torch.float32 for p in network.parameters())
+    with safe_open(weights, framework="pt") as file:
+        assert file.get_tensor(next(iter(file.keys()))).dtype == torch.float16
+    assert "| **macro** |" in weights.with_suffix(".md").read_text(encoding="utf-8")
+
+
+def test_training_learns_what_is_easy():
+    """Ten steps on films that are black or white: the loss must fall, the network must tell them apart."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, (64, 5)).astype(np.int8)
+    pixels = np.broadcast_to(labels[:, :1, None] * 200 + 20, (64, 128, 128)).astype(np.uint8)
+    recipe = demo.Recipe(DEMO_DENSENET, films=64, epochs=8, learning_rate=3e-3, weight_decay=0.0)
+    network = demo.train(recipe, pixels, labels)
+    logits = demo.predict(network, DEMO_DENSENET, pixels)
+    assert roc_auc_score(labels[:, 0], logits[:, 0]) > 0.95
