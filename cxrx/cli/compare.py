@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cxrx.cli import shared
 from cxrx.cli.runs import demo_banner
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+    from cxrx.compare.comparison import Comparison
 
 
 def compare(
@@ -52,6 +58,69 @@ def compare(
         demo_banner()
 
 
-def show(comparison: object) -> None:
-    """Print the tables of a comparison."""
-    raise NotImplementedError
+SHOWN_METRICS = ("hit", "iou", "mass", "rank")
+"""Localisation metrics on the screen; all of them stand in summary.csv."""
+
+
+def show(comparison: Comparison) -> None:
+    """Print the tables of a comparison: the means over findings; the rest stands in the files."""
+    for sentence in comparison.verdict:
+        typer.echo(sentence)
+    show_classification(comparison.classification)
+    show_localisation(comparison.summary)
+    show_agreement(comparison.agreement)
+    for sentence in comparison.warnings:
+        typer.secho(f"warning: {sentence}", fg="yellow", err=True)
+    for what, why in comparison.skipped:
+        typer.echo(f"skipped {what}: {why}", err=True)
+
+
+def show_classification(table: DataFrame) -> None:
+    """Print AUROC, F1 and the confusion matrix of every finding."""
+    if not len(table):
+        return
+    typer.echo("\nclassification")
+    rows = []
+    for row in _records(table):
+        counts = ("-" if math.isnan(row[name]) else round(row[name]) for name in ("tp", "fp", "fn", "tn"))
+        auroc = _with_interval(row["auroc"], row["auroc_low"], row["auroc_high"])
+        rows.append((row["model"], row["finding"], auroc, row["f1"], *counts))
+    shared.print_table(("model", "finding", "AUROC", "F1", "tp", "fp", "fn", "tn"), rows)
+
+
+def show_localisation(table: DataFrame) -> None:
+    """Print the mean over findings of each localisation metric, a row a method."""
+    macro = table[(table["finding"] == "all") & table["metric"].isin(SHOWN_METRICS)]
+    if not len(macro):
+        return
+    typer.echo("\nlocalisation: mean over findings, 95 % interval over patients")
+    rows = []
+    for (model, method), group in macro.groupby(["model", "method"], sort=False):
+        by_metric = {row["metric"]: row for row in _records(group)}
+        shown = [by_metric[metric] for metric in SHOWN_METRICS]
+        cells = (_with_interval(row["value"], row["low"], row["high"]) for row in shown)
+        rows.append((model, method, max(row["n"] for row in shown), *cells))
+    shared.print_table(("model", "method", "n", *SHOWN_METRICS), rows)
+
+
+def show_agreement(table: DataFrame) -> None:
+    """Print how alike the methods' maps of one film and finding are, beside maps of different patients."""
+    macro = table[(table["finding"] == "all") & (table["metric"] == "spearman")]
+    if not len(macro):
+        return
+    typer.echo("\nagreement: Spearman of two methods' maps (in brackets: maps of different patients)")
+    rows = [
+        (row["model"], row["method_a"], row["method_b"], row["n"], f"{row['value']:.2f} ({row['random_pair']:.2f})")
+        for row in _records(macro)
+    ]
+    shared.print_table(("model", "method", "method", "n", "Spearman"), rows)
+
+
+def _records(table: DataFrame) -> list[dict[str, Any]]:
+    return [{str(key): value for key, value in row.items()} for row in table.to_dict("records")]
+
+
+def _with_interval(value: float, low: float, high: float) -> str:
+    if math.isnan(value):
+        return "-"
+    return f"{value:.2f}" if math.isnan(low) else f"{value:.2f} [{low:.2f}, {high:.2f}]"

@@ -117,7 +117,7 @@ def explain(
         ]  # fmt: skip
         demo_warning(reports[0], chosen)
     for report in reports:
-        show_report(report, allow_failures=allow_failures, polarity=polarity.value)
+        show_report(report, allow_failures=allow_failures)
 
 
 def _films(inputs: list[Path]) -> list[Path] | None:

@@ -61,4 +61,4 @@ def predict(
         retry_failed=retry_failed,
     )
     demo_warning(report, loaded)
-    show_report(report, allow_failures=allow_failures, polarity=polarity.value)
+    show_report(report, allow_failures=allow_failures)

@@ -105,7 +105,7 @@ def _names_a_file(word: str) -> bool:
     return bool(value) and ("/" in value or "\\" in value or bool(Path(value).suffix) or Path(value).exists())
 
 
-def show_report(report: RunReport, *, allow_failures: bool, polarity: str) -> None:
+def show_report(report: RunReport, *, allow_failures: bool) -> None:
     """Print what a run did; exit 3 if some films failed."""
     counts = report.counts
     done = ", ".join(
@@ -121,13 +121,16 @@ def show_report(report: RunReport, *, allow_failures: bool, polarity: str) -> No
     if len(report.skipped) > SHOWN:
         typer.echo(f"... and {len(report.skipped) - SHOWN} more skipped", err=True)
     if report.negatives:
-        what_was_done = {"header": "taken as they are", "report": "flagged", "auto": "inverted"}[polarity]
+        what_was_done = {"header": "taken as they are", "report": "flagged", "auto": "inverted"}[report.polarity]
         names = ", ".join(report.negatives[: 2 * SHOWN])
         typer.secho(
             f"{len(report.negatives)} films look like photographic negatives ({what_was_done}): {names}",
             fg="yellow",
             err=True,
         )
+    if report.conflicts:
+        same = f"{report.conflicts} films share their SOPInstanceUID with another one of other bytes"
+        typer.secho(f"{same}: all are kept, and flagged as a conflict", fg="yellow", err=True)
     if report.failures:
         typer.secho(f"{len(report.failures)} failed; they are listed in /failures and {failures_csv(report.out).name}",
                     fg="red", err=True)  # fmt: skip

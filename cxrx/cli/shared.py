@@ -166,15 +166,21 @@ def _is_number(text: str) -> bool:
     return text in {"-", ""} or text.lstrip("+-").replace(".", "", 1).replace("%", "").isdigit()
 
 
+class _StderrHandler(logging.Handler):
+    """Writes to whatever stderr is at the time, above a progress bar that may stand there."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        from tqdm import tqdm
+
+        tqdm.write(self.format(record), file=sys.stderr)
+
+
 def start_logging() -> None:
     """Send the program's log lines to stderr, bare."""
     logger = logging.getLogger("cxrx")
     if not logger.handlers:
-        handler = logging.StreamHandler(sys.stderr)
-        handler.setFormatter(logging.Formatter("%(message)s"))
-        logger.addHandler(handler)
+        logger.addHandler(_StderrHandler())
         logger.setLevel(logging.INFO)
-        logger.propagate = False
 
 
 def split_names(text: str | None) -> list[str] | None:

@@ -215,6 +215,8 @@ class Corpus:
         self._add_predictions(model, results, ids)
         for method in results.methods(slug):
             self._add_maps(model, results, method, ids)
+        # what looks at the model comes first, in every table and picture
+        model.methods = dict(sorted(model.methods.items(), key=lambda item: (item[0] in model.controls, item[0])))
 
     def _add_predictions(self, model: ModelData, results: Results, ids: list[str]) -> None:
         if not _attrs(results, model.slug):

@@ -132,14 +132,14 @@ def _score_pair(
         if pair in grids:
             placed[method] = lambda grid=grids[pair]: model.placed(grid, film)  # type: ignore[misc]
             if not np.isfinite(grids[pair]).all() or np.ptp(grids[pair]) == 0:
-                notes.count(f"{{n}} maps of {method} ({model.slug}) are constant or hold NaN and count as misses")
+                notes.count(f"{{n}} scored maps of {method} ({model.slug}) are constant or hold NaN: they are misses")
     prior = truth.prior.map(finding, film.patient)
     if prior is not None:
         placed["prior"] = lambda: resize(prior, shape)
-    # a control explainer in the file takes the place of ours
-    if "centre" not in maps:
+    # the map of a control explainer in the file takes the place of ours
+    if "centre" not in placed:
         placed["centre"] = lambda: resize(centre_map(), shape)
-    if "random" not in maps:
+    if "random" not in placed:
         placed["random"] = lambda: resize(random_map(seed, *pair), shape)
     probability = model.probability.get(film.image_id)
     base = {
@@ -260,15 +260,33 @@ def agreement(corpus: Corpus, bootstrap: PatientBootstrap, seed: int, notes: Not
             )
             pairs = [pairs[i] for i in sorted(chosen)]
         if pairs:
-            rows += _agreement_rows(corpus, model, pairs, bootstrap, seed)
+            ranks = _ranked(corpus, model, pairs, seed)
+            _tell_constant(model, pairs, ranks, notes)
+            rows += _agreement_rows(corpus, model, pairs, ranks, bootstrap=bootstrap, seed=seed)
     return pd.DataFrame(rows, columns=list(AGREEMENT))
 
 
+def _tell_constant(model: ModelData, pairs: list[Pair], ranks: Mapping[str, Float], notes: Notes) -> None:
+    for method in model.methods:
+        there = np.array([model.source(method, pair) is not None for pair in pairs])
+        constant = int((there & np.isnan(ranks[method][:, 0])).sum())
+        if constant:
+            notes.warnings.append(
+                f"{constant} of {int(there.sum())} maps of {method} ({model.slug}) are constant (a ReLU may have left "
+                "nothing) or hold NaN: they are misses in localisation and do not count in agreement"
+            )
+
+
 def _agreement_rows(
-    corpus: Corpus, model: ModelData, pairs: list[Pair], bootstrap: PatientBootstrap, seed: int
+    corpus: Corpus,
+    model: ModelData,
+    pairs: list[Pair],
+    ranks: Mapping[str, Float],
+    *,
+    bootstrap: PatientBootstrap,
+    seed: int,
 ) -> Iterator[tuple[Any, ...]]:
     findings, patients = [pair[1] for pair in pairs], [corpus.films[pair[0]].patient for pair in pairs]
-    ranks = _ranked(corpus, model, pairs, seed)
     tops = {method: agree.top_rows(rank) for method, rank in ranks.items()}
     partner = agree.other_film(findings, patients, seed)
     names, index = numbered(findings)

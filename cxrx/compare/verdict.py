@@ -85,17 +85,18 @@ def _localisation(
     row = lead.loc[best]
     patients = per_pair[per_pair["method"] == best]["patient"].nunique()
     others = ", ".join(f"{name} {number(lead.loc[name, 'value'])}" for name in blind)
-    value = number(row["value"], row["low"], row["high"])
-    first = "most often" if len(methods) > 1 else "in this share of cases"
-    lead_sentence = (
-        f"{best} puts its maximum into the finding {first}: hit rate {value} on {int(row['n'])} truth pairs of "
-        f"{patients} patients. Without looking at the model: {others}."
-    )
-    rival = max(blind, key=lambda name: lead.loc[name, "value"])
-    sentences = [lead_sentence, _decided(per_pair, best, rival, bootstrap)]
-    if len(methods) > 1:
-        second = max((name for name in methods if name != best), key=lambda name: lead.loc[name, "value"])
-        sentences.append(_decided(per_pair, best, second, bootstrap))
+    often = "most often, " if len(methods) > 1 else ""
+    cases = f"mean over findings; {int(row['n'])} truth pairs of {patients} patients"
+    share = number(row["value"], row["low"], row["high"])
+    said = f"{best} puts its maximum into the finding {often}in {share} of cases ({cases})."
+    sentences = [f"{said} Without looking at the model: {others}."]
+    # the prior of a finding with one box does not exist: a rival must be scored on the same pairs
+    rivals = [name for name in blind if lead.loc[name, "n"] == row["n"]] or blind
+    seconds = [name for name in methods if name != best]
+    for group in (rivals, seconds):
+        if group:
+            other = max(group, key=lambda name: lead.loc[name, "value"])
+            sentences.append(_decided(per_pair, best, other, bootstrap))
     return sentences
 
 

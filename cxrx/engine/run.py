@@ -35,7 +35,7 @@ from cxrx.reading.prepare import Prepared
 from cxrx.results.atomic import write_file
 from cxrx.results.lock import RunLock
 from cxrx.results.pack import pack
-from cxrx.results.parts import PartStore
+from cxrx.results.parts import Done, PartStore
 from cxrx.results.records import FailureRecord, ImageRecord, Status
 from cxrx.results.truth import TruthTable
 from cxrx.specs import Explainer, FilmTruth, Unreadable
@@ -63,6 +63,8 @@ class RunReport:
         What failed, with private relative paths.
     negatives
         Films that look like photographic negatives.
+    conflicts
+        Films that share a SOPInstanceUID with another one of other bytes.
     foreign
         Films that a demo model saw and ``cxrx phantom`` did not make.
     """
@@ -75,7 +77,9 @@ class RunReport:
     skipped: list[tuple[str, str]] = field(default_factory=list)
     passed_over: Counter[str] = field(default_factory=Counter)
     negatives: list[str] = field(default_factory=list)
+    conflicts: int = 0
     foreign: int = 0
+    polarity: str = "header"
     seconds: float = 0.0
 
     @property
@@ -150,7 +154,7 @@ class _Run:
             _versions(model) | {"settings": settings[""], "demo": int(model.demo), "activation": model.activation},
             {key: self._map_attrs(method, settings[key]) for key, method in self.methods.items()},
         )
-        self.report = RunReport(store.out, model.slug, tuple(self.methods))
+        self.report = RunReport(store.out, model.slug, tuple(self.methods), polarity=options.read.polarity)
         self.truth = FolderTruth()
         self.seen: set[str] = set()
         self.next_start = 0
@@ -414,7 +418,7 @@ class _Run:
         """Return the batch size; ``auto`` is kept with the parts, so that a resumed run computes in the same shapes."""
         if self.options.batch_size != "auto":
             return self.options.batch_size
-        path = self.store.folder / "plan.json"
+        path = self.store.plan_path
         if self.store.paths() and path.is_file():
             return int(json.loads(path.read_text(encoding="utf-8"))["batch_size"])
         size = auto_batch_size(self.model.device)
@@ -453,6 +457,8 @@ class _Run:
 
     def _pack(self, plan: Plan, argv: Sequence[str], started: float) -> None:
         done = self.store.done()
+        uids = Counter(record.uid for record in done.images.values() if record.uid and record.status.processed)
+        self.report.conflicts = sum(count for count in uids.values() if count > 1)
         processed = any(r.status.processed for r in done.images.values())
         if not processed and not any(s in {"ok", "flagged"} for s in self.ledger.base.status.values()):
             raise NothingReadableError("none of the inputs held a film that could be read", _why_nothing(self.report))
@@ -467,14 +473,14 @@ class _Run:
             **_versions(self.model),
         }
         sources = {self.model.slug: self.model.source} if self.model.source else {}
-        pack(self.store, self.store.out, truth=self._truth_table(), run=run, model_sources=sources)
+        pack(self.store, self.store.out, truth=self._truth_table(done), run=run, model_sources=sources)
 
-    def _truth_table(self) -> TruthTable | None:
+    def _truth_table(self, done: Done) -> TruthTable | None:
         if not self.truth.findings:
             return None
         labels: dict[str, dict[str, int]] = {}
         boxes = []
-        for image_id, record in self.store.done().images.items():
+        for image_id, record in done.images.items():
             known = self.truth.truth(record.relative)
             if known is None:
                 continue

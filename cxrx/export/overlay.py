@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLOURS = "inferno"
-OPACITY = 0.7
+OPACITY = 0.75
 TRUTH_COLOUR = "#19d3ff"
 LONGEST = 512
 
@@ -115,7 +115,7 @@ def blend(film: ArrayLike, values: ArrayLike | None) -> NDArray[np.uint8]:
         from matplotlib import colormaps
 
         share = relative(resize(values, grey.shape))
-        opacity = (OPACITY * np.sqrt(share))[:, :, None]
+        opacity = (OPACITY * share**0.7)[:, :, None]
         rgb = (1 - opacity) * rgb + opacity * colormaps[COLOURS](share)[:, :, :3]
     return np.round(rgb * 255).astype(np.uint8)
 

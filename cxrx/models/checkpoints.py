@@ -96,12 +96,14 @@ def read_checkpoint(path: Path) -> Checkpoint:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
+        if "GLOBAL" not in str(error):  # torch's word for a name that would have to be imported
+            raise UsageError(f"{path.name} is no PyTorch checkpoint, or damaged") from error
         raise UsageError(
             f"{path.name} cannot be read without running code from it, which cxrx never does",
             "load it where you trust it and save module.state_dict() with safetensors",
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise UsageError(f"{path.name} is no PyTorch checkpoint: {' '.join(str(error).split())[:200]}") from error
+    except (RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise UsageError(f"{path.name} is no PyTorch checkpoint, or damaged") from error
     return Checkpoint(path, _state_dict(content, path))
 
 
@@ -116,8 +118,13 @@ def _read_safetensors(path: Path) -> Checkpoint:
         raise UsageError(f"{path.name} is no safetensors file: {error}") from error
     # float16 is for storage only: networks run in float32
     tensors = {k: v.float() if v.dtype in (torch.float16, torch.bfloat16) else v for k, v in tensors.items()}
-    labels = tuple(json.loads(metadata["labels"])) if "labels" in metadata else ()
-    input_spec = input_from_json(metadata["input"]) if "input" in metadata else None
+    try:
+        labels = tuple(json.loads(metadata["labels"])) if "labels" in metadata else ()
+        input_spec = input_from_json(metadata["input"]) if "input" in metadata else None
+    except (ValueError, TypeError, AttributeError) as error:
+        raise UsageError(
+            f"the labels or the input in the metadata of {path.name} are not as cxrx writes them"
+        ) from error
     return Checkpoint(path, tensors, labels, input_spec)
 
 
@@ -138,7 +145,7 @@ def _state_dict(content: Any, path: Path) -> dict[str, torch.Tensor]:
             break
     if not isinstance(content, dict) or not content or not all(isinstance(v, torch.Tensor) for v in content.values()):
         raise UsageError(f"{path.name} holds no state dict (a dict of tensors)")
-    tensors: dict[str, torch.Tensor] = content
+    tensors = {str(key): value for key, value in content.items()}
     for prefix in _PREFIXES:
         if all(key.startswith(prefix) for key in tensors):
             tensors = {key.removeprefix(prefix): value for key, value in tensors.items()}

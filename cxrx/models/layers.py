@@ -61,9 +61,30 @@ def find_cam_layer(network: nn.Module, name: str | None, input_shape: tuple[int,
     return CamLayer(module, found, _grid_reader(network))
 
 
+def find_transformer(network: nn.Module) -> nn.Module | None:
+    """Return the timm vision transformer that `network` is or holds (global attention, prefix tokens), or None."""
+    for module in network.modules():
+        if isinstance(getattr(module, "blocks", None), nn.Sequential | nn.ModuleList) and hasattr(
+            module, "num_prefix_tokens"
+        ):
+            return module
+    return None
+
+
 def _by_architecture(network: nn.Module) -> str | None:
-    """Name the published CAM layer of the families whose last spatial layer is not the right one."""
-    blocks = getattr(network, "blocks", None)
+    """Name the published CAM layer of the families whose last spatial layer is not the right one.
+
+    The network may be wrapped in the user's own module, so all submodules are looked at.
+    """
+    for prefix, module in network.named_modules():
+        found = _of_family(module)
+        if found is not None:
+            return f"{prefix}.{found}" if prefix else found
+    return None
+
+
+def _of_family(network: nn.Module) -> str | None:
+    blocks, features = getattr(network, "blocks", None), getattr(network, "features", None)
     if isinstance(blocks, nn.Sequential | nn.ModuleList) and hasattr(network, "num_prefix_tokens"):
         # Behind the last attention the patches of a token-pooled ViT have a gradient of exactly zero: only the class
         # token is read there. norm1 of the last block is the last place where patches still matter.
@@ -71,35 +92,34 @@ def _by_architecture(network: nn.Module) -> str | None:
         return f"{last}.norm1" if getattr(network, "global_pool", "token") == "token" else last
     if isinstance(blocks, nn.Sequential) and hasattr(network, "stem") and hasattr(network, "norm"):
         return "norm"  # MLP-Mixer: norm, mean over patches, linear head: a CAM there is exact
-    if hasattr(getattr(network, "features", None), "norm5"):
+    if isinstance(getattr(features, "norm5", None), nn.Module):
         return "features.norm5"  # DenseNet
+    if isinstance(features, nn.Sequential) and hasattr(network, "pre_logits"):
+        # timm's VGG: its pre_logits are spatial too where the input is large
+        return f"features.{max(i for i, module in enumerate(features) if not isinstance(module, _POOLS))}"
     return None
 
 
-_POOLS = (
-    nn.AvgPool2d,
-    nn.MaxPool2d,
-    nn.AdaptiveAvgPool2d,
-    nn.AdaptiveMaxPool2d,
-    nn.Dropout,
-    nn.Dropout2d,
-    nn.Identity,
-)
+_POOLS = (nn.AvgPool2d, nn.MaxPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
+_TRANSPARENT = (nn.Dropout, nn.Dropout2d, nn.Identity)
 
 
 def _last_spatial(network: nn.Module, input_shape: tuple[int, int, int]) -> str | None:
-    """Name the last leaf module, in the order of execution, whose output is (1, C, h, w) with more than one cell."""
-    seen: list[str] = []
+    """Name the module whose ``(1, C, h, w)`` output, of more than one cell, is the last before pooling.
+
+    Modules are taken in the order in which they finish, blocks as well as layers: the last layer of a residual or
+    branched block is not yet the block's output. None where the network goes on with tokens ``(1, N, C)`` instead.
+    """
+    ran: list[tuple[str, nn.Module, torch.Tensor]] = []
 
     def watch(name: str) -> Callable[..., None]:
-        def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
-            if isinstance(output, torch.Tensor) and output.ndim == 4 and output.shape[2] * output.shape[3] > 1:
-                seen.append(name)
+        def hook(module: nn.Module, _inputs: Any, output: Any) -> None:
+            if isinstance(output, torch.Tensor) and not isinstance(module, _TRANSPARENT):
+                ran.append((name, module, output))
 
         return hook
 
-    leaves = [(name, m) for name, m in network.named_modules() if name and not any(m.children())]
-    handles = [m.register_forward_hook(watch(name)) for name, m in leaves if not isinstance(m, _POOLS)]
+    handles = [module.register_forward_hook(watch(name)) for name, module in network.named_modules() if name]
     parameter = next(network.parameters(), torch.zeros(()))
     try:
         with torch.inference_mode():
@@ -107,19 +127,40 @@ def _last_spatial(network: nn.Module, input_shape: tuple[int, int, int]) -> str 
     finally:
         for handle in handles:
             handle.remove()
-    return seen[-1] if seen else None
+    # a container that ends in a pool returns the pool's output, the same tensor
+    pooled = {id(output) for _, module, output in ran if isinstance(module, _POOLS)}
+    unpooled = [
+        entry for entry in ran if id(entry[2]) not in pooled and entry[2].ndim in (3, 4) and _cells(entry[2]) > 1
+    ]
+    if not unpooled or unpooled[-1][2].ndim == 3:
+        return None
+    last = unpooled[-1][2]
+    same = [(name, module) for name, module, output in unpooled if output is last]
+    layers = [name for name, module in same if not any(module.children())]
+    return layers[-1] if layers else same[0][0]
+
+
+def _cells(output: torch.Tensor) -> int:
+    return output.shape[1] if output.ndim == 3 else output.shape[2] * output.shape[3]
 
 
 def _grid_reader(network: nn.Module) -> Callable[[torch.Tensor, tuple[int, int]], torch.Tensor]:
+    channels_last = any(getattr(module, "output_fmt", "") == "NHWC" for module in network.modules())  # timm's Swin
+    owner = next((m for m in network.modules() if hasattr(_embedding(m), "dynamic_feat_size")), network)
+
     def to_grid(output: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
         if output.ndim == 4:
-            return output  # (B, C, h, w)
-        prefix = int(getattr(network, "num_prefix_tokens", 0))
+            return output.permute(0, 3, 1, 2) if channels_last else output  # (B, C, h, w)
+        prefix = int(getattr(owner, "num_prefix_tokens", 0))
         tokens = output[:, prefix:]  # (B, N, C)
-        h, w = token_grid(network, size, tokens.shape[1])
+        h, w = token_grid(owner, size, tokens.shape[1])
         return tokens.transpose(1, 2).reshape(output.shape[0], -1, h, w)
 
     return to_grid
+
+
+def _embedding(network: nn.Module) -> Any:
+    return getattr(network, "patch_embed", None) or getattr(network, "stem", None)
 
 
 def token_grid(network: nn.Module, size: tuple[int, int], count: int) -> tuple[int, int]:
@@ -130,8 +171,8 @@ def token_grid(network: nn.Module, size: tuple[int, int], count: int) -> tuple[i
     UsageError
         The network does not tell its grid and none follows from the patch size.
     """
-    embed = getattr(network, "patch_embed", None) or getattr(network, "stem", None)
-    if embed is not None and hasattr(embed, "dynamic_feat_size"):
+    embed = _embedding(network)
+    if hasattr(embed, "dynamic_feat_size"):
         h, w = embed.dynamic_feat_size(size)
         if h * w == count:
             return int(h), int(w)

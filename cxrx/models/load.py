@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from torch import nn
 
 from cxrx.errors import CxrxError, UsageError
 from cxrx.models.checkpoints import Checkpoint, read_checkpoint
-from cxrx.models.model import Model
+from cxrx.models.model import Model, describe
 from cxrx.registry import load as load_registry
 from cxrx.specs import InputSpec, ModelSpec
 
@@ -29,12 +30,13 @@ def pick_device(device: str) -> torch.device:
             return torch.device("cuda")
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
-        chosen = torch.device(device)
-    except RuntimeError as error:
-        raise UsageError(f"{device!r} is no device (auto, cpu, cuda, cuda:1, mps)") from error
-    if (chosen.type == "cuda" and not torch.cuda.is_available()) or (
-        chosen.type == "mps" and not torch.backends.mps.is_available()
-    ):
+        chosen: torch.device | None = torch.device(device)
+    except RuntimeError:
+        chosen = None
+    if chosen is None or chosen.type not in {"cpu", "cuda", "mps"}:
+        raise UsageError(f"{device!r} is no device (auto, cpu, cuda, cuda:1, mps)")
+    count = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}[chosen.type]
+    if (chosen.index or 0) >= count:
         raise UsageError(f"device {device!r} is not available here", "use --device auto or --device cpu")
     return chosen
 
@@ -196,8 +198,18 @@ def _build(spec: ModelSpec, labels: Sequence[str]) -> nn.Module:
 
 def _count_outputs(module: nn.Module, spec: InputSpec, notes: list[str]) -> tuple[str, ...]:
     parameter = next(module.parameters(), torch.zeros(()))
-    with torch.inference_mode():
-        out = module(torch.zeros(1, spec.channels, *spec.size, device=parameter.device))
+    shape = (1, spec.channels, *spec.size)
+    try:
+        with torch.inference_mode():
+            out = module(torch.zeros(shape, device=parameter.device))
+    except Exception as error:
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise UsageError(
+            f"the network does not take an input of shape {shape}: {reason}",
+            "tell its size and channels: input_size, in_chans (API) or --input-size, --in-chans (command line)",
+        ) from error
+    if not isinstance(out, torch.Tensor) or out.ndim > 2:
+        raise UsageError(f"the network must return one (B, K) tensor, not {describe(out)}")
     labels, more = _numbered(int(out.reshape(1, -1).shape[1]))
     notes += more
     return labels
@@ -225,13 +237,16 @@ def _own_spec(name: str) -> ModelSpec:
     path = Path(file)
     if not path.is_file():
         raise UsageError(f"there is no file {file!r} (a model of your own is named FILE.py:FUNCTION)")
-    module_spec = importlib.util.spec_from_file_location(path.stem, path)
+    module_spec = importlib.util.spec_from_file_location(f"cxrx_own_{path.stem}", path)
     if module_spec is None or module_spec.loader is None:
         raise UsageError(f"{file!r} is no Python file")
     module = importlib.util.module_from_spec(module_spec)
+    sys.modules[module_spec.name] = module  # dataclasses and pickle look their module up there
+    if str(path.parent.resolve()) not in sys.path:
+        sys.path.append(str(path.parent.resolve()))  # for the modules that the file imports from beside it
     try:
         module_spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UsageError(f"{file!r} raised {type(error).__name__}: {error}") from error
     build = getattr(module, function, None)
     if not callable(build):
@@ -240,13 +255,18 @@ def _own_spec(name: str) -> ModelSpec:
 
 
 def _adapted(build: Callable[..., Any]) -> Callable[[Sequence[str]], Any]:
-    """Accept ``build(labels)`` and ``build()`` alike."""
-    takes_labels = any(
-        p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
+    """Accept ``build(labels)``, ``build(labels=...)`` with a default, and ``build()`` alike."""
+    positional = [
+        p
         for p in inspect.signature(build).parameters.values()
-    )
+        if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
+    ]
+    needs_labels = any(p.default is p.empty for p in positional)
+    takes_labels = needs_labels or [p.name for p in positional[:1]] == ["labels"]
 
     def adapted(labels: Sequence[str]) -> Any:
-        return build(labels) if takes_labels else build()
+        if needs_labels and not labels:
+            raise UsageError("this network is built for a list of findings, and none are known", "use --labels a,b,c")
+        return build(labels) if takes_labels and labels else build()
 
     return adapted

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from cxrx.errors import UsageError
-from cxrx.models.layers import CamLayer, find_cam_layer
+from cxrx.models.layers import CamLayer, find_cam_layer, find_transformer
 from cxrx.specs import InputSpec
 
 
@@ -116,7 +116,7 @@ class Model:
         """Return differentiable raw float32 logits ``(B, K)`` of prepared input ``(B, C, H, W)``."""
         output: Any = self.module(x)
         if not isinstance(output, torch.Tensor) or output.ndim > 2:
-            raise UsageError(f"the network must return one (B, K) tensor, not {_describe(output)}")
+            raise UsageError(f"the network must return one (B, K) tensor, not {describe(output)}")
         z: torch.Tensor = output.float().reshape(x.shape[0], -1)
         if self.output == "probabilities":
             # The tails of a float32 sigmoid round to 0 and 1; the clamp keeps their logits finite.
@@ -142,7 +142,8 @@ class Model:
     def offers(self) -> frozenset[str]:
         """Return what attribution methods may ask of this model: ``gradients``, ``cam``, ``attention``."""
         offered = {"gradients"}
-        if any(hasattr(module, "attn_drop") for module in self.module.modules()):
+        transformer = find_transformer(self.module)
+        if transformer is not None and any(hasattr(module, "attn_drop") for module in transformer.modules()):
             offered.add("attention")
         try:
             self.cam_layer()
@@ -155,5 +156,6 @@ class Model:
         return find_cam_layer(self.module, self._cam_layer_name, (self.input.channels, *self.input.size))
 
 
-def _describe(value: Any) -> str:
+def describe(value: Any) -> str:
+    """Return in words what a network returned."""
     return f"a tensor of shape {tuple(value.shape)}" if isinstance(value, torch.Tensor) else type(value).__name__

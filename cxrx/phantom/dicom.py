@@ -20,6 +20,9 @@ from pydicom.uid import (
 )
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from cxrx.phantom.anatomy import Array
     from cxrx.phantom.film import Phantom
 
 MANUFACTURER = "cxrx"
@@ -36,6 +39,11 @@ VIEWS = {
 }
 
 
+TransferSyntax = Literal["explicit", "rle", "jpeg2000", "jpegls"]
+Photometric = Literal["MONOCHROME2", "MONOCHROME1"]
+Voi = Literal["window", "lut"]
+
+
 @dataclass(frozen=True, slots=True)
 class Encoding:
     """How the pixels of a film are stored.
@@ -50,12 +58,10 @@ class Encoding:
         A linear window, or a lookup table.
     """
 
-    transfer_syntax: Literal["explicit", "rle", "jpeg2000", "jpegls"] = "explicit"
-    photometric: Literal["MONOCHROME2", "MONOCHROME1"] = "MONOCHROME2"
-    voi: Literal["window", "lut"] = "window"
+    transfer_syntax: TransferSyntax = "explicit"
+    photometric: Photometric = "MONOCHROME2"
+    voi: Voi = "window"
 
-
-PLAIN = Encoding()
 
 # compressed syntaxes, each with the one encoder that may write it, so that bytes do not depend on what is installed
 COMPRESSORS = {
@@ -65,24 +71,33 @@ COMPRESSORS = {
 }
 
 
-def to_dicom(phantom: Phantom, encoding: Encoding = PLAIN, *, patient_id: str | None = None) -> Dataset:
+def to_dicom(
+    phantom: Phantom,
+    *,
+    transfer_syntax: TransferSyntax = "explicit",
+    photometric: Photometric = "MONOCHROME2",
+    voi: Voi = "window",
+    patient_id: str | None = None,
+) -> Dataset:
     """Return the film as a DX image; write it with ``save_as(path, enforce_file_format=True)``.
 
-    Same phantom and encoding, same bytes (compressed ones as far as the codec's version is the same). UIDs are derived
-    from seed and index under ``2.25``, dates are empty.
+    Same arguments, same bytes (compressed ones as far as the codec's version is the same). UIDs are derived from seed
+    and index under ``2.25``, dates are empty.
 
     Parameters
     ----------
+    transfer_syntax, photometric, voi
+        As in :class:`Encoding`.
     patient_id
         Patient ID and name, by default ``PHANTOM`` and the patient's number.
     """
     ds = _header(phantom, patient_id or f"PHANTOM{phantom.patient + 1:04d}")
     _describe_image(ds, phantom)
-    ds.PixelData = _store(ds, phantom.pixels, encoding).tobytes()
+    ds.PixelData = _store(ds, phantom.pixels, photometric, voi).tobytes()
     ds["PixelData"].VR = "OW"
     _add_file_meta(ds)
-    if encoding.transfer_syntax != "explicit":
-        syntax, encoder = COMPRESSORS[encoding.transfer_syntax]
+    if transfer_syntax != "explicit":
+        syntax, encoder = COMPRESSORS[transfer_syntax]
         ds.compress(syntax, encoding_plugin=encoder, generate_instance_uid=False)
     return ds
 
@@ -151,12 +166,12 @@ def _code(value: str, scheme: str, meaning: str) -> Dataset:
     return item
 
 
-def _store(ds: Dataset, pixels: np.ndarray, encoding: Encoding) -> np.ndarray:
+def _store(ds: Dataset, pixels: Array, photometric: Photometric, voi: Voi) -> NDArray[np.uint16]:
     """Turn [0, 1] into stored values and describe the way back; return ``(rows, columns)`` uint16."""
     top = 2**BITS - 1
-    inverted = encoding.photometric == "MONOCHROME1"
+    inverted = photometric == "MONOCHROME1"
     shown = 1 - pixels.astype(np.float64) if inverted else pixels.astype(np.float64)
-    if encoding.voi == "window":
+    if voi == "window":
         # LINEAR (PS3.3 C.11.2.1.2.1) shows BLACK as 0 and WHITE as 1 exactly
         stored = np.round(BLACK + shown * (WHITE - BLACK))
         ds.WindowCenter, ds.WindowWidth = f"{(BLACK + WHITE + 1) / 2:g}", f"{WHITE - BLACK + 1:g}"
@@ -169,7 +184,7 @@ def _store(ds: Dataset, pixels: np.ndarray, encoding: Encoding) -> np.ndarray:
         item.LUTExplanation = "NORMAL"
         item.add_new("LUTData", "OW", table.tobytes())
         ds.VOILUTSequence = DicomSequence([item])
-    ds.PhotometricInterpretation = encoding.photometric
+    ds.PhotometricInterpretation = photometric
     ds.PresentationLUTShape = "INVERSE" if inverted else "IDENTITY"
     ds.PixelIntensityRelationshipSign = 1 if inverted else -1  # -1: lower values, more X-rays
     ds.SamplesPerPixel, ds.PixelRepresentation = 1, 0

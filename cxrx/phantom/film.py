@@ -8,8 +8,8 @@ import numpy as np
 from scipy.ndimage import gaussian_filter, zoom
 
 from cxrx.phantom import FINDINGS, markers, skeleton
-from cxrx.phantom.anatomy import Array, Patient, Pose, Thorax, draw_patient, draw_pose
-from cxrx.phantom.findings import GAS, Lesion, draw_findings, plant
+from cxrx.phantom.anatomy import Array, Thorax, draw_patient, draw_pose
+from cxrx.phantom.findings import GAS, Lesion, Mask, bounding_box, draw_findings, plant
 from cxrx.phantom.scene import Grid, Lung, cloud, make_grid, make_lungs
 from cxrx.specs import Box
 
@@ -43,7 +43,7 @@ class Phantom:
     pixels: Array
     labels: dict[str, int]
     boxes: tuple[Box, ...]
-    masks: dict[str, np.ndarray]
+    masks: dict[str, Mask]
     view: str
     pixel_spacing: float
     seed: int
@@ -174,21 +174,9 @@ def blur_wide(image: Array, sigma: float) -> Array:
     return np.asarray(fine[:rows, :columns], np.float32)
 
 
-def bounding_box(finding: str, mask: np.ndarray) -> Box:
-    """Return the tight rectangle about a mask; `x`, `y` are the upper left pixel, sizes count pixels."""
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    if not rows.size:
-        raise ValueError(f"The mask of {finding} is empty.")
-    x, y = int(columns[0]), int(rows[0])
-    return Box(finding, float(x), float(y), float(columns[-1] + 1 - x), float(rows[-1] + 1 - y))
-
-
-def _masks(lesions: list[Lesion]) -> dict[str, np.ndarray]:
+def _masks(lesions: list[Lesion]) -> dict[str, Mask]:
     """Join the lesions of each finding."""
-    masks: dict[str, np.ndarray] = {}
+    masks: dict[str, Mask] = {}
     for lesion in lesions:
         masks[lesion.finding] = masks[lesion.finding] | lesion.mask if lesion.finding in masks else lesion.mask
     return masks
-
-
-__all__ = ["Patient", "Phantom", "Pose", "make_film"]

@@ -11,6 +11,7 @@ from scipy.ndimage import label
 from cxrx.phantom import FINDINGS
 from cxrx.phantom.anatomy import LEFT, RIGHT, Array, Side, Thorax
 from cxrx.phantom.scene import Grid, Lung, cloud
+from cxrx.specs import Box
 
 Mask = NDArray[np.bool_]
 GAS = 0.72  # share of the lung's path that is air
@@ -164,6 +165,15 @@ def cardiomegaly(grid: Grid, thorax: Thorax) -> Lesion:
     mask = (thorax.heart_radius(grid.u, grid.v) < 1) & (grid.v < floor)
     nothing = np.zeros(grid.shape, np.float32)
     return Lesion("Cardiomegaly", nothing, nothing, mask)
+
+
+def bounding_box(finding: str, mask: Mask) -> Box:
+    """Return the tight rectangle about a mask; `x`, `y` are the upper left pixel, sizes count pixels."""
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    if not rows.size:
+        raise ValueError(f"The mask of {finding} is empty.")
+    x, y = int(columns[0]), int(rows[0])
+    return Box(finding, float(x), float(y), float(columns[-1] + 1 - x), float(rows[-1] + 1 - y))
 
 
 def _largest(mask: Mask) -> Mask:

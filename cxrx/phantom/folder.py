@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 
 from cxrx.errors import UsageError
 from cxrx.phantom import FINDINGS
-from cxrx.phantom.dicom import PLAIN, Encoding, to_dicom
+from cxrx.phantom.dicom import Encoding, to_dicom
 from cxrx.phantom.film import Phantom, make_film
 
 
@@ -23,7 +24,7 @@ def write_folder(
     size: tuple[int, int] = (512, 448),
     shortcut: str | None = None,
     shortcut_strength: float = 0.9,
-    encodings: Sequence[Encoding] = (PLAIN,),
+    encodings: Sequence[Encoding] = (Encoding(),),
     masks: bool = True,
     progress: Callable[[int], Any] | None = None,
 ) -> None:
@@ -90,9 +91,9 @@ def patients(n: int, seed: int) -> list[int]:
     return order[:n]
 
 
-def write_film(film: Phantom, path: Path, encoding: Encoding = PLAIN) -> None:
+def write_film(film: Phantom, path: Path, encoding: Encoding) -> None:
     """Write one film as DICOM."""
-    to_dicom(film, encoding).save_as(path, enforce_file_format=True)
+    to_dicom(film, **asdict(encoding)).save_as(path, enforce_file_format=True)
 
 
 def _write_masks(film: Phantom, folder: Path, stem: str) -> None:

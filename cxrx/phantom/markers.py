@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from cxrx.phantom.anatomy import Array
+from cxrx.phantom.findings import bounding_box
 from cxrx.phantom.scene import Grid
 from cxrx.phantom.strokes import Strokes
 from cxrx.specs import Box
@@ -23,23 +24,18 @@ def stamp(pixels: Array, grid: Grid, rng: np.random.Generator) -> None:
     rows, columns = grid.shape
     strokes = _film_strokes(grid)
     height = rng.uniform(10, 17)
-    right = rng.random() < 0.35  # which side is marked
-    x = rng.uniform(0.04, 0.12) if right else rng.uniform(0.86, 0.93)
+    marked_right = rng.random() < 0.35
+    x = rng.uniform(0.04, 0.12) if marked_right else rng.uniform(0.86, 0.93)
     x_mm, y_mm = x * columns * grid.spacing, rng.uniform(0.03, 0.16) * rows * grid.spacing
-    _write(strokes, "R" if right else "L", x_mm, y_mm, height, height * 0.13)
+    _write(strokes, "R" if marked_right else "L", x_mm, y_mm, height, height * 0.13)
     if grid.pose.view == "AP" and rng.random() < 0.6:
         _write(strokes, "AP", x_mm - 2, y_mm + 1.4 * height, 0.5 * height, 0.07 * height)
     lead = np.clip(strokes.render(), 0, 1)
     np.copyto(pixels, np.maximum(pixels, 0.97 * lead))
     if rng.random() < 0.25:
-        for edge in range(4):
-            width = int(rng.uniform(0, 0.022) * rows)
-            border = (slice(0, width), slice(rows - width, rows))[edge % 2]
-            pixels[(border, slice(None)) if edge < 2 else (slice(None), _columns(edge, width, columns))] = 0.0
-
-
-def _columns(edge: int, width: int, columns: int) -> slice:
-    return slice(0, width) if edge == 2 else slice(columns - width, columns)
+        top, bottom, left, right = (int(share * rows) for share in rng.uniform(0, 0.022, 4))
+        pixels[:top], pixels[rows - bottom :] = 0.0, 0.0
+        pixels[:, :left], pixels[:, columns - right :] = 0.0, 0.0
 
 
 def plant_shortcut(
@@ -52,18 +48,10 @@ def plant_shortcut(
     radius = 6.5 / grid.spacing
     y0, x0 = rows * rng.uniform(0.93, 0.95), columns * rng.uniform(0.06, 0.09)
     y, x = np.ogrid[:rows, :columns]
-    inside = np.hypot(y - y0, x - x0) <= radius
-    ring = np.hypot(y - y0, x - x0) <= 0.45 * radius
-    pixels[inside] = 1.0
-    pixels[ring] = 0.15
-    hit_rows, hit_columns = np.flatnonzero(inside.any(1)), np.flatnonzero(inside.any(0))
-    return Box(
-        finding,
-        float(hit_columns[0]),
-        float(hit_rows[0]),
-        float(hit_columns[-1] + 1 - hit_columns[0]),
-        float(hit_rows[-1] + 1 - hit_rows[0]),
-    )
+    distance = np.hypot(y - y0, x - x0)
+    pixels[distance <= radius] = 1.0
+    pixels[distance <= 0.45 * radius] = 0.15
+    return bounding_box(finding, distance <= radius)
 
 
 def _film_strokes(grid: Grid) -> Strokes:

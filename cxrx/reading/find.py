@@ -37,6 +37,7 @@ NOT_PICTURES = frozenset(
         *(".parquet", ".feather", ".db", ".sqlite", ".lock", ".gz", ".bz2", ".xz", ".7z", ".part", ".tmp"),
     }
 )
+VANISHED = (-1, -1)
 SKIPPED_FOLDERS = frozenset({"masks", "__macosx"})
 """Folders of class-folder data sets whose pictures are not films; passed over unless named as an input."""
 
@@ -80,9 +81,6 @@ class Rejected:
 
     item: Item
     reason: Unreadable
-
-
-Found = Item | Rejected
 
 
 def find(
@@ -132,7 +130,7 @@ class _Finder:
     force_dicom: bool
     passed_over: Counter[str]
 
-    def input(self, path: Path, relative: str = "") -> Iterator[Found]:
+    def input(self, path: Path, relative: str = "") -> Iterator[Item | Rejected]:
         """Yield what one input holds; `relative` is how a list named it."""
         path = path.absolute()
         if path.is_dir():
@@ -142,12 +140,12 @@ class _Finder:
         else:
             yield from self.file(path, relative or printable(path.name), named=True)
 
-    def listed(self, table: Path) -> Iterator[Found]:
+    def listed(self, table: Path) -> Iterator[Item | Rejected]:
         with table.open(encoding="utf-8-sig", errors="surrogateescape") as lines:
             for line in map(str.strip, lines):
                 if not line:
                     continue
-                path = next((p for p in (table.parent / line, Path(line)) if p.exists()), None)
+                path = next((p for p in (table.parent / line, Path(line)) if _exists(p)), None)
                 relative = tame(line)
                 if path is None:
                     item = Item(table, relative, 0, 0, "")
@@ -155,7 +153,7 @@ class _Finder:
                 else:
                     yield from self.input(path, relative)
 
-    def folder(self, root: Path, prefix: str) -> Iterator[Found]:
+    def folder(self, root: Path, prefix: str) -> Iterator[Item | Rejected]:
         """Walk depth first with a stack of listings, so that only one listing a level is held."""
         stack = [(iter(_listing(root)), prefix)]
         trail = [_identity(root)]  # of the folders on the stack, to notice a symbolic link to one of them
@@ -174,13 +172,13 @@ class _Finder:
                 yield from self.entry(entry, relative)
             elif entry.name.startswith(".") or entry.name.lower() in SKIPPED_FOLDERS:
                 self.passed_over[f"{entry.name.lower()}/"] += 1
-            elif (identity := _identity(Path(entry.path))) in trail:
+            elif (identity := _identity(Path(entry.path))) in trail and identity != VANISHED:
                 yield rejected(Item(Path(entry.path), relative, 0, 0, ""), "symlink-loop", "a link to its own folder")
             else:
                 stack.append((iter(_listing(Path(entry.path))), relative))
                 trail.append(identity)
 
-    def entry(self, entry: os.DirEntry[str], relative: str) -> Iterator[Found]:
+    def entry(self, entry: os.DirEntry[str], relative: str) -> Iterator[Item | Rejected]:
         suffix = Path(entry.name).suffix.lower()
         if entry.name.startswith("."):
             self.passed_over["hidden"] += 1
@@ -189,7 +187,7 @@ class _Finder:
         else:
             yield from self.file(Path(entry.path), relative, named=False)
 
-    def file(self, path: Path, relative: str, *, named: bool) -> Iterator[Found]:
+    def file(self, path: Path, relative: str, *, named: bool) -> Iterator[Item | Rejected]:
         """Yield the item (or the members) of one file; `named`: the user asked for this very file."""
         item = Item(path, relative, 0, 0, "")
         try:
@@ -221,7 +219,7 @@ class _Finder:
         if found is not None:
             yield found
 
-    def sniffed(self, item: Item, head: bytes, *, named: bool) -> Found | None:
+    def sniffed(self, item: Item, head: bytes, *, named: bool) -> Item | Rejected | None:
         """Decide by the first bytes who reads `item`; None: plainly not a picture, and counted."""
         suffix = Path(item.member or item.path.name).suffix.lower()
         reader = self.reader_of(item, head, suffix)
@@ -278,8 +276,19 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a name that is too long, a folder that cannot be entered
+        return False
+
+
 def _identity(folder: Path) -> tuple[int, int]:
-    state = folder.stat()
+    """Return what tells a folder from all others; a folder that vanished is like no other."""
+    try:
+        state = folder.stat()
+    except OSError:
+        return VANISHED
     return state.st_dev, state.st_ino
 
 

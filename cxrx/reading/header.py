@@ -30,7 +30,8 @@ CANNOT_CONVERT = (ValueError, TypeError, LookupError, AttributeError, OverflowEr
 def library_settings() -> Iterator[None]:
     """Silence pydicom, whose warnings and log lines echo values that may be a patient's; lift Pillow's size limit.
 
-    Pillow's limit gives way to ``ReadOptions.max_pixels``, which is checked before anything is allocated.
+    Pillow's limit gives way to ``ReadOptions.max_pixels``, which is checked before anything is allocated. All of this
+    is global: reading belongs into processes, not threads.
     """
     from PIL import Image
     from pydicom import config
@@ -132,10 +133,14 @@ def texts(dataset: Dataset, keyword: str) -> list[str]:
         value = dataset.get(keyword)
     except CANNOT_CONVERT:
         return []
-    if value is None:
+    return [str(v).strip(" \0") for v in _several(value)]
+
+
+def _several(value: Any) -> list[Any]:
+    """Return the values of an element as a list; empty for an empty element."""
+    if value is None or value == "":
         return []
-    several = not isinstance(value, str | bytes) and hasattr(value, "__iter__")
-    return [str(v).strip(" \0") for v in (value if several else [value])]
+    return list(value) if hasattr(value, "__iter__") and not isinstance(value, str | bytes) else [value]
 
 
 def integer(dataset: Dataset, keyword: str, default: int | None = None) -> int:
@@ -156,11 +161,7 @@ def numbers(dataset: Dataset, keyword: str) -> list[float] | None:
     if keyword not in dataset:
         return None
     try:
-        value = dataset.get(keyword)
-        if value is None or value == "":
-            return []
-        several = not isinstance(value, str | bytes) and hasattr(value, "__iter__")
-        return [float(v) for v in (value if several else [value])]
+        return [float(v) for v in _several(dataset.get(keyword))]
     except CANNOT_CONVERT:
         return [math.nan]
 
@@ -171,4 +172,4 @@ def sequence(dataset: Dataset, keyword: str) -> list[Dataset]:
         value = dataset.get(keyword)
     except CANNOT_CONVERT:
         return []
-    return [item for item in value or [] if hasattr(item, "get_item")] if not isinstance(value, str | bytes) else []
+    return [item for item in _several(value) if hasattr(item, "get_item")]

@@ -79,7 +79,7 @@ def _sixteen_bit(pixels: NDArray[np.integer]) -> Greys:
     largest = int(pixels.max())
     bits = next((b for b in (10, 12, 14) if largest < 1 << b), 16)
     flags = () if bits == 16 else (f"bits: 16 stored, {bits} used",)
-    return pixels * np.float32(1 / ((1 << bits) - 1)), flags
+    return pixels.astype(np.float32) / np.float32((1 << bits) - 1), flags
 
 
 def _composed(rgba: NDArray[np.uint8]) -> Greys:

@@ -136,11 +136,11 @@ class DecodePool:
         state: _Map[T] = _Map(function, iter(items), in_flight or IN_FLIGHT_PER_WORKER * len(self._workers))
         try:
             while self._feed(state):
+                self._collect(state, block=state.order[0] not in state.results)
+                self._feed(state)
                 if state.order[0] in state.results:
                     number = state.order.popleft()
                     yield state.items.pop(number), state.results.pop(number)
-                else:
-                    self._collect(state)
         finally:
             self._busy = False
             # Work that nobody waits for any more must not answer a later call.
@@ -171,17 +171,15 @@ class DecodePool:
         self._workers[index].task = number
         self._workers[index].deadline = time.monotonic() + self._timeout
 
-    def _collect(self, state: _Map[T]) -> None:
-        """Wait for at least one worker to answer, die or run out of time."""
+    def _collect(self, state: _Map[T], *, block: bool) -> None:
+        """Take the answers that are there; if `block`, wait until a worker answers, dies or runs out of time."""
         busy = {worker.pipe: index for index, worker in enumerate(self._workers) if worker.task >= 0}
-        first = min(self._workers[index].deadline for index in busy.values())
-        ready = connection.wait(list(busy), max(0.0, first - time.monotonic()))
-        for pipe in ready:
+        patience = min((self._workers[index].deadline for index in busy.values()), default=0.0) - time.monotonic()
+        for pipe in connection.wait(list(busy), max(0.0, patience) if block else 0.0):
             self._receive(busy[pipe], state)  # type: ignore[index]
-        now = time.monotonic()
         for index in busy.values():
             worker = self._workers[index]
-            if worker.task >= 0 and worker.deadline <= now and not worker.pipe.poll():
+            if worker.task >= 0 and worker.deadline <= time.monotonic() and not worker.pipe.poll():
                 reason = Unreadable("failed", "timeout", f"decoding took longer than {self._timeout:g} s")
                 self._give_up(index, state, reason)
 

@@ -111,14 +111,8 @@ def _write_images(group: h5py.Group, plan: Plan, image_ids: h5py.Dataset) -> Non
     put(group, "patient", [plan.patients[record.image_id] for record in images], axes, meaning)
     put(group, "sha256", [record.sha256 for record in images], axes, "sha256 of the file's bytes")
     put(group, "view", [record.view for record in images], axes, "projection; empty: unknown")
-    put(
-        group,
-        "rows",
-        np.array([record.rows for record in images], np.int32),
-        axes,
-        "height of the source",
-        units="pixel",
-    )
+    height = np.array([record.rows for record in images], np.int32)
+    put(group, "rows", height, axes, "height of the source", units="pixel")
     width = np.array([record.columns for record in images], np.int32)
     put(group, "columns", width, axes, "width of the source", units="pixel")
     put(group, "decoder", [record.decoder for record in images], axes, "what decoded the pixels")

@@ -11,7 +11,7 @@ import contextlib
 import errno
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from cxrx.errors import CxrxError, DiskFullError, ResultsError
@@ -28,7 +28,7 @@ _UNSUPPORTED = {errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS}
 
 def create(path: Path, mode: int) -> int:
     """Open a new temporary file for writing and reading; close-on-exec, as all of Python's descriptors are."""
-    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, mode)
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, mode)
 
 
 def allocate(fd: int, size: int) -> None:
@@ -116,7 +116,7 @@ def write_file(path: Path, data: bytes | memoryview, *, mode: int = 0o666) -> No
 def replacing(path: Path, *, mode: int = 0o666) -> Iterator[int]:
     """Open a temporary file that becomes `path` when the block ends well; yields its descriptor.
 
-    An error removes the temporary file; a kill leaves it, as a real one would. Raises as :func:`write_file` does.
+    An error or an interrupt removes the temporary file; a kill leaves it. Raises as :func:`write_file` does.
     """
     path = Path(os.path.realpath(path))  # a link stays a link
     temporary = path.with_name(f".{path.name}.{os.getpid()}{_TEMPORARY}")
@@ -129,7 +129,7 @@ def replacing(path: Path, *, mode: int = 0o666) -> Iterator[int]:
             os.close(fd)
         rename(temporary, path)
         sync_folder(path.parent)
-    except (OSError, CxrxError) as error:
+    except (Exception, KeyboardInterrupt) as error:
         with contextlib.suppress(OSError):  # the error that matters is the one under way
             temporary.unlink(missing_ok=True)
         if isinstance(error, OSError):
@@ -158,12 +158,8 @@ def require_space(folder: Path, size: int, name: str) -> None:
         )
 
 
-def strays(folder: Path, name: str = "") -> list[Path]:
-    """Return temporary files that killed writers left in `folder`, of the file called `name` or of any."""
-    if not folder.is_dir():
-        return []
-    return sorted(
-        path
-        for path in folder.iterdir()
-        if path.name.startswith(f".{name}." if name else ".") and path.name.endswith(_TEMPORARY)
-    )
+def strays(folder: Path, names: Iterable[str] = ("",)) -> list[Path]:
+    """Return temporary files that killed writers left in `folder`: of the files called `names`, or of any."""
+    starts = tuple(f".{name}." if name else "." for name in names)
+    paths = folder.iterdir() if folder.is_dir() else ()
+    return sorted(path for path in paths if path.name.startswith(starts) and path.name.endswith(_TEMPORARY))

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from cxrx.results import atomic
-from cxrx.results.private import PrivateRow, csv_bytes
+from cxrx.results.private import PrivateRow, csv_bytes, failures_path
 from cxrx.results.records import FailureRecord
 from cxrx.results.source import Source
 
@@ -54,7 +54,7 @@ def write_failures(out: Path, failures: Sequence[FailureRecord]) -> Path:
 
     Where nothing failed, an old list is removed. Returns its path.
     """
-    path = out.with_name("failures.csv" if out.stem == "results" else f"{out.stem}.failures.csv")
+    path = failures_path(out)
     if not failures:
         atomic.unlink(path)
         return path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -90,7 +91,7 @@ def write_plan(
     imported = imported or {}
     size = sum(source.path.stat().st_size for source in sources) + padding(plan) + _SLACK
     size += sum(4 * maps.size for maps in imported.values())
-    atomic.require_space(out.parent, size, out.name)
+    atomic.require_space(Path(os.path.realpath(out)).parent, size, out.name)
     with atomic.replacing(out) as fd:
         sink = Sink(fd)
         write_results(plan, sink, imported)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 
 from cxrx.errors import LockedError
 from cxrx.results import atomic
+from cxrx.results.private import failures_path, private_path
 from cxrx.results.records import (
     FailureRecord,
     ImageRecord,
@@ -151,8 +153,10 @@ class PartStore:
                         )
 
     def clean_strays(self) -> None:
-        """Remove temporary files of killed writers; call it under the lock."""
-        for path in (*atomic.strays(self.folder), *atomic.strays(self.out.parent, self.out.name)):
+        """Remove temporary files of killed writers, here and beside `out`; call it under the lock."""
+        real = Path(os.path.realpath(self.out))
+        names = (real.name, private_path(real).name, failures_path(real).name)
+        for path in (*atomic.strays(self.folder), *atomic.strays(real.parent, names)):
             atomic.unlink(path)
 
     def remove(self) -> None:
@@ -194,7 +198,9 @@ def part_bytes(part: Part) -> bytes:
             "failures": [asdict(record) for record in part.failures],
         }
         # JSON in ASCII keeps what a text of HDF5 cannot: file names that are no valid UTF-8.
-        file["private/records"] = np.frombuffer(json.dumps(records).encode("ascii"), dtype=np.uint8)
+        # A group made in passing would hold the time of its making.
+        private = file.create_group("private")
+        private["records"] = np.frombuffer(json.dumps(records).encode("ascii"), dtype=np.uint8)
         predictions, maps = file.create_group("predictions"), file.create_group("maps")
         for block in sorted(part.predictions, key=lambda block: block.model):
             _write_predictions(predictions.create_group(block.model), block)

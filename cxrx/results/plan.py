@@ -82,6 +82,9 @@ def _shown(failure: FailureRecord) -> FailureRecord:
     return replace(failure, relative="")
 
 
+CONFLICT = "conflict: another film has the same SOPInstanceUID and other bytes"
+
+
 def make_plan(sources: Sequence[Source], truth: TruthTable | None, run: Mapping[str, Any] | None) -> Plan:
     """Put `sources` together: results files keep their order, films of parts follow by relative path.
 
@@ -92,7 +95,7 @@ def make_plan(sources: Sequence[Source], truth: TruthTable | None, run: Mapping[
     ResultsError
         If a block has rows of films that no source lists.
     """
-    images = _images(sources)
+    images = _with_conflicts(_images(sources), sources)
     rows = {record.image_id: i for i, record in enumerate(images)}
     layouts = {key: _layout(key, sources, rows) for key in sorted({key for s in sources for key in s.blocks})}
     ragged = _ragged(sources, layouts)
@@ -139,6 +142,21 @@ def _images(sources: Sequence[Source]) -> list[ImageRecord]:
     listed = dict.fromkeys(record.image_id for record, _ in old)
     added = [record for image_id, record in best.items() if image_id not in listed]
     return [best[image_id] for image_id in listed] + sorted(added, key=lambda r: (r.relative, r.image_id))
+
+
+def _with_conflicts(images: list[ImageRecord], sources: Sequence[Source]) -> list[ImageRecord]:
+    """Flag films that claim to be one another: the same SOPInstanceUID over other bytes. Both are kept."""
+    by_uid: dict[str, set[str]] = {}
+    for row in (row for source in sources for row in source.private if row.kind == "film" and row.uid):
+        by_uid.setdefault(row.uid, set()).add(row.image_id)
+    conflicting = {image_id for ids in by_uid.values() if len(ids) > 1 for image_id in ids}
+    return [_flagged(record) if record.image_id in conflicting else record for record in images]
+
+
+def _flagged(record: ImageRecord) -> ImageRecord:
+    if not record.status.processed or CONFLICT in record.message:
+        return record
+    return replace(record, status=Status.FLAGGED, message="; ".join(filter(None, (record.message, CONFLICT))))
 
 
 def _better(record: ImageRecord, known: ImageRecord, *, newer: bool) -> bool:

@@ -64,6 +64,11 @@ def private_path(results: Path) -> Path:
     return results.with_name(results.stem + ".private.csv")
 
 
+def failures_path(results: Path) -> Path:
+    """Return where failures are listed: ``results.h5`` -> ``failures.csv``, ``a.h5`` -> ``a.failures.csv``."""
+    return results.with_name("failures.csv" if results.stem == "results" else f"{results.stem}.failures.csv")
+
+
 def update(old: Iterable[PrivateRow], new: Iterable[PrivateRow]) -> list[PrivateRow]:
     """Return `old` with rows of the same key replaced, then what is new; doing it twice changes nothing."""
     rows = {row.key: row for row in old}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from cxrx.errors import ResultsError, UsageError
+from cxrx.errors import UsageError
 from cxrx.results.locate import locate
 from cxrx.results.private import PrivateRow, private_path, read_private
 from cxrx.results.ragged import RAGGED, index_ragged
@@ -30,8 +30,10 @@ def open_results(path: str | Path) -> Results:
 
     Raises
     ------
+    UsageError
+        If it is missing.
     ResultsError
-        If it is missing, damaged, foreign, unfinished or of another major schema version.
+        If it is damaged, foreign, unfinished or of another major schema version.
     """
     return Results(path)
 
@@ -350,7 +352,8 @@ class Results:
             maps = self._file["maps"]
             there = list(maps[slug]) if slug in maps else []
         if method not in there:
-            raise UsageError(f"{self.path.name} holds no maps of {method} on {slug}; it holds {_listed(there)}.")
+            held = ", ".join(there) or "none"
+            raise UsageError(f"{self.path.name} holds no maps of {method} on {slug}; it holds {held}.")
         return maps[slug][method]
 
     def _dense(self, model: str | None, method: str) -> h5py.Group:
@@ -426,10 +429,3 @@ class Results:
 
 def _is_extra(group: h5py.Group, name: str) -> bool:
     return bool(group["extras"][name].ndim >= 2)  # the others are bare dimensions
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names) or "none"
-
-
-__all__ = ["Results", "ResultsError", "open_results"]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -16,7 +17,7 @@ import h5py
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cxrx.errors import ResultsError
+from cxrx.errors import ResultsError, UsageError
 from cxrx.results.records import FloatArray, plain
 
 RESULTS_FORMAT = "cxrx-results"
@@ -228,20 +229,25 @@ def open_checked(path: Path, kind: str = RESULTS_FORMAT) -> h5py.File:
 
     Raises
     ------
+    UsageError
+        If it is missing.
     ResultsError
-        If it is missing, foreign, unfinished, of another major schema version, or reaches into other files.
+        If it is damaged, foreign, unfinished, of another major schema version, or reaches into other files.
     """
     if not path.is_file():
-        raise ResultsError(f"There is no results file {path.name}.", "Write one with: cxrx predict DIR")
+        raise UsageError(f"There is no results file {path.name}.", "Write one with: cxrx predict DIR")
     try:
         file = h5py.File(path, "r", locking="best-effort")
     except OSError as error:
+        if error.errno:  # the system's word, not one about the content: permissions, locks, too many open files
+            raise ResultsError(f"{path.name} cannot be opened: {os.strerror(error.errno)}.") from error
         reason = "damaged or unfinished" if h5py.is_hdf5(path) else "not a results file of cxrx"
         raise ResultsError(f"{path.name} is {reason}.") from error
     try:
         with reading(path.name):
             _check_header(file, path.name, kind)
-            _refuse_foreign(file, path.name)
+            if kind == RESULTS_FORMAT:  # parts lie in a folder that nobody else can write to
+                _refuse_foreign(file, path.name)
     except BaseException:
         file.close()
         raise

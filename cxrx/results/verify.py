@@ -13,10 +13,9 @@ from cxrx.errors import CxrxError
 from cxrx.results.private import private_path, read_private
 from cxrx.results.ragged import RAGGED, index_ragged
 from cxrx.results.records import STAGES, fingerprint, is_image_id
-from cxrx.results.schema import FINGERPRINT, SETTINGS, get_attrs, open_checked, reading, texts
+from cxrx.results.schema import FINGERPRINT, SETTINGS, chunk_rows, get_attrs, open_checked, reading, texts
 from cxrx.results.truth import read_boxes, read_masks
 
-_ROWS = 64
 _GROUPS = ("predictions", "maps", "runs")
 _COLUMNS = {
     "images": ("patient", "sha256", "view", "rows", "columns", "decoder", "status", "message", "synthetic"),
@@ -76,10 +75,31 @@ def _check_data_sets(file: h5py.File) -> Iterator[str]:
         ):
             yield f"{dataset.name} does not have the size of its scales."
         try:
-            for start in range(0, dataset.shape[0], _ROWS if dataset.ndim > 1 else 1 << 20):
-                dataset[start : start + (_ROWS if dataset.ndim > 1 else 1 << 20)]
+            for piece in _pieces(dataset):
+                dataset[piece]
         except (OSError, RuntimeError, ValueError, UnicodeError) as error:
             yield f"{dataset.name} cannot be read: {str(error).splitlines()[0]}."
+
+
+def _pieces(dataset: h5py.Dataset) -> Iterator[tuple[int, int] | slice]:
+    """Cut a data set into what is read at once; maps that were never written are left out."""
+    if _is_sparse(dataset):
+        yield from _written(dataset)
+    else:
+        step = chunk_rows(dataset.shape, dataset.dtype) if dataset.ndim > 1 else 1 << 20
+        for start in range(0, dataset.shape[0], step):
+            yield slice(start, start + step)
+
+
+def _is_sparse(dataset: h5py.Dataset) -> bool:
+    return bool(dataset.ndim > 2 and dataset.chunks == (1, 1, *dataset.shape[2:]))
+
+
+def _written(dataset: h5py.Dataset) -> list[tuple[int, int]]:
+    """Return (film, finding) of the maps that take space."""
+    places: list[tuple[int, int]] = []
+    dataset.id.chunk_iter(lambda chunk: places.append((int(chunk.chunk_offset[0]), int(chunk.chunk_offset[1]))))
+    return places
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -166,15 +186,17 @@ def _check_values(group: h5py.Group) -> Iterator[str]:
     if (group["present"][...] > 1).any():
         yield f"{group.name}/present holds other numbers than 0 and 1."
     present: NDArray[np.bool_] = group["present"][...] == 1
-    lacking = stray = 0
-    for start in range(0, len(present), _ROWS):
-        rows = slice(start, start + _ROWS)
-        empty = np.isnan(group["values"][rows]).all(axis=(2, 3))  # (n, K)
-        lacking += int((empty & present[rows]).sum())
-        stray += int((~empty & ~present[rows]).sum())
-    if lacking:
+    there = np.zeros_like(present)
+    values = group["values"]
+    if _is_sparse(values):
+        for place in _written(values):
+            there[place] = True
+    else:
+        for piece in _pieces(values):
+            there[piece] = ~np.isnan(values[piece]).all(axis=(2, 3))
+    if lacking := int((present & ~there).sum()):
         yield f"{group.name} lacks {lacking} maps that are marked present."
-    if stray:
+    if stray := int((there & ~present).sum()):
         yield f"{group.name} holds {stray} maps that are not marked present."
 
 

@@ -2,15 +2,22 @@ from __future__ import annotations
 
 import csv
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
+from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 from cxrx.compare.localisation import METRICS, score_localisation
 from cxrx.compare.run import compare, write_tables
 from cxrx.errors import ResultsError, UsageError
+from cxrx.results.importing import import_maps
+
+ROOT = Path(__file__).parents[2]
 
 
 def macro(comparison, method, metric):
@@ -145,7 +152,7 @@ def test_boxes_outside_and_constant_maps_get_a_sentence(make_tiny, tmp_path):
     result = compare(own.results, truth=table, n_boot=0)
     told = "\n".join(result.warnings)
     assert "1 boxes or masks lie outside their picture" in told
-    assert "2 maps of gradcam (tiny@01234567) are constant or hold NaN and count as misses" in told
+    assert "2 scored maps of gradcam (tiny@01234567) are constant or hold NaN: they are misses" in told
     pairs = result.per_pair[result.per_pair["method"] == "gradcam"].set_index("image_id")
     assert pairs.loc[own.ids[1], "mass"] == 0
     assert own.ids[5] not in set(pairs[pairs["finding"] == "Mass"].index)
@@ -209,8 +216,11 @@ def test_what_fits_is_said(tmp_path, tiny):
         compare([])
     with pytest.raises(UsageError, match="there is no"):
         compare(tiny.results, truth=tmp_path / "none.csv")
-    with pytest.raises(ResultsError):
+    with pytest.raises(UsageError, match="no results file"):
         compare(tmp_path / "none.h5")
+    (tmp_path / "bad.h5").write_bytes(b"no")
+    with pytest.raises(ResultsError, match=r"bad\.h5"):
+        compare(tmp_path / "bad.h5")
 
 
 def test_sections_by_name(tiny):
@@ -220,3 +230,57 @@ def test_sections_by_name(tiny):
     assert not result.classification.empty
     with_protocol = compare(tiny.results, metrics=["localisation", "chexlocalize"], n_boot=0)
     assert macro(with_protocol, "gradcam", "chexlocalize_hit")["value"] == 1
+
+
+def test_comparing_needs_no_torch(tiny, tmp_path):
+    code = (
+        "import sys; from pathlib import Path; from cxrx.compare.run import compare; "
+        "from cxrx.report.html import write_report; "
+        f"write_report(compare({str(tiny.results)!r}, n_boot=0), Path({str(tmp_path / 'report.html')!r})); "
+        "print(sorted({'torch', 'timm', 'captum', 'pytorch_grad_cam'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.strip() == "[]"
+
+
+def test_imported_maps_of_many_sizes(tmp_path):
+    """Maps made elsewhere, with masks and without a model or predictions."""
+    folder = tmp_path / "maps"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    expected = {}
+    for i, shape in enumerate([(50, 70), (64, 40), (30, 30)]):
+        truth = np.zeros(shape, dtype=bool)
+        truth[5:20, 8:25] = True
+        values = rng.standard_normal((7 + i, 9)).astype(np.float32)
+        np.save(folder / f"film{i}__Mass.npy", values)
+        Image.fromarray(truth.astype(np.uint8) * 255).save(folder / f"film{i}__Mass.png")
+        expected[i] = score_localisation(values, truth)
+    import_maps(folder, out=tmp_path / "results.h5", method="theirs")
+    result = compare(tmp_path / "results.h5", n_boot=0)
+    rows = result.per_pair[result.per_pair["method"] == "theirs"]
+    assert sorted(rows["iou"]) == pytest.approx(sorted(scores["iou"] for scores in expected.values()))
+    assert sorted(rows["hit"]) == sorted(scores["hit"] for scores in expected.values())
+    assert {"centre", "random", "prior"} <= set(result.summary["method"])
+    assert any(what.startswith("classification") for what, _ in result.skipped)
+
+
+def test_truth_of_other_findings_only(make_tiny, tmp_path):
+    own = make_tiny(boxed=False)
+    table = tmp_path / "boxes.csv"
+    table.write_text("path,finding,x,y,w,h\n" + "\n".join(f"{n},Nodule,10,30,20,20" for n in own.names))
+    result = compare(own.results, truth=table, n_boot=0)
+    assert result.summary.empty
+    assert ("localisation of 14 of 14 truth pairs", "tiny@01234567 has no map of them") in result.skipped
+    assert [path.name for path in write_tables(result, tmp_path / "out")][:2] == ["summary.csv", "per_pair.csv"]
+
+
+def test_a_control_with_holes_is_filled(make_tiny):
+    own = make_tiny(methods=("gradcam", "random"))
+    with h5py.File(own.results, "r+") as file:
+        present = file["maps/tiny@01234567/random/present"]
+        present[:5] = 0
+    result = compare(own.results, n_boot=0)
+    counts = result.per_pair["method"].value_counts()
+    assert counts["random"] == counts["gradcam"] == 21
+    assert any("different pairs (gradcam 21, random" in sentence for sentence in result.warnings)

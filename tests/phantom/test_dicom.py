@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -22,14 +23,54 @@ ENCODINGS = [
 ]
 
 # PS3.3 A.26.3 (For Presentation) and the modules it names: attributes of type 1, with a value ...
-TYPE_1 = """SOPClassUID SOPInstanceUID StudyInstanceUID SeriesInstanceUID Modality PresentationIntentType ImageType
-ImageLaterality SamplesPerPixel PhotometricInterpretation Rows Columns BitsAllocated BitsStored HighBit
-PixelRepresentation PixelIntensityRelationship PixelIntensityRelationshipSign RescaleIntercept RescaleSlope RescaleType
-PresentationLUTShape LossyImageCompression BurnedInAnnotation PatientOrientation ImagerPixelSpacing PixelData""".split()
+TYPE_1 = [
+    "SOPClassUID",
+    "SOPInstanceUID",
+    "StudyInstanceUID",
+    "SeriesInstanceUID",
+    "Modality",
+    "PresentationIntentType",
+    "ImageType",
+    "ImageLaterality",
+    "SamplesPerPixel",
+    "PhotometricInterpretation",
+    "Rows",
+    "Columns",
+    "BitsAllocated",
+    "BitsStored",
+    "HighBit",
+    "PixelRepresentation",
+    "PixelIntensityRelationship",
+    "PixelIntensityRelationshipSign",
+    "RescaleIntercept",
+    "RescaleSlope",
+    "RescaleType",
+    "PresentationLUTShape",
+    "LossyImageCompression",
+    "BurnedInAnnotation",
+    "PatientOrientation",
+    "ImagerPixelSpacing",
+    "PixelData",
+]
 # ... and of type 2, which may be empty
-TYPE_2 = """PatientName PatientID PatientBirthDate PatientSex StudyDate StudyTime ReferringPhysicianName StudyID
-AccessionNumber SeriesNumber InstanceNumber Manufacturer AnatomicRegionSequence DetectorType PositionerType
-AcquisitionContextSequence""".split()
+TYPE_2 = [
+    "PatientName",
+    "PatientID",
+    "PatientBirthDate",
+    "PatientSex",
+    "StudyDate",
+    "StudyTime",
+    "ReferringPhysicianName",
+    "StudyID",
+    "AccessionNumber",
+    "SeriesNumber",
+    "InstanceNumber",
+    "Manufacturer",
+    "AnatomicRegionSequence",
+    "DetectorType",
+    "PositionerType",
+    "AcquisitionContextSequence",
+]
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +96,7 @@ def shown(ds: pydicom.Dataset) -> np.ndarray:
 
 @pytest.mark.parametrize("encoding", ENCODINGS, ids=str)
 def test_pixels_survive_every_encoding(film, encoding):
-    ds = reread(to_dicom(film, encoding))
+    ds = reread(to_dicom(film, **asdict(encoding)))
     stored = pixel_array(ds)
     assert stored.max() < 2**12
     np.testing.assert_allclose(shown(ds), film.pixels, atol=1.0 / 2000)
@@ -69,14 +110,14 @@ def test_encodings_say_what_they_are(film):
         "jpegls": "1.2.840.10008.1.2.4.80",
     }
     for syntax, uid in names.items():
-        ds = reread(to_dicom(film, Encoding(syntax)))
+        ds = reread(to_dicom(film, transfer_syntax=syntax))
         assert ds.file_meta.TransferSyntaxUID == uid
         np.testing.assert_array_equal(pixel_array(ds), pixel_array(to_dicom(film)))
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS[:4], ids=str)
 def test_the_object_is_a_complete_dx_image(film, encoding):
-    ds = reread(to_dicom(film, encoding))
+    ds = reread(to_dicom(film, **asdict(encoding)))
     assert ds.SOPClassUID == ds.file_meta.MediaStorageSOPClassUID == "1.2.840.10008.5.1.4.1.1.1.1"
     assert ds.SOPInstanceUID == ds.file_meta.MediaStorageSOPInstanceUID
     for keyword in TYPE_1:
@@ -101,7 +142,7 @@ def test_every_value_fits_its_representation(film):
     for encoding in (Encoding(), Encoding("jpegls", "MONOCHROME1", "lut")):
         pydicom.config.settings.reading_validation_mode = pydicom.config.RAISE
         try:
-            for element in reread(to_dicom(film, encoding)).iterall():
+            for element in reread(to_dicom(film, **asdict(encoding))).iterall():
                 assert element.VR
         finally:
             pydicom.config.settings.reading_validation_mode = pydicom.config.WARN

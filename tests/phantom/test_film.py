@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from cxrx.phantom import FINDINGS, make_film
 from cxrx.phantom.anatomy import LEFT, RIGHT, Thorax, draw_patient, draw_pose
-from cxrx.phantom.film import blur_wide, bounding_box
+from cxrx.phantom.film import blur_wide
+from cxrx.phantom.findings import bounding_box
 from cxrx.phantom.scene import make_grid, make_lungs
 
 SMALL = (128, 112)

@@ -67,6 +67,7 @@ def run_cxrx(site, tmp_path_factory):
         return subprocess.run(
             [sys.executable, "-m", "cxrx", *argv],
             cwd=folder,
+            check=False,
             env=os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{site}"} | environment,
             capture_output=True,
             text=True,

@@ -152,6 +152,11 @@ def read(data: bytes, reader: str = "dicom", **options: Any) -> Film | Unreadabl
     """Read a file that exists in memory only."""
     item = Item(Path("/nowhere"), "film", len(data), 0, reader, data=data)
     (result,) = read_films(item, ReadOptions(**options))
+    if isinstance(result, Film):  # what every film promises
+        assert result.pixels.dtype == np.float32
+        assert result.pixels.ndim == 2
+        assert result.pixels.min() >= 0
+        assert result.pixels.max() <= 1
     return result
 
 

@@ -163,7 +163,8 @@ def test_a_list_of_paths(tmp_path, monkeypatch):
     touch(tmp_path / "films" / "b.dcm")
     elsewhere = touch(tmp_path / "else" / "c.dcm")
     table = tmp_path / "list.txt"
-    table.write_text(f"films/b.dcm\n\nfilms\n{elsewhere}\ngone.dcm\n../{tmp_path.name}/films/a.dcm\n")
+    long = "x" * 5000
+    table.write_text(f"films/b.dcm\n\nfilms\n{elsewhere}\ngone.dcm\n{long}\n../{tmp_path.name}/films/a.dcm\n")
     found = list(find([table]))
     outside = str(elsewhere).lstrip("/")
     assert names(found) == [
@@ -172,10 +173,11 @@ def test_a_list_of_paths(tmp_path, monkeypatch):
         "films/b.dcm",
         outside,
         "gone.dcm",
+        long,
         f"{tmp_path.name}/films/a.dcm",
     ]
-    assert reasons(found) == {"gone.dcm": "missing"}
-    assert [f.reason.kind for f in found if isinstance(f, Rejected)] == ["failed"]
+    assert reasons(found) == {"gone.dcm": "missing", long: "missing"}
+    assert {f.reason.kind for f in found if isinstance(f, Rejected)} == {"failed"}
 
 
 @given(st.text(max_size=30))

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from cxrx.reading.polarity import contrast, looks_negative
 from cxrx.specs import Film
+
+SAMPLES = Path(__file__).parents[2] / "sample_data"
 
 
 def chest(rows: int = 256, columns: int = 240) -> np.ndarray:
@@ -51,6 +55,12 @@ def test_real_films(make, realdata):
     assert found == {"00017625_000", "00017999_000"}
     negatives = [p.name for p in (realdata / "dicom").glob("*.dcm") if looks_negative_file(make, p)]
     assert negatives == ["Fake_MONOHR1.dcm"]
+
+
+def test_sample_films(make):
+    films = [make.read(p.read_bytes()) for p in sorted(SAMPLES.glob("films/*.dcm"))]
+    assert len(films) >= 20
+    assert all(isinstance(f, Film) and f.synthetic and not looks_negative(f) and not f.flags for f in films)
 
 
 def looks_negative_file(make, path) -> bool:

@@ -48,23 +48,27 @@ def test_an_error_leaves_the_old_file_and_no_temporary_one(tmp_path, monkeypatch
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_an_error_of_ours_removes_the_temporary_file_too(tmp_path):
-    with pytest.raises(ResultsError), atomic.replacing(tmp_path / "a.h5"):
-        raise ResultsError("no")
+@pytest.mark.parametrize("error", [ResultsError("no"), ValueError("a bug"), KeyboardInterrupt()])
+def test_an_error_or_interrupt_while_writing_removes_the_temporary_file_too(tmp_path, error):
+    with pytest.raises(type(error)), atomic.replacing(tmp_path / "a.h5"):
+        raise error
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_kill_leaves_a_stray_that_is_found(tmp_path):
+    class Kill(BaseException):
+        pass
+
     def killed():
         with atomic.replacing(tmp_path / "a.h5") as fd:
             atomic.write_at(fd, b"half", 0)
-            raise KeyboardInterrupt
+            raise Kill
 
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Kill):
         killed()
     (stray,) = tmp_path.iterdir()
-    assert atomic.strays(tmp_path) == atomic.strays(tmp_path, "a.h5") == [stray]
-    assert atomic.strays(tmp_path, "b.h5") == []
+    assert atomic.strays(tmp_path) == atomic.strays(tmp_path, ["a.h5"]) == [stray]
+    assert atomic.strays(tmp_path, ["b.h5"]) == []
     assert atomic.strays(tmp_path / "missing") == []
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import shutil
 from pathlib import Path
@@ -31,6 +32,8 @@ class Faults:
         self.log: list[str] = []
         self.at, self.error = -1, None
         monkeypatch.setattr(os, "fsync", lambda fd: None)  # there is no power loss here, and it takes its time
+        processes = itertools.count(1)
+        monkeypatch.setattr(os, "getpid", lambda: next(processes))  # what is done again is done by another process
         for step in STEPS:
             monkeypatch.setattr(atomic, step, self._wrapped(step, getattr(atomic, step)))
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import stat
 import tempfile
+import time
 from pathlib import Path
 
 import numpy as np
@@ -80,6 +81,7 @@ def test_parts_are_private_and_named_after_their_content(store, made):
     assert stat.S_IMODE(store.folder.stat().st_mode) == 0o700
     assert stat.S_IMODE(first.stat().st_mode) == 0o600
     before = first.read_bytes()
+    time.sleep(1.1)  # HDF5 would note seconds
     assert store.write(made.part([0, 1]), 0) == first
     assert first.read_bytes() == before
     assert len(store.paths()) == 2
@@ -136,11 +138,12 @@ def test_strays_are_cleaned_and_a_damaged_part_is_named(store, made):
     path = store.write(made.part([0]), 0)
     stray = store.folder / f".{path.name}.1.cxrx-tmp"
     beside = store.out.with_name(f".{store.out.name}.1.cxrx-tmp")
+    link = store.out.with_name(".results.private.csv.1.cxrx-tmp")
     foreign = store.out.with_name(".other.h5.1.cxrx-tmp")
-    for left in (stray, beside, foreign):
+    for left in (stray, beside, link, foreign):
         left.write_bytes(b"half")
     store.clean_strays()
-    assert [p.exists() for p in (stray, beside, foreign)] == [False, False, True]
+    assert [p.exists() for p in (stray, beside, link, foreign)] == [False, False, False, True]
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(ResultsError, match=path.name):
         store.done()

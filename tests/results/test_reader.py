@@ -168,7 +168,7 @@ def test_damage_met_while_reading_is_a_sentence(results, store):
 
 
 def test_a_file_that_is_none_is_refused(tmp_path):
-    with pytest.raises(ResultsError, match="no results file"):
+    with pytest.raises(UsageError, match="no results file"):
         open_results(tmp_path / "results.h5")
     (tmp_path / "results.h5").write_text("image_id\n")
     with pytest.raises(ResultsError, match="not a results file"):

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from cxrx.errors import ResultsError
+from cxrx.errors import ResultsError, UsageError
 from cxrx.results import schema
 from cxrx.results.schema import decode, encode, get_attrs, put_attrs, round_mantissa, storable, text
 
@@ -129,8 +129,19 @@ def test_what_is_no_hdf5_is_refused(tmp_path):
         path.write_bytes(content)
         with pytest.raises(ResultsError):
             schema.open_checked(path)
-    with pytest.raises(ResultsError, match="no results file"):
+    with pytest.raises(UsageError, match="no results file"):
         schema.open_checked(tmp_path / "missing.h5")
+
+
+def test_a_file_that_may_not_be_read_is_not_called_damaged(tmp_path, monkeypatch):
+    write(tmp_path / "a.h5")
+
+    def refuse(*arguments, **options):
+        raise PermissionError(13, "Unable to open file")
+
+    monkeypatch.setattr(schema.h5py, "File", refuse)
+    with pytest.raises(ResultsError, match=r"a\.h5 cannot be opened: Permission denied"):
+        schema.open_checked(tmp_path / "a.h5")
 
 
 @pytest.mark.parametrize("kind", ["external", "soft", "storage", "virtual", "loop"])

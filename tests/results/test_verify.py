@@ -61,15 +61,14 @@ def attribute(path, name, value):
     return change
 
 
-def map_present(file):
-    """Mark a map present that is not."""
-    i, k = np.argwhere(file[f"{CAM}/present"][...] == 0)[0]
-    file[f"{CAM}/present"][i, k] = 1
+def marking(path, value):
+    """Mark a map present that is not there, or the other way round."""
 
+    def change(file):
+        i, k = np.argwhere(file[f"{path}/present"][...] != value)[0]
+        file[f"{path}/present"][i, k] = value
 
-def map_absent(file):
-    i, k = np.argwhere(file[f"{CAM}/present"][...] == 1)[0]
-    file[f"{CAM}/present"][i, k] = 0
+    return change
 
 
 def other_size(file):
@@ -107,8 +106,10 @@ DAMAGE = {
     "a stray logit": (setting(f"{PREDICTIONS}/logit", 1.0, (4, 0)), "numbers where it is not present"),
     "a lost affine": (setting(f"{PREDICTIONS}/affine", np.nan, (0, 0, 0)), "affine lacks numbers"),
     "present that is neither": (setting(f"{PREDICTIONS}/present", 2, 0), "other numbers than 0 and 1"),
-    "a lost map": (map_present, "lacks 1 maps"),
-    "a stray map": (map_absent, "holds 1 maps that are not marked"),
+    "a lost map": (marking(CAM, 1), "lacks 1 maps"),
+    "a stray map": (marking(CAM, 0), "holds 1 maps that are not marked"),
+    "a lost map of pixels": (marking(PIXELS, 1), "lacks 1 maps"),
+    "a stray map of pixels": (marking(PIXELS, 0), "holds 1 maps that are not marked"),
     "another size": (other_size, "another size"),
     "half precision": (half_precision, "float16"),
     "a label that is none": (setting("truth/labels", 5, (0, 0)), "other numbers than 1, 0, -1"),

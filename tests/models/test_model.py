@@ -1,0 +1,171 @@
+"""The wrapper: whatever the network returns, raw float32 logits come out."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from cxrx.errors import UsageError
+from cxrx.models.load import wrap_model
+from cxrx.models.model import Model
+from cxrx.specs import InputSpec
+
+SPEC = InputSpec(size=(4, 6), channels=1, mean=(0.5,), std=(0.25,))
+
+
+class Fixed(nn.Module):
+    """Returns given numbers, one row a film, whatever it sees."""
+
+    def __init__(self, rows):
+        super().__init__()
+        self.rows = nn.Parameter(torch.as_tensor(rows))
+
+    def forward(self, x):
+        return self.rows[: x.shape[0]] + 0 * x.sum()
+
+
+def model(rows, labels, **options):
+    return Model(Fixed(rows), labels, SPEC, name="fixed", **options)
+
+
+def logits(rows, labels, **options):
+    return model(rows, labels, **options).logits(torch.zeros(len(rows), 1, 4, 6))
+
+
+def test_logits_pass_through_untouched():
+    z = torch.tensor([[3.0, -2.0], [0.5, 88.0]])
+    assert torch.equal(logits(z, ["a", "b"]), z)
+
+
+@given(st.lists(st.floats(-14, 14), min_size=1, max_size=5))
+def test_probabilities_are_taken_back_to_logits(z):
+    z = torch.tensor([z], dtype=torch.float64)
+    labels = [str(i) for i in range(z.shape[1])]
+    back = logits(z.sigmoid().float(), labels, output="probabilities")
+    # a float32 probability near 1 has steps of 2**-24, which is a step of 2**-24 * e**z in the logit
+    assert torch.all((back.double() - z).abs() <= 2**-23 * (1 + z.exp()) + 1e-5 * z.abs())
+
+
+@pytest.mark.parametrize("p", [0.0, 1.0])
+def test_saturated_probabilities_have_finite_logits_of_the_right_sign(p):
+    z = logits(torch.tensor([[p]]), ["a"], output="probabilities")
+    assert bool(z.isfinite().all())
+    assert bool((z > 15).all() if p else (z < -15).all())
+
+
+def test_a_two_class_softmax_with_one_label_has_the_logit_z1_minus_z0():
+    z = torch.tensor([[1.0, 4.0], [2.0, -1.0]])
+    one = model(z, ["Pneumonia"], activation="softmax")
+    found = one.logits(torch.zeros(2, 1, 4, 6))
+    assert torch.equal(found, torch.tensor([[3.0], [-3.0]]))
+    assert torch.allclose(one.probabilities(found)[:, 0], z.softmax(dim=1)[:, 1])
+    from_probabilities = logits(z.softmax(dim=1), ["Pneumonia"], activation="softmax", output="probabilities")
+    assert torch.allclose(from_probabilities, found, atol=1e-5)
+
+
+def test_a_softmax_over_classes_keeps_its_logits_and_its_probabilities():
+    z = torch.tensor([[1.0, 4.0, 0.0]])
+    three = model(z, ["a", "b", "c"], activation="softmax")
+    assert torch.equal(three.logits(torch.zeros(1, 1, 4, 6)), z)
+    assert torch.allclose(three.probabilities(z), z.softmax(dim=1))
+    back = logits(z.softmax(dim=1), ["a", "b", "c"], activation="softmax", output="probabilities")
+    assert torch.allclose(back.softmax(dim=1), z.softmax(dim=1))
+
+
+def test_one_output_without_a_column_becomes_one():
+    assert torch.equal(logits(torch.tensor([1.0, 2.0]), ["a"]), torch.tensor([[1.0], [2.0]]))
+
+
+def test_half_precision_comes_out_as_float32():
+    assert logits(torch.ones(1, 2, dtype=torch.bfloat16), ["a", "b"]).dtype == torch.float32
+
+
+def test_forward_is_differentiable_and_logits_carry_no_graph():
+    wrapped = wrap_model(nn.Sequential(nn.Flatten(), nn.Linear(24, 2)), ["a", "b"], (4, 6))
+    x = torch.rand(1, 1, 4, 6, requires_grad=True)
+    wrapped.forward(x).sum().backward()
+    assert bool((x.grad != 0).any())
+    assert not wrapped.logits(x).requires_grad
+
+
+@pytest.mark.parametrize(("channels", "mean", "std"), [(1, (0.5,), (0.25,)), (3, (0.1, 0.2, 0.3), (0.5, 0.6, 0.7))])
+def test_prepare_normalises_each_channel(channels, mean, std):
+    spec = InputSpec(size=(4, 6), channels=channels, mean=mean, std=std)
+    pixels = torch.rand(2, 4, 6)
+    x = Model(nn.Identity(), ["a"], spec, name="m").prepare(pixels)
+    assert x.shape == (2, channels, 4, 6)
+    for c in range(channels):
+        assert torch.allclose(x[:, c], (pixels - mean[c]) / std[c])
+
+
+@pytest.mark.parametrize(
+    ("rows", "labels", "message"),
+    [
+        (torch.zeros(1, 3), ["a", "b"], "3 outputs, but 2 labels"),
+        (torch.zeros(1, 3, 2), ["a"], r"one \(B, K\) tensor, not a tensor of shape \(1, 3, 2\)"),
+    ],
+)
+def test_an_output_that_does_not_fit_is_told(rows, labels, message):
+    with pytest.raises(UsageError, match=message):
+        logits(rows, labels)
+
+
+def test_two_findings_of_one_name_are_refused():
+    with pytest.raises(UsageError, match="differ"):
+        model(torch.zeros(1, 2), ["a", "a"])
+
+
+def test_the_weights_hash_tells_any_change_and_nothing_else():
+    def make():
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(16, 2))
+
+    def digest(network):
+        return Model(network, ["a", "b"], SPEC, name="m").weights_sha256
+
+    reference = digest(make())
+    assert digest(make()) == reference
+    seen = {reference}
+    for key in make().state_dict():
+        changed = make()
+        tensor = changed.state_dict()[key]
+        tensor.view(-1)[-1] += 1  # state_dict shares memory with the network
+        seen.add(digest(changed))
+    assert len(seen) == 1 + len(make().state_dict())
+    transposed = make()
+    transposed[3].weight = nn.Parameter(transposed[3].weight.reshape(16, 2))
+    assert digest(transposed) not in seen
+    renamed = nn.Sequential(*make(), nn.Identity())
+    assert digest(renamed) == reference  # a layer without weights is none of the weights' business
+
+
+def test_the_slug_names_model_and_weights():
+    wrapped = model(torch.zeros(1, 1), ["a"])
+    assert wrapped.slug == f"fixed@{wrapped.weights_sha256[:8]}"
+
+
+@pytest.mark.parametrize(
+    ("network", "message"),
+    [
+        (nn.Linear(3, 2), r"does not take an input of shape \(1, 1, 224, 224\)"),
+        (nn.Identity(), r"one \(B, K\) tensor, not a tensor of shape"),
+    ],
+)
+def test_wrapping_a_network_that_does_not_fit_is_a_sentence(network, message):
+    with pytest.raises(UsageError, match=message):
+        wrap_model(network)
+
+
+def test_wrapping_without_labels_counts_the_outputs_and_says_so():
+    wrapped = wrap_model(nn.Sequential(nn.Flatten(), nn.Linear(24, 3)), input_size=(4, 6))
+    assert wrapped.labels == ("class0", "class1", "class2")
+    assert "class0 to class2" in wrapped.notes[0]
+
+
+def test_wrapping_leaves_dropout_off():
+    wrapped = wrap_model(nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(24, 1)), ["a"], (4, 6))
+    x = torch.rand(1, 1, 4, 6)
+    assert torch.equal(wrapped.logits(x), wrapped.logits(x))

@@ -1,0 +1,83 @@
+"""Everything built in keeps the contract that plugins are held to."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from cxrx.registry import load
+from cxrx.testing import (
+    ExplainerConformance,
+    ModelConformance,
+    check_dataset,
+    check_explainer,
+    check_exporter,
+    check_metric,
+    check_model,
+    check_reader,
+)
+
+REGISTRY = load()
+
+QUICK = {
+    "smoothgrad": {"n": 4},
+    "smoothgrad-squared": {"n": 4},
+    "vargrad": {"n": 4},
+    "integrated-gradients": {"steps": 6},
+    "extremal": {"steps": 15},
+}
+"""The contract holds for any number of steps; few are quick."""
+
+
+def assert_all_passed(outcomes):
+    assert outcomes
+    failed = [f"{outcome.subject}: {outcome.check}: {outcome.message}" for outcome in outcomes if not outcome.passed]
+    assert not failed, "\n".join(failed)
+
+
+@pytest.mark.parametrize("name", [name for name in REGISTRY.explainers if name.startswith("cxrx/")])
+def test_every_explainer(name):
+    spec = REGISTRY.explainers[name]
+    assert_all_passed(check_explainer(spec, options=QUICK.get(spec.name)))
+
+
+@pytest.mark.parametrize("name", ["demo-densenet", "demo-vit", "densenet121"])
+def test_models(name):
+    assert_all_passed(check_model(REGISTRY.models.find(name)))
+
+
+@pytest.mark.parametrize(
+    ("shelf", "check"),
+    [("metrics", check_metric), ("readers", check_reader), ("datasets", check_dataset), ("exporters", check_exporter)],
+)
+def test_every_metric_reader_data_set_and_exporter(shelf, check):
+    specs = list(getattr(REGISTRY, shelf).values())
+    assert specs
+    assert_all_passed([outcome for spec in specs for outcome in check(spec)])
+
+
+class TestSaliency(ExplainerConformance):
+    """The kit as a plugin's author uses it."""
+
+    name = "saliency"
+
+
+class TestGradCamOnOwnModel(ExplainerConformance):
+    """On a model of the author's own."""
+
+    name = "cxrx/gradcam"
+
+    def model(self):
+        from cxrx.models.load import wrap_model
+
+        torch.manual_seed(0)
+        network = torch.nn.Sequential(
+            torch.nn.Conv2d(3, 6, 5), torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(6, 1)
+        )  # fmt: skip
+        return wrap_model(network, ["only"], (16, 20), 3)
+
+
+class TestResNet(ModelConformance):
+    """A model by its registered name."""
+
+    name = "resnet50"

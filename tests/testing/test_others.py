@@ -1,0 +1,181 @@
+"""The kit sees what is wrong with metrics, readers, data sets and exporters."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from cxrx.specs import DatasetSpec, ExporterSpec, Film, FilmTruth, MetricSpec, ReaderSpec, Unreadable
+from cxrx.testing import check_dataset, check_exporter, check_metric, check_reader
+
+
+def failed(outcomes):
+    return {outcome.check: outcome.message for outcome in outcomes if not outcome.passed}
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Metrics
+
+
+def metric(compute, kind="localisation"):
+    return MetricSpec("offender", kind, compute)
+
+
+def in_place(a, b):
+    a *= 2
+    return {"sum": float(b.sum())}
+
+
+def test_sound_metrics_pass():
+    assert failed(check_metric(metric(lambda m, truth: {"mass": m.mean(), "area": truth.mean()}))) == {}
+    assert failed(check_metric(metric(lambda a, b: {"dot": float((a * b).sum())}, "agreement"))) == {}
+    faithful = metric(lambda model, x, maps, targets: {"drop": maps.mean(dim=(2, 3))}, "faithfulness")
+    assert failed(check_metric(faithful)) == {}
+
+
+@pytest.mark.parametrize(
+    ("spec", "check", "message"),
+    [
+        (metric(lambda a, b: 0.5), "numbers", "dict of numbers"),
+        (metric(lambda a, b: {}), "numbers", "dict of numbers"),
+        (metric(lambda a, b: {"iou": "high"}), "numbers", "no number"),
+        (metric(lambda a, b: {"iou": a}), "numbers", "no number"),
+        (metric(lambda a, b: {"x": np.random.default_rng().random()}), "numbers", "twice gives other numbers"),
+        (metric(in_place), "numbers", "changed its input"),
+        (metric(lambda a, b: {"x": 1 / int(np.abs(a).sum())}), "map without evidence", "ZeroDivisionError"),
+        (metric(lambda a, b: {"x": (a * b).sum()}), "numbers", "raised ValueError"),  # a mask is larger than a map
+        (metric(lambda *call: {"x": call[2].mean()}, "faithfulness"), "numbers", "not (B, T) = (2, 2)"),
+        (metric(lambda a, b: {"x": 1.0}, "location"), "declaration", "kind is one of"),
+    ],
+)
+def test_an_unsound_metric_is_caught(spec, check, message):
+    assert message in failed(check_metric(spec))[check]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Readers: a toy format, "TOY", height, width, bytes
+
+
+def sniff_toy(path, head):
+    return head.startswith(b"TOY")
+
+
+def open_toy(path):
+    content = path.read_bytes()
+    digest = hashlib.sha256(content).hexdigest()
+    height, width = content[3], content[4]
+    if len(content) != 5 + height * width:
+        yield Unreadable("failed", "truncated", "the pixels are cut short", digest)
+        return
+    pixels = np.frombuffer(content[5:], np.uint8).reshape(height, width).astype(np.float32) / 255
+    yield Film(pixels, digest)
+
+
+TOY = ReaderSpec("toy", sniff_toy, open_toy)
+
+
+@pytest.fixture
+def sample(tmp_path):
+    path = tmp_path / "sample.toy"
+    path.write_bytes(b"TOY" + bytes([4, 6]) + bytes(range(24)))
+    return path
+
+
+def read_as(**changes):
+    def open_changed(path):
+        for film in open_toy(path):
+            yield replace(film, **{k: v(film) for k, v in changes.items()}) if isinstance(film, Film) else film
+
+    return replace(TOY, open=open_changed)
+
+
+def test_a_sound_reader_passes(sample):
+    outcomes = check_reader(TOY, sample)
+    assert [outcome.check for outcome in outcomes] == ["declaration", "foreign files", "sample", "truncated sample"]
+    assert failed(outcomes) == {}
+
+
+def raises(path):
+    raise ValueError("cut short")
+
+
+def tells_the_name(path):
+    yield Unreadable("failed", "truncated", f"{path.name} is cut short")
+
+
+@pytest.mark.parametrize(
+    ("spec", "check", "message"),
+    [
+        (replace(TOY, name="To Y"), "declaration", "must be made of"),
+        (replace(TOY, sniff=lambda path, head: True), "foreign files", "claims a file"),
+        (replace(TOY, sniff=lambda path, head: head[0] == 84), "foreign files", "IndexError"),
+        (replace(TOY, sniff=lambda path, head: None), "foreign files", "True or False"),
+        (replace(TOY, sniff=lambda path, head: False), "sample", "does not know the sample"),
+        (read_as(pixels=lambda film: film.pixels.astype(np.float64)), "sample", "float32"),
+        (read_as(pixels=lambda film: film.pixels * 255), "sample", "[0, 1]"),
+        (read_as(pixels=lambda film: film.pixels[None]), "sample", "(rows, columns)"),
+        (read_as(sha256=lambda film: "0" * 64), "sample", "sha256"),
+        (replace(TOY, open=lambda path: iter(())), "sample", "must yield"),
+        (replace(TOY, open=raises), "truncated sample", "ValueError"),
+        (replace(TOY, open=tells_the_name), "truncated sample", "must not hold its name"),
+    ],
+)
+def test_an_unsound_reader_is_caught(spec, check, message, sample):
+    assert message in failed(check_reader(spec, sample))[check]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Data sets and exporters
+
+
+class Toy:
+    name = "toy"
+    findings = ("Mass",)
+
+    def truth(self, relative_path):
+        return FilmTruth({"Mass": 1}) if relative_path == "a.png" else None
+
+
+class Careless(Toy):
+    def truth(self, relative_path):
+        return {"Mass": 1}
+
+
+DATASET = DatasetSpec("toy", lambda folder: (folder / "toy.csv").exists(), lambda folder: Toy())
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for name in ("toy.csv", "a.png", "b.png"):
+        (tmp_path / name).touch()
+    return tmp_path
+
+
+def test_a_sound_data_set_passes(folder):
+    outcomes = check_dataset(DATASET, folder)
+    assert failed(outcomes) == {}
+    assert outcomes[-1].message == "1 of 3 files have labels or boxes"
+
+
+@pytest.mark.parametrize(
+    ("spec", "check", "message"),
+    [
+        (replace(DATASET, sniff=lambda folder: True), "foreign folder", "empty folder"),
+        (replace(DATASET, sniff=lambda folder: False), "folder", "does not know the folder"),
+        (replace(DATASET, open=lambda folder: Careless()), "folder", "must give None"),
+        (replace(DATASET, open=lambda folder: 3), "folder", "AttributeError"),
+        (replace(DATASET, name=""), "declaration", "must be made of"),
+    ],
+)
+def test_an_unsound_data_set_is_caught(spec, check, message, folder):
+    assert message in failed(check_dataset(spec, folder))[check]
+
+
+def test_exporters_are_checked_by_their_declaration():
+    sound = ExporterSpec("toy", ".toy", lambda results, out, **options: None)
+    assert failed(check_exporter(sound)) == {}
+    assert "dot" in failed(check_exporter(replace(sound, suffix="toy")))["declaration"]
+    assert "(results, out" in failed(check_exporter(replace(sound, write=lambda path: None)))["declaration"]
