@@ -1,10 +1,15 @@
-"""A tiny results file with real little pictures, for the rooms that read results."""
+"""Small real things that many tests need: films on disk, a network with fixed weights, a results file."""
 
 from __future__ import annotations
 
 import hashlib
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
+
+# Before torch is imported: tiny networks gain nothing from threads and lose much where the machine is busy.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["CXRX_PLUGINS"] = ""  # what else is installed must not decide a test
 
 import numpy as np
 import pytest
@@ -138,3 +143,44 @@ def make_tiny(tmp_path):
 def on_source():
     """Carry a map of the tiny model to source pixels."""
     return lambda grid: to_source(grid, AFFINE, INPUT, SHAPE)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Films and a network, for whole runs
+
+
+NET = """
+import torch
+from torch import nn
+from cxrx import InputSpec
+
+INPUT = InputSpec(size=(32, 32), fit="stretch", channels=1, mean=(0.5,), std=(0.25,))
+
+
+def build(labels):
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(1, 8, 3, stride=2, padding=1), nn.ReLU(), nn.Conv2d(8, 16, 3, stride=2, padding=1), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, len(labels)),
+    )
+"""
+
+
+@pytest.fixture
+def films(tmp_path: Path) -> Path:
+    """Return a folder of ten small grey PNGs with smooth random content, all different."""
+    folder = tmp_path / "films"
+    folder.mkdir()
+    for index in range(10):
+        coarse = np.random.default_rng(index).random((6, 5)) * 200 + 20
+        picture = Image.fromarray(coarse.astype(np.uint8)).resize((40, 48), Image.Resampling.BICUBIC)
+        picture.save(folder / f"film{index:03d}.png")
+    return folder
+
+
+@pytest.fixture
+def net(tmp_path: Path) -> str:
+    """Return ``file.py:build`` of a tiny CNN with fixed weights."""
+    path = tmp_path / "net.py"
+    path.write_text(NET)
+    return f"{path}:build"

@@ -9,6 +9,7 @@ import typer
 
 from cxrx.cli import shared
 from cxrx.cli.runs import (
+    check_inputs,
     demo_banner,
     demo_warning,
     make_model,
@@ -75,13 +76,8 @@ def explain(
         raise UsageError("explain needs a method: --method NAME", f"methods: {', '.join(names)}")
     for name in method:
         load().explainers.find(name)  # a mistyped name should not wait for torch
-    shared.start_logging()
-    from cxrx.engine.api import explain_results, run
-
-    network: dict[str, Any] = {"input_size": input_size, "in_chans": in_chans, "cam_layer": cam_layer}
-    films = None if not inputs else _films(inputs)
-    if inputs and films is None:
-        out = inputs[0]
+    check_inputs(inputs or [])
+    wanted_views = parse_views(views)
     common: dict[str, Any] = {
         "argv": public_argv(),
         "method_options": parse_method_options(option),
@@ -89,6 +85,7 @@ def explain(
         "targets": targets,
         "seed": seed,
         "images": images,
+        "truth": truth,
         "batch_size": parse_batch_size(batch_size),
         "workers": workers,
         "limit": limit,
@@ -97,6 +94,13 @@ def explain(
         "non_chest": non_chest,
         "force_dicom": force_dicom,
     }
+    shared.start_logging()
+    from cxrx.engine.api import explain_results, run
+
+    network: dict[str, Any] = {"input_size": input_size, "in_chans": in_chans, "cam_layer": cam_layer}
+    films = None if not inputs else _films(inputs)
+    if inputs and films is None:
+        out = inputs[0]
     if films is None:
         if not out.exists():
             raise UsageError(
@@ -111,7 +115,7 @@ def explain(
         chosen = make_model(model, weights, labels, device, **network)
         reports = [
             run(
-                chosen, films, method, out, truth=truth, dtype=dtype.value, views=parse_views(views),
+                chosen, films, method, out, dtype=dtype.value, views=wanted_views,
                 polarity=polarity.value, voi_index=voi_index, frame=frame, add=add, **common,
             )
         ]  # fmt: skip

@@ -117,6 +117,7 @@ def main() -> None:
 
     registry = load()
     registry.add_commands(app)
-    for plugin in registry.broken():
+    listing = sys.argv[1:2] == ["plugins"]  # which tells more
+    for plugin in () if listing else registry.broken():
         typer.secho(f"cxrx: plugin {plugin.name!r} {plugin.errors[0]} (see: cxrx plugins)", fg="yellow", err=True)
     app()

@@ -2,8 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from cxrx.cli import shared
-from cxrx.cli.runs import demo_warning, make_model, parse_batch_size, parse_views, public_argv, show_report
+from cxrx.cli.runs import (
+    check_inputs,
+    demo_warning,
+    make_model,
+    parse_batch_size,
+    parse_views,
+    public_argv,
+    show_report,
+)
 from cxrx.errors import UsageError
 
 
@@ -35,30 +45,28 @@ def predict(
     """Predict findings on films; writes results.h5."""
     if not inputs:
         raise UsageError("predict needs films", "cxrx predict DIR")
+    check_inputs(inputs)
+    options: dict[str, Any] = {
+        "argv": public_argv(),
+        "truth": truth,
+        "batch_size": parse_batch_size(batch_size),
+        "workers": workers,
+        "dtype": dtype.value,
+        "views": parse_views(views),
+        "polarity": polarity.value,
+        "voi_index": voi_index,
+        "frame": frame,
+        "non_chest": non_chest,
+        "force_dicom": force_dicom,
+        "limit": limit,
+        "resume": resume,
+        "add": add,
+        "retry_failed": retry_failed,
+    }
     shared.start_logging()
     from cxrx.engine.api import run
 
     loaded = make_model(model, weights, labels, device, input_size=input_size, in_chans=in_chans)
-    report = run(
-        loaded,
-        inputs,
-        (),
-        out,
-        argv=public_argv(),
-        truth=truth,
-        batch_size=parse_batch_size(batch_size),
-        workers=workers,
-        dtype=dtype.value,
-        views=parse_views(views),
-        polarity=polarity.value,
-        voi_index=voi_index,
-        frame=frame,
-        non_chest=non_chest,
-        force_dicom=force_dicom,
-        limit=limit,
-        resume=resume,
-        add=add,
-        retry_failed=retry_failed,
-    )
+    report = run(loaded, inputs, (), out, **options)
     demo_warning(report, loaded)
     show_report(report, allow_failures=allow_failures)

@@ -63,6 +63,13 @@ def demo_banner() -> None:
     typer.secho(DEMO, fg="yellow", err=True)
 
 
+def check_inputs(inputs: Sequence[Path]) -> None:
+    """Refuse inputs that do not exist, before anything slow begins."""
+    for path in inputs:
+        if not path.exists():
+            raise UsageError(f"there is no file or folder {path}")
+
+
 def parse_batch_size(text: str) -> int | str:
     """Return ``auto`` or a positive number of films."""
     if text == "auto":

@@ -12,6 +12,7 @@ from cxrx.engine.run import RunReport, execute
 from cxrx.engine.targets import check_targets
 from cxrx.errors import UsageError
 from cxrx.explainers.options import parse_options
+from cxrx.explainers.run import check_fit
 from cxrx.models.architectures import DEFAULT_MODEL
 from cxrx.models.load import load_model
 from cxrx.models.model import Model
@@ -150,7 +151,7 @@ def request_methods(
         raise UsageError("--as names the maps of one method, so give exactly one --method")
     requests = []
     for full, spec in specs:
-        _check_fit(model, spec)
+        check_fit(model, spec)
         own = {key.split(".", 1)[1]: value for key, value in given.items() if key.startswith(f"{spec.name}.")}
         shared = {k: v for k, v in common.items() if len(specs) == 1 or k in {f.name for f in fields(spec.options)}}
         key = as_name or (spec.name if shelf.full_name(spec.name) == full else full.replace("/", "-"))
@@ -159,17 +160,6 @@ def request_methods(
     if lost:
         raise UsageError(f"none of the methods has an option {', '.join(lost)}")
     return requests
-
-
-def _check_fit(model: Model, spec: Any) -> None:
-    """Refuse a method that the model cannot support, naming those that fit."""
-    missing = spec.needs - model.offers()
-    if missing:
-        fitting = [s.name for s in load_registry().explainers.values() if s.needs <= model.offers()]
-        raise UsageError(
-            f"{spec.name} needs {' and '.join(sorted(missing))}, which {model.name} does not offer",
-            f"these fit: {', '.join(fitting)}",
-        )
 
 
 def make_options(options: Mapping[str, Any]) -> RunOptions:

@@ -34,6 +34,10 @@ class Base:
         ``(image_id, method key)`` of maps that failed before.
     settings
         Of the predictions (key ``""``) and of each method.
+    names
+        image_id to relative path, and
+    files
+        ``(path, member, size, mtime_ns)`` to image_id, from the link table.
     """
 
     status: dict[str, str] = field(default_factory=dict)
@@ -43,6 +47,7 @@ class Base:
     labels: dict[str, dict[str, int]] = field(default_factory=dict)
     failed: set[tuple[str, str]] = field(default_factory=set)
     settings: dict[str, Any] = field(default_factory=dict)
+    names: dict[str, str] = field(default_factory=dict)
     files: dict[tuple[str, str, int, int], str] = field(default_factory=dict)
 
 
@@ -58,7 +63,9 @@ def read_base(out: Path, slug: str) -> Base:
         for image_id, row in zip(table.index, table.to_numpy(), strict=True):
             base.labels[str(image_id)] = {f: int(v) for f, v in zip(table.columns, row, strict=True) if v != -2}
         for link in results.links():
-            base.files[link.path, link.member, link.size, link.mtime_ns] = link.image_id
+            if link.kind == "film":
+                base.files[link.path, link.member, link.size, link.mtime_ns] = link.image_id
+                base.names[link.image_id] = link.relative
         failures = results.failures()
         explained = failures[(failures["stage"] == "explain") & (failures["model"] == slug)]
         base.failed = set(zip(explained["image_id"].astype(str), explained["method"].astype(str), strict=True))

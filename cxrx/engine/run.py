@@ -26,9 +26,10 @@ from cxrx.engine.progress import Progress, duration
 from cxrx.engine.source import decoded
 from cxrx.engine.targets import choose_targets
 from cxrx.errors import CxrxError, InterruptedRunError, NothingReadableError
-from cxrx.explainers.guard import guard
+from cxrx.explainers.run import run_explainer
 from cxrx.explainers.seeds import derive_seed
-from cxrx.models.inference import auto_batch_size, halving, pad_batch, predict_logits, tune_allocator
+from cxrx.explainers.targets import EMPTY
+from cxrx.models.inference import auto_batch_size, predict_logits, tune_allocator
 from cxrx.models.model import Model
 from cxrx.reading.find import Item
 from cxrx.reading.prepare import Prepared
@@ -167,8 +168,12 @@ class _Run:
     def execute(self, inputs: Sequence[Path] | None, argv: Sequence[str]) -> RunReport:
         started = time.time()
         plan = plan_films(inputs, self.ledger, self.store.out, self.options)
-        if inputs is not None:
-            self.truth = read_truth(self.options.truth) if self.options.truth else discover(inputs)
+        if self.options.truth is not None:
+            self.truth = read_truth(self.options.truth)
+        elif inputs is not None:
+            self.truth = discover(inputs)
+        for problem in self.truth.problems:
+            log.warning("truth: %s", problem)
         self._take_rejected(plan)
         todo = [item for item in plan.items if not self._finished(item, plan)]
         self.report.counts["kept"] = len(plan.items) - len(todo)
@@ -366,22 +371,14 @@ class _Run:
             self._explain_films(key, work[first : first + step], step)
 
     def _explain_films(self, key: str, work: Sequence[tuple[_Film, torch.Tensor, list[int]]], size: int) -> None:
-        x = pad_batch(torch.stack([x for _, x, _ in work]), size)  # (size, C, H, W)
-        width = max(len(targets) for _, _, targets in work)
-        targets = torch.full((size, width), -1, dtype=torch.int64)
-        seeds = torch.zeros(size, dtype=torch.int64)
-        for i, (film, _, chosen) in enumerate(work):
-            targets[i, : len(chosen)] = torch.tensor(chosen)
-            seeds[i] = derive_seed(self.options.seed, self.methods[key].spec.name, film.prepared.image_id)
-
-        def run(*tensors: torch.Tensor) -> Any:
-            with guard(self.model.module):
-                return self.explainers[key](self.model, *tensors)
-
-        pieces = halving(run, [x, targets.to(x.device), seeds])
-        values = torch.cat([piece.values.detach().float().cpu() for piece in pieces]).numpy()
-        names = pieces[0].extras
-        extras = {name: torch.cat([p.extras[name].detach().cpu() for p in pieces]).numpy() for name in names}
+        width = max(len(chosen) for _, _, chosen in work)
+        targets = torch.tensor([chosen + [EMPTY] * (width - len(chosen)) for _, _, chosen in work])
+        name = self.methods[key].spec.name
+        seeds = torch.tensor([derive_seed(self.options.seed, name, film.prepared.image_id) for film, _, _ in work])
+        x = torch.stack([x for _, x, _ in work])  # (b, C, H, W)
+        pieces = run_explainer(self.model, self.explainers[key], x, targets, seeds, size)
+        values = torch.cat([piece.values for piece in pieces]).numpy()
+        extras = {name: torch.cat([piece.extras[name] for piece in pieces]).numpy() for name in pieces[0].extras}
         for i, (film, _, chosen) in enumerate(work):
             T = len(chosen)
             if not np.isfinite(values[i, :T]).all():
@@ -480,8 +477,9 @@ class _Run:
             return None
         labels: dict[str, dict[str, int]] = {}
         boxes = []
-        for image_id, record in done.images.items():
-            known = self.truth.truth(record.relative)
+        names = self.ledger.base.names | {image_id: record.relative for image_id, record in done.images.items()}
+        for image_id, name in names.items():
+            known = self.truth.truth(name)
             if known is None:
                 continue
             labels[image_id] = dict(known.labels)

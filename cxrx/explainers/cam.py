@@ -33,7 +33,7 @@ def build_cam(name: str, options: Any) -> Explainer:
         layer = model.cam_layer()
         size = (x.shape[2], x.shape[3])
         with capture(layer.module, layer.name) as captured:
-            logits = model.forward(x)
+            logits = model.forward(x.clone())  # a network may begin in place
         activation = captured.read(logits)  # graph from here to the logits
         grid = layer.to_grid(activation.detach(), size).float()  # (B, C, h, w)
         values = grid.new_zeros(*targets.shape, *grid.shape[2:])  # (B, T, h, w)
@@ -66,7 +66,9 @@ class Captured:
         if self.output is None:
             raise UsageError(f"layer {self.name!r} is not reached when the network runs, so a CAM cannot read it")
         if not logits.requires_grad:
-            raise UsageError(f"no gradient reaches layer {self.name!r}: the network detaches its output somewhere above")
+            raise UsageError(
+                f"no gradient reaches layer {self.name!r}: the network detaches its output somewhere above"
+            )
         return self.output
 
 

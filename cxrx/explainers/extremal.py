@@ -1,12 +1,20 @@
 """Extremal perturbations (Fong, Patrick and Vedaldi, ICCV 2019), many at once.
 
 A row is one picture, one finding and one area. All rows are optimised side by side and never touch each other: the
-model is in eval mode, their energies are summed, and every constant is a row's own. A row that has converged leaves
-its place to the next in the queue. For row i and step t, with m the mask of its parameters p,
+model is in eval mode, their energies are summed, and every constant is a row's own. With m the mask of a row's
+parameters p, and r 1 for as many pixels as the area allows and else 0,
 
-    maximise  reward(m) - λ_t · mean((sort(m) - r)²),   λ_t = 300 · 1.0035^t
+    maximise  reward(m) - λ · mean((sort(m) - r)²),   λ = 300 · 1.0035^t,   t = 0 ... 799,
 
-by gradient ascent on p in [0, 1]: learning rate 0.01, momentum 0.9 and dampening 0.9, from p = 1, 800 steps.
+by gradient ascent on p in [0, 1], from p = 1, with learning rate 0.01, momentum 0.9 and dampening 0.9. That is the
+published path. Three things may depart from it:
+
+Strides. 800/steps of the path are taken in one step: learning rate, growth of λ and position t are scaled alike.
+Stop. Most of the path's second half raises λ over a mask that hardly moves any more. A row that has settled walks it
+four times as fast, and is finished when λ has reached its end.
+Area. Masks have soft edges and grow by whole cells, so their mean lies some 10 % above the area asked for. Where the
+area is to be that of the visible picture, the number of ones in r is corrected as the row goes along, in proportion
+to the error.
 """
 
 from __future__ import annotations
@@ -30,19 +38,25 @@ if TYPE_CHECKING:
     from cxrx.explainers.specs import ExtremalOptions
     from cxrx.models.model import Model
 
-PUBLISHED_STEPS = 800
+# Published constants.
+PATH = 800
 LEARNING_RATE = 0.01
 MOMENTUM = 0.9  # and dampening
 AREA_WEIGHT = 300.0
 GROWTH = 1.0035
-CHECK_EVERY = 5
-"""Steps between looks at which rows have converged; each look waits for the device."""
-CALM_STEPS = 5
-"""Steps in a row that must all be small before a row has converged."""
-CALM_CHANGE = 0.004
-"""Greatest change of any parameter in a small step, in units of the learning rate's share of 800 steps."""
-CALM_AREA = 0.05
-"""Relative error of the area below which a row may stop."""
+# Our own.
+SETTLED = 3e-4
+"""Mean change of the parameters per step of the path, below which a row has settled."""
+PACE = 4.0
+"""How much faster a settled row walks on."""
+CORRECTION = 0.002
+"""Share of the area's error by which the number of ones is corrected, per step of the path."""
+NEAR = 1.5
+"""The mask's mean, in areas asked for, from which on a row may settle and is corrected."""
+BOUNDS = (0.5, 1.2)
+"""Of the corrected number of ones, in areas asked for."""
+LOOK_EVERY = 5
+"""Steps between looks at which rows are finished; each look waits for the device."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +72,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Found:
-    """A finished mask: ``(H, W)`` on the picture, its reward, its area penalty (without λ) and the steps it took."""
+    """A finished mask: ``(H, W)`` on the picture, its reward, its area penalty (without λ), and the steps it took."""
 
     mask: torch.Tensor
     reward: torch.Tensor
@@ -70,7 +84,7 @@ def build_extremal(options: ExtremalOptions) -> Explainer:
     """Return extremal perturbations.
 
     The map is the sum of the masks over areas, smoothed. Extras, by area: ``masks`` ``(B, T, A, H, W)``,
-    ``achieved_area`` (mean of the mask on the picture), ``reward``, ``penalty``, ``steps`` ``(B, T, A)``.
+    ``achieved_area`` (the mask's mean over the picture), ``reward``, ``penalty`` and ``steps`` ``(B, T, A)``.
     """
 
     def explain(model: Model, x: torch.Tensor, targets: torch.Tensor, seeds: torch.Tensor) -> Maps:  # noqa: ARG001
@@ -92,7 +106,7 @@ def build_extremal(options: ExtremalOptions) -> Explainer:
             extras["reward"][place] = found.reward
             extras["penalty"][place] = found.penalty
             extras["steps"][place] = found.steps
-        values = gaussian_blur(masks, options.smooth * min(size)).sum(dim=2)
+        values = gaussian_blur(masks.sum(dim=2), options.smooth * min(size))
         return Maps(values, {"masks": masks, **extras})
 
     return explain
@@ -112,19 +126,26 @@ def optimise(
     at_once
         Rows that share a forward pass; default: by device. It changes no mask but for rounding.
     """
-    problem = Problem(model, x, options)
+    if not rows:
+        return
     queue = deque(rows)
-    active = Active(problem, x)
+    active = Active(Problem(model, x, options), x)
     places = at_once or rows_at_once(x.device)
     while queue or active.rows:
-        # Only then, so that all rows count their steps alike and are looked at together.
-        if not active.rows or active.clock % CHECK_EVERY == 0:
+        # New rows join only then, so that all rows are looked at after the same numbers of their own steps.
+        if not active.rows or active.clock % LOOK_EVERY == 0:
             active.fill(queue, places)
         yield from active.step()
 
 
 class Problem:
-    """What is maximised, for any rows."""
+    """What is maximised, for any rows.
+
+    Parameters
+    ----------
+    x
+        ``(B, C, H, W)``, the pictures that rows refer to.
+    """
 
     def __init__(self, model: Model, x: torch.Tensor, options: ExtremalOptions) -> None:
         if options.reward == "contrastive" and len(model.labels) < 2:
@@ -136,26 +157,13 @@ class Problem:
         self.perturb: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] = (
             BlurPyramid(x) if options.perturbation == "blur" else Fade(x)
         )
-        stride = PUBLISHED_STEPS / options.steps
-        self.learning_rate = LEARNING_RATE * stride
-        self.growth = GROWTH**stride
-
-    def evaluate(
-        self, parameters: torch.Tensor, rows: list[Row], mirrored: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Return the masks on the picture ``(R, H, W)``, the rewards ``(R,)`` and the area penalties ``(R,)``."""
-        mask = self.generator(parameters, self.kernels)
-        penalty = area_penalty(mask.flatten(1), tuple(row.area for row in rows))
-        visible = self.generator.visible(mask)
-        return visible, self.reward(visible, rows, mirrored), penalty
 
     def reward(self, mask: torch.Tensor, rows: list[Row], mirrored: torch.Tensor) -> torch.Tensor:
         """Return the rewards ``(R,)`` of masks ``(R, H, W)``; `mirrored` ``(R,)`` bool says which to show mirrored."""
+        variants = {"preserve": [mask], "delete": [1 - mask], "dual": [mask, 1 - mask]}
+        kept = variants[self.options.variant]
         picture = torch.tensor([row.picture for row in rows], device=mask.device)
-        kept = [mask] if self.options.variant == "preserve" else [1 - mask]
-        if self.options.variant == "dual":
-            kept = [mask, 1 - mask]
-        seen = torch.cat([self.perturb(part, picture) for part in kept])
+        seen = torch.cat([self.perturb(part, picture) for part in kept])  # (R or 2R, C, H, W)
         if self.options.flip:
             seen = torch.where(mirrored.repeat(len(kept)).view(-1, 1, 1, 1), seen.flip(3), seen)
         score = self.score(self.model.forward(seen), rows * len(kept))
@@ -174,17 +182,31 @@ class Problem:
 
 
 class Active:
-    """The rows that are being optimised, and their state: one place in every tensor for each."""
+    """The rows that are being optimised, and their state: one place in every tensor for each.
+
+    Attributes
+    ----------
+    taken
+        Steps of each row so far.
+    parameters, velocity
+        ``(R, h, w)``.
+    position
+        ``(R,)``, on the path of 800.
+    kept
+        ``(R,)``, how many ones r has.
+    """
 
     def __init__(self, problem: Problem, x: torch.Tensor) -> None:
         self.problem = problem
+        self.stride = PATH / problem.options.steps
+        self.pixels = problem.generator.canvas[0] * problem.generator.canvas[1]
         self.rows: list[Row] = []
-        self.taken: list[int] = []  # steps of each row so far
-        self.converged: list[bool] = []
-        grid = problem.generator.grid
-        self.parameters = x.new_empty(0, *grid)
-        self.velocity = x.new_empty(0, *grid)
-        self.calm = x.new_empty(0)  # steps in a row that were small
+        self.taken: list[int] = []
+        self.arrived: list[bool] = []
+        self.parameters = x.new_empty(0, *problem.generator.grid)
+        self.velocity = self.parameters.clone()
+        self.position = x.new_empty(0)
+        self.kept = x.new_empty(0)
         self.clock = 0
 
     def fill(self, queue: deque[Row], places: int) -> None:
@@ -194,52 +216,70 @@ class Active:
         new = [queue.popleft() for _ in range(min(places - len(self.rows), len(queue)))]
         self.rows += new
         self.taken += [0] * len(new)
-        self.converged += [False] * len(new)
-        grid = self.problem.generator.grid
-        self.parameters = torch.cat([self.parameters, self.parameters.new_ones(len(new), *grid)])
-        self.velocity = torch.cat([self.velocity, self.velocity.new_zeros(len(new), *grid)])
-        self.calm = torch.cat([self.calm, self.calm.new_zeros(len(new))])
+        self.arrived += [False] * len(new)
+        grid = (len(new), *self.problem.generator.grid)
+        self.parameters = torch.cat([self.parameters, self.parameters.new_ones(grid)])
+        self.velocity = torch.cat([self.velocity, self.velocity.new_zeros(grid)])
+        self.position = torch.cat([self.position, self.position.new_zeros(len(new))])
+        ones = [self.pixels - int(self.pixels * (1 - row.area)) for row in new]
+        self.kept = torch.cat([self.kept, self.kept.new_tensor(ones)])
 
     def step(self) -> list[tuple[Row, Found]]:
         """Evaluate all rows, take the finished ones out, and move the others by one step."""
-        taken = torch.tensor(self.taken, device=self.parameters.device)
         parameters = self.parameters.requires_grad_()
-        mask, reward, penalty = self.problem.evaluate(parameters, self.rows, taken % 2 == 0)
-        weight = AREA_WEIGHT * self.problem.growth**taken
-        loss = (weight * penalty - reward).sum()
+        canvas = self.problem.generator(parameters, self.problem.kernels)
+        mask = self.problem.generator.visible(canvas)
+        penalty = area_penalty(canvas.flatten(1), *self._ones())
+        taken = torch.tensor(self.taken, device=mask.device)
+        reward = self.problem.reward(mask, self.rows, taken % 2 == 0)
+        loss = (AREA_WEIGHT * GROWTH**self.position * penalty - reward).sum()
         (gradient,) = torch.autograd.grad(loss, parameters)
         last = self.problem.options.steps - 1
-        done = [i for i, t in enumerate(self.taken) if t == last or self.converged[i]]
+        done = [i for i, t in enumerate(self.taken) if t == last or self.arrived[i]]
         found = [
             (self.rows[i], Found(mask[i].detach(), reward[i].detach(), penalty[i].detach(), self.taken[i] + 1))
             for i in done
         ]
-        self._move(gradient, taken, mask.detach())
+        self._move(gradient, taken == 0, mask.detach())
         if done:
-            self._keep([i for i in range(len(self.rows)) if i not in done])
+            self._retain([i for i in range(len(self.rows)) if i not in done])
         return found
 
-    def _move(self, gradient: torch.Tensor, taken: torch.Tensor, mask: torch.Tensor) -> None:
-        first = (taken == 0).view(-1, 1, 1)  # as in torch.optim.SGD, the first gradient is not dampened
+    def _ones(self) -> tuple[torch.Tensor, int]:
+        """Return the number of ones of each row ``(R,)``, and what none can be above."""
+        most = min(self.pixels, int(BOUNDS[1] * max(row.area for row in self.rows) * self.pixels) + 1)
+        return self.kept.round().long().clamp(1, most), most
+
+    def _move(self, gradient: torch.Tensor, first: torch.Tensor, mask: torch.Tensor) -> None:
+        """Take one step of gradient descent, and walk on along the path."""
         damped = MOMENTUM * self.velocity + (1 - MOMENTUM) * gradient
-        self.velocity = torch.where(first, gradient, damped)
+        # As in torch.optim.SGD, the first gradient is not dampened.
+        self.velocity = torch.where(first.view(-1, 1, 1), gradient, damped)
         before = self.parameters.detach()
-        self.parameters = (before - self.problem.learning_rate * self.velocity).clamp(0, 1)
+        self.parameters = (before - LEARNING_RATE * self.stride * self.velocity).clamp(0, 1)
         self.taken = [t + 1 for t in self.taken]
         self.clock += 1
-        if not self.problem.options.stop:
-            return
-        change = (self.parameters - before).abs().amax(dim=(1, 2)) * LEARNING_RATE / self.problem.learning_rate
-        area = torch.tensor([row.area for row in self.rows], device=mask.device)
-        error = (mask.mean(dim=(1, 2)) - area).abs() / area
-        small = (change < CALM_CHANGE) & (error < CALM_AREA)
-        self.calm = torch.where(small, self.calm + 1, 0.0)
-        if self.clock % CHECK_EVERY == 0:
-            self.converged = (self.calm >= CALM_STEPS).tolist()
 
-    def _keep(self, places: list[int]) -> None:
+        area = mask.new_tensor([row.area for row in self.rows])
+        excess = mask.mean(dim=(1, 2)) / area - 1
+        near = excess < NEAR - 1
+        walked = torch.full_like(area, self.stride)
+        if self.problem.options.stop:
+            change = (self.parameters - before).abs().mean(dim=(1, 2)) / self.stride
+            walked = torch.where(near & (change < SETTLED), PACE * walked, walked)
+        self.position = (self.position + walked).clamp(max=PATH - self.stride)
+        if self.problem.options.area_on == "visible":
+            asked = area * self.pixels
+            corrected = self.kept - torch.where(near, CORRECTION * walked * excess * asked, 0.0)
+            self.kept = corrected.clamp(BOUNDS[0] * asked, BOUNDS[1] * asked)
+        if self.problem.options.stop and self.clock % LOOK_EVERY == 0:
+            self.arrived = (self.position >= PATH - self.stride).tolist()
+
+    def _retain(self, places: list[int]) -> None:
+        """Keep only the rows at `places`."""
         self.rows = [self.rows[i] for i in places]
         self.taken = [self.taken[i] for i in places]
-        self.converged = [self.converged[i] for i in places]
+        self.arrived = [self.arrived[i] for i in places]
         index = torch.tensor(places, dtype=torch.long, device=self.parameters.device)
-        self.parameters, self.velocity, self.calm = self.parameters[index], self.velocity[index], self.calm[index]
+        self.parameters, self.velocity = self.parameters[index], self.velocity[index]
+        self.position, self.kept = self.position[index], self.kept[index]

@@ -112,30 +112,24 @@ def _nodes() -> torch.Tensor:
     return _NODE_SHIFT + _NODE_STEP * torch.arange(_NODES, dtype=torch.float64)
 
 
-def area_penalty(mask: torch.Tensor, areas: tuple[float, ...]) -> torch.Tensor:
-    """Return mean((sort(m) - r)²) ``(R,)`` for masks ``(R, N)``, r being 0 in the lower and 1 in the upper part.
+def area_penalty(mask: torch.Tensor, kept: torch.Tensor, most: int) -> torch.Tensor:
+    """Return mean((sort(m) - r)²) ``(R,)`` of masks ``(R, N)``, r being 1 for the greatest values and 0 for the rest.
 
-    Written without the sort: mean(m²) + 1/N Σ (1 - 2m) over the k greatest values, k = N - int(N·(1 - area)). Values
-    equal to the least of these share its place among them, so that the gradient prefers none of several equal pixels;
-    a sort would prefer them by position, and at the start all are equal.
+    Written without the sort: mean(m²) + 1/N Σ (1 - 2m) over the greatest values. Values equal to the least of these
+    share its place among them, so that the gradient prefers none of several equal pixels; a sort would prefer them by
+    position, and at the start most are equal.
 
     Parameters
     ----------
-    areas
-        One for each row.
+    kept
+        ``(R,)`` int64, how many of the N pixels r counts as 1, at least one.
+    most
+        No entry of `kept` is greater.
     """
-    count = mask.shape[1]
-    share = torch.empty_like(mask)
     with torch.no_grad():
-        for area in sorted(set(areas)):
-            rows = [i for i, other in enumerate(areas) if other == area]
-            share[rows] = _among_greatest(mask[rows], count - int(count * (1 - area)))
+        greatest = mask.topk(most, dim=1).values
+        least = greatest.gather(1, kept[:, None] - 1)
+        above, equal = mask > least, mask == least
+        left = kept[:, None] - above.sum(dim=1, keepdim=True)
+        share = above + equal * (left / equal.sum(dim=1, keepdim=True))
     return (mask**2 + share * (1 - 2 * mask)).mean(dim=1)
-
-
-def _among_greatest(mask: torch.Tensor, k: int) -> torch.Tensor:
-    """Return 1 for the k greatest values of every row, 0 for the others, and equal shares of what is left for ties."""
-    least = mask.topk(k, dim=1, sorted=False).values.amin(dim=1, keepdim=True)
-    above, equal = mask > least, mask == least
-    left = k - above.sum(dim=1, keepdim=True)
-    return above + equal * (left / equal.sum(dim=1, keepdim=True))

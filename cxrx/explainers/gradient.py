@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 def column_gradients(
     logits: torch.Tensor, targets: torch.Tensor, wrt: torch.Tensor
 ) -> Iterator[tuple[int, torch.Tensor]]:
-    """Yield (t, gradient of the logits in column t of `targets` with respect to `wrt`); columns without any are left out.
+    """Yield (t, gradient of the logits in column t of `targets` with respect to `wrt`), leaving out empty columns.
 
     Pictures do not depend on each other, so the gradient of the sum over the batch is every picture's own. It is zero
     where a target is empty. The graph is freed with the last column.
@@ -118,10 +118,10 @@ def build_smoothgrad(statistic: Literal["mean", "square", "variance"], options: 
 def noise_scale(x: torch.Tensor, options: SmoothGradOptions) -> torch.Tensor:
     """Return the standard deviation of the noise for each picture, ``(B,)``."""
     values = x.flatten(1).float()
-    if options.range == "minmax":
-        return options.sigma * (values.amax(dim=1) - values.amin(dim=1))
-    low, high = torch.quantile(values, torch.tensor([0.01, 0.99], device=x.device), dim=1)
-    return options.sigma * (high - low)
+    fractions = (0.0, 1.0) if options.range == "minmax" else (0.01, 0.99)
+    low, high = torch.quantile(values, values.new_tensor(fractions), dim=1)
+    scale: torch.Tensor = options.sigma * (high - low)
+    return scale
 
 
 def noisy_gradients(
@@ -167,7 +167,7 @@ def build_integrated_gradients(options: IntegratedGradientsOptions) -> Explainer
                     total[:, t] += weights[start + i] * part
         values = ((x - baseline)[:, None] * total).sum(dim=2)
         with torch.no_grad():
-            change = (model.forward(x) - model.forward(baseline)).gather(1, targets.clamp(min=0))
+            change = (model.forward(x.clone()) - model.forward(baseline.clone())).gather(1, targets.clamp(min=0))
         missing = (values.sum(dim=(2, 3)) - change) * (targets != EMPTY)
         return Maps(values, {"completeness": missing})
 

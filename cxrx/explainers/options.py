@@ -6,7 +6,7 @@ import difflib
 import math
 import operator
 import types
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, fields
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -52,30 +52,6 @@ def describe_options(spec: ExplainerSpec) -> list[tuple[str, str, Any]]:
     """Return (name, type in words, default) of every option of `spec`."""
     hints = get_type_hints(spec.options)
     return [(f.name, _in_words(hints[f.name]), getattr(spec.options(), f.name)) for f in fields(spec.options) if f.init]
-
-
-def assign_options(pairs: Sequence[str], methods: Sequence[str]) -> dict[str, dict[str, str]]:
-    """Sort ``key=value`` and ``method.key=value`` from the command line by method.
-
-    Raises
-    ------
-    UsageError
-        A pair without ``=``, a method that is not asked for, or a bare key while several methods are.
-    """
-    assigned: dict[str, dict[str, str]] = {method: {} for method in methods}
-    for pair in pairs:
-        key, equals, value = pair.partition("=")
-        method, dot, option = key.strip().rpartition(".")
-        if not equals or not option:
-            raise UsageError(f"an option is written key=value or method.key=value, not {pair!r}")
-        if dot and method not in assigned:
-            raise UsageError(f"option {pair!r} is for a method that is not asked for ({', '.join(methods)})")
-        if not dot and len(methods) != 1:
-            raise UsageError(
-                f"option {pair!r} does not say for which of the methods it is", f"write {methods[0]}.{pair}"
-            )
-        assigned[method if dot else methods[0]][option] = value.strip()
-    return assigned
 
 
 def _unknown_option(method: str, name: str, known: Iterable[str]) -> UsageError:

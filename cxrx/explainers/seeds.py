@@ -11,7 +11,7 @@ def tensor_id(picture: torch.Tensor) -> str:
     """Return 16 hex digits that identify the shape and the float32 values of a prepared picture ``(C, H, W)``."""
     values = picture.detach().to("cpu", torch.float32).contiguous()
     digest = hashlib.sha256(repr(tuple(values.shape)).encode())
-    digest.update(values.flatten().view(torch.uint8).numpy())
+    digest.update(values.numpy().tobytes())
     return digest.hexdigest()[:16]
 
 

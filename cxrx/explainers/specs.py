@@ -95,7 +95,7 @@ class ExtremalOptions:
         Model evaluations for a mask at most. The path is the published one of 800 steps, taken in fewer and longer
         strides: learning rate and growth of the area weight are scaled by 800/steps.
     stop
-        Stop a mask as soon as it has converged.
+        Let a mask that has settled go four times as fast to its end, which halves the steps it takes.
     variant
         ``preserve``: the score of what the mask keeps is to be high; ``delete``: the score without it low; ``dual``.
     perturbation
@@ -104,7 +104,8 @@ class ExtremalOptions:
         ``simple``: the logit; ``contrastive``: the logit minus the highest other one (wrong for findings that occur
         together).
     area_on
-        ``visible``: the area is that of the picture; ``padded``: as published, that of the picture with its margin.
+        ``visible``: the mask's mean over the picture is held at the area; ``padded``: as published, the area is that
+        of the picture with its margin, and only approached.
     flip
         Mirror the picture at even steps, as the published code does; on a chest film this is situs inversus.
     smooth
@@ -189,6 +190,23 @@ def _lazy(module: str, function: str, *arguments: Any) -> Callable[[Any], Explai
 _CAM = frozenset({"gradients", "cam"})
 _NOTHING: frozenset[str] = frozenset()
 
+
+def _none(_options: Any) -> float:
+    return 0
+
+
+def _samples(options: SmoothGradOptions) -> float:
+    return options.n
+
+
+def _points(options: IntegratedGradientsOptions) -> float:
+    return options.steps
+
+
+def _masks(options: ExtremalOptions) -> float:
+    return options.steps * len(options.areas) * (2 if options.variant == "dual" else 1)
+
+
 BUILTIN_EXPLAINERS: tuple[ExplainerSpec, ...] = (
     ExplainerSpec(
         "gradcam",
@@ -264,6 +282,7 @@ BUILTIN_EXPLAINERS: tuple[ExplainerSpec, ...] = (
         "smoothgrad",
         _lazy("gradient", "build_smoothgrad", "mean"),
         SmoothGradOptions,
+        evaluations=_samples,
         stochastic=True,
         summary="mean gradient over noisy copies of the picture",
         citation="Smilkov et al., SmoothGrad, arXiv 1706.03825",
@@ -274,6 +293,7 @@ BUILTIN_EXPLAINERS: tuple[ExplainerSpec, ...] = (
         "smoothgrad-squared",
         _lazy("gradient", "build_smoothgrad", "square"),
         SmoothGradOptions,
+        evaluations=_samples,
         stochastic=True,
         summary="mean squared gradient over noisy copies of the picture",
         citation="Hooker et al., A Benchmark for Interpretability Methods, NeurIPS 2019",
@@ -283,6 +303,7 @@ BUILTIN_EXPLAINERS: tuple[ExplainerSpec, ...] = (
         "vargrad",
         _lazy("gradient", "build_smoothgrad", "variance"),
         SmoothGradOptions,
+        evaluations=_samples,
         stochastic=True,
         summary="variance of the gradient over noisy copies of the picture",
         citation="Adebayo et al., Local Explanation Methods for Deep Neural Networks, ICLR workshop 2018",
@@ -292,6 +313,7 @@ BUILTIN_EXPLAINERS: tuple[ExplainerSpec, ...] = (
         "integrated-gradients",
         _lazy("gradient", "build_integrated_gradients"),
         IntegratedGradientsOptions,
+        evaluations=_points,
         aliases=("ig",),
         summary="gradient integrated along the way from a baseline to the picture",
         citation="Sundararajan et al., Axiomatic Attribution for Deep Networks, ICML 2017",
@@ -302,6 +324,7 @@ BUILTIN_EXPLAINERS: tuple[ExplainerSpec, ...] = (
         "extremal",
         _lazy("extremal", "build_extremal"),
         ExtremalOptions,
+        evaluations=_masks,
         aliases=("extremal-perturbation", "ep"),
         summary="smooth masks of fixed area that keep (or lower) the score best",
         citation="Fong et al., Understanding Deep Networks via Extremal Perturbations and Smooth Masks, ICCV 2019",
@@ -312,6 +335,7 @@ BUILTIN_EXPLAINERS: tuple[ExplainerSpec, ...] = (
         _lazy("controls", "build_random"),
         RandomOptions,
         needs=_NOTHING,
+        evaluations=_none,
         stochastic=True,
         summary="control: uniform noise on a coarse grid, other noise for each picture and finding",
         control=True,
@@ -321,6 +345,7 @@ BUILTIN_EXPLAINERS: tuple[ExplainerSpec, ...] = (
         _lazy("controls", "build_edge"),
         NoOptions,
         needs=_NOTHING,
+        evaluations=_none,
         summary="control: Sobel magnitude of the picture",
         citation="Adebayo et al., Sanity Checks for Saliency Maps, NeurIPS 2018",
         space="input",
@@ -331,6 +356,7 @@ BUILTIN_EXPLAINERS: tuple[ExplainerSpec, ...] = (
         _lazy("controls", "build_centre"),
         CentreOptions,
         needs=_NOTHING,
+        evaluations=_none,
         aliases=("center",),
         summary="control: a Gaussian at the middle of the picture",
         space="input",

@@ -14,7 +14,9 @@ from cxrx.errors import UsageError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-Targets: TypeAlias = "str | int | Sequence[str] | Sequence[int] | Sequence[Sequence[int]] | NDArray[np.int64] | torch.Tensor"
+Targets: TypeAlias = (
+    "str | int | Sequence[str] | Sequence[int] | Sequence[Sequence[int]] | NDArray[np.int64] | torch.Tensor"
+)
 
 EMPTY = -1
 """Stands in a row of targets that has fewer findings than the others."""
@@ -53,7 +55,7 @@ def resolve_targets(targets: Targets, labels: Sequence[str], logits: torch.Tenso
 
 
 def find_label(name: str, labels: Sequence[str]) -> int:
-    """Return the position of the finding `name`, in any case of letters; UsageError with the nearest names otherwise."""
+    """Return the position of the finding `name`, in any case of letters; UsageError with the nearest otherwise."""
     if name in labels:
         return labels.index(name)
     folded = [label.casefold() for label in labels]
@@ -75,12 +77,13 @@ def _check_indices(targets: object, count: int, labels: Sequence[str]) -> torch.
         raise UsageError(f"{asked}; rows of unequal length are filled up with -1") from error
     if given.dtype.kind not in "iu":
         raise UsageError(f"{asked}, not {given.dtype.name} values")
+    shape = given.shape
     if given.ndim == 0:
         given = np.full((count, 1), given)
     if given.ndim == 1:
         given = given[:, None]
     if given.ndim != 2 or given.shape[0] != count or given.shape[1] == 0:
-        raise UsageError(f"{asked} with B = {count}; the given shape is {np.shape(targets)}")
+        raise UsageError(f"{asked} with B = {count}; the given shape is {shape}")
     wrong = given[(given < EMPTY) | (given >= len(labels))]
     if wrong.size:
         raise UsageError(f"there is no logit {int(wrong[0])}: the model has {len(labels)}, 0 to {len(labels) - 1}")

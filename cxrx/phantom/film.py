@@ -130,7 +130,7 @@ def beam_path(
     lung = lungs[0].path + lungs[1].path
     body = skeleton.body(grid.u, grid.v, thorax)
     inside = np.clip(body / 40, 0, 1)
-    texture = 2.2 * thorax.patient.vessels * cloud(noise, grid.shape, 0.9) * np.clip(lung / 60, 0, 1)
+    texture = 1.8 * thorax.patient.vessels * cloud(noise, grid.shape, 0.9) * np.clip(lung / 60, 0, 1)
     tissue = 4.0 * cloud(noise, grid.shape, 1.8) * inside
     shown = np.clip(lung / 40, 0, 1)
     for lesion in lesions:

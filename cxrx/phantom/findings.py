@@ -105,21 +105,21 @@ def consolidation(grid: Grid, thorax: Thorax, lungs: tuple[Lung, Lung], rng: np.
         field *= np.clip(0.5 + (v_cut + slope * (lung.w - w0) - grid.v) / 4, 0, 1)
     mottle = 1 + 0.28 * cloud(rng, grid.shape, 1.0)
     lobe = np.clip(lung.path / 60, 0, 1)
-    amount = rng.uniform(34, 72)
+    amount = rng.uniform(42, 80)
     share = field * lobe
     return Lesion("Consolidation", amount * share * mottle, 0.85 * share, _largest(share > 0.33))
 
 
 def nodule(grid: Grid, thorax: Thorax, rng: np.random.Generator) -> Lesion:
     """Place a round soft-tissue lesion, slightly lobulated."""
-    radius = rng.uniform(8.0, 15.5)
+    radius = rng.uniform(9.5, 16.0)
     side, w0, v0 = _place(thorax, rng, 4 + 0.5 * radius)
     dw, dv = side * grid.u - w0, grid.v - v0
     angle = np.arctan2(dv, dw)
     wave = sum(rng.normal(0, 0.05) * np.cos(k * angle + rng.uniform(0, 2 * np.pi)) for k in (2, 3, 5))
     r2 = (dw**2 + dv**2) / (radius * (1 + wave)) ** 2
     sphere = np.sqrt(np.clip(1 - r2, 0, 1))
-    density = rng.uniform(1.15, 1.75)
+    density = rng.uniform(1.5, 2.0)
     return Lesion("Nodule", (2 * radius * density * sphere).astype(np.float32), 0.5 * sphere, r2 < 1)
 
 

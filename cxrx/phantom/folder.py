@@ -42,7 +42,7 @@ def write_folder(
     masks
         Whether to write masks.
     progress
-        Called with the number of films done after each.
+        Called with 1 after each film, like ``tqdm.update``.
 
     Raises
     ------
@@ -71,7 +71,7 @@ def write_folder(
             b = film.shortcut
             tokens.append([path, *map(_pixels, (b.x, b.y, b.width, b.height))])
         if progress is not None:
-            progress(index + 1)
+            progress(1)
     _write_table(out / "truth.csv", ["path", *FINDINGS, "patient", "view"], truth)
     _write_table(out / "boxes.csv", ["path", "finding", "x", "y", "w", "h"], boxes)
     if shortcut is not None:

@@ -94,7 +94,7 @@ def add_vessels(strokes: Strokes, thorax: Thorax) -> None:
         angle = np.linspace(-1.45, 1.35, 8) + rng.normal(0, 0.12, 8)
         w, v = np.full(8, hilum_w - 8), hilum_v + 18 * np.sin(angle)
         length, radius = rng.uniform(26, 40, 8), rng.uniform(3.6, 5.2, 8) * thorax.patient.vessels
-        _blob(strokes, side, hilum_w, hilum_v, 26 * thorax.patient.vessels)
+        _blob(strokes, side, hilum_w, hilum_v, 22 * thorax.patient.vessels)
         for generation in range(6):
             w, v, angle = _branches(strokes, side, (w, v, angle), length, radius, rng)
             spread = rng.uniform(0.18, 0.5, w.size)
@@ -130,7 +130,7 @@ def _branches(
     for sigma, low, high in ((FINE, 0.0, 1.0), (MEDIUM, 1.0, 2.2), (COARSE, 2.2, 99.0)):
         pick = (radius >= low) & (radius < high)
         if pick.any():
-            strokes.curve(side * along_w[pick], along_v[pick], 3.4 * taper[pick], sigma)
+            strokes.curve(side * along_w[pick], along_v[pick], 3.0 * taper[pick], sigma)
     return along_w[:, -1], along_v[:, -1], heading[:, -1]
 
 

@@ -39,15 +39,15 @@ def check_model(spec: ModelSpec, only: Iterable[str] | None = None) -> list[Outc
         Names of the checks to run, of :data:`CHECKS`; default: all.
     """
     subject = f"model {spec.name}"
+    wanted = {DECLARATION, "build", *CHECKS} if only is None else set(only)
     built: list[Built] = []
     outcomes = [
         attempt(subject, DECLARATION, lambda: _declared(spec)),
         attempt(subject, "build", lambda: built.append(Built(spec, _build(spec)))),
     ]
-    only = None if only is None else list(only)
     if built:
-        outcomes += attempt_all(subject, CHECKS, built[0], only)
-    return [outcome for outcome in outcomes if only is None or outcome.check in only or not outcome.passed]
+        outcomes += attempt_all(subject, CHECKS, built[0], wanted)
+    return [outcome for outcome in outcomes if outcome.check in wanted or not outcome.passed]
 
 
 def _declared(spec: ModelSpec) -> None:

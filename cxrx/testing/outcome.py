@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 from cxrx.plugins import describe_error
@@ -56,14 +57,10 @@ def attempt(subject: str, check: str, function: Callable[[], str | None]) -> Out
 
 
 def attempt_all(
-    subject: str,
-    checks: Mapping[str, Callable[[Subject], str | None]],
-    thing: Subject,
-    only: Iterable[str] | None = None,
+    subject: str, checks: Mapping[str, Callable[[Subject], str | None]], thing: Subject, wanted: Container[str]
 ) -> list[Outcome]:
-    """Run all `checks` (or `only` those named) on `thing`."""
-    chosen = checks if only is None else {name: checks[name] for name in only if name in checks}
-    return [attempt(subject, name, lambda check=check: check(thing)) for name, check in chosen.items()]  # type: ignore[misc]
+    """Run those of `checks` whose names are `wanted` on `thing`."""
+    return [attempt(subject, name, partial(check, thing)) for name, check in checks.items() if name in wanted]
 
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._+-]*")

@@ -222,5 +222,8 @@ def test_the_command_line_lists_every_plugin_and_warns_in_one_line(add_plugin, r
     assert sorted(line.split("'")[1] for line in helped.stderr.splitlines()) == sorted(broken)
     as_json = json.loads(run_cxrx("plugins", "--json").stdout)
     assert {entry["name"] for entry in as_json if entry["errors"]} == set(broken)
+    checked = run_cxrx("plugins", "check", "unknown-hook")
+    assert checked.returncode == 1
+    assert checked.stdout.splitlines()[0].startswith("FAIL plugin unknown-hook: loading: unknown hook 'register_model'")
     unchosen = run_cxrx("--help", CXRX_PLUGINS="")
     assert unchosen.stderr == ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from types import SimpleNamespace
 
 import pytest
@@ -11,8 +12,6 @@ from cxrx.plugins import Plugin
 from cxrx.registry import Shelf, load
 from cxrx.specs import ExplainerSpec, MetricSpec, ModelSpec
 from cxrx.testing import check_named, check_plugin, named
-
-from dataclasses import dataclass  # isort: skip
 
 
 @dataclass(frozen=True)

@@ -26,8 +26,8 @@ def unseen():
 
 @pytest.mark.parametrize(("spec", "promised"), [(DEMO_DENSENET, 0.95), (DEMO_VIT, 0.90)], ids=lambda v: str(v)[:12])
 def test_demo_models_are_as_good_as_promised(unseen, spec, promised):
-    pixels, labels = unseen
-    scores = demo.predict(demo.load_weights(spec, spec.weights), spec, pixels)
+    labels = unseen.labels
+    scores = demo.predict(demo.load_weights(spec, spec.weights), spec, unseen.pixels)
     found = demo.auroc(labels, scores)
     assert np.mean(list(found.values())) >= promised, found
     # the script's own AUROC is scikit-learn's macro average
@@ -73,16 +73,33 @@ def test_phantoms_are_prepared_as_in_inference():
     from cxrx.specs import Film
 
     size = (192, 168)
-    pixels, labels = demo.phantoms(5, 6, size)
-    assert pixels.shape == (6, 128, 128)
-    assert labels.shape == (6, len(FINDINGS))
+    films = demo.phantoms(5, 6, size)
+    assert films.pixels.shape == (6, 128, 128)
+    assert films.labels.shape == (6, len(FINDINGS))
     film = make_film(5, 4, size=size)
     expected = prepare(Film(film.pixels, sha256="0" * 64), DEMO_DENSENET.input).pixels
-    np.testing.assert_allclose(pixels[4] / 255, expected, atol=0.5 / 255 + 1e-6)
-    assert labels[4].tolist() == [film.labels[name] for name in FINDINGS]
+    np.testing.assert_allclose(films.pixels[4] / 255, expected, atol=0.5 / 255 + 1e-6)
+    assert films.labels[4].tolist() == [film.labels[name] for name in FINDINGS]
     shared = demo.phantoms(5, 6, size, workers=2)
-    np.testing.assert_array_equal(pixels, shared[0])
-    np.testing.assert_array_equal(labels, shared[1])
+    np.testing.assert_array_equal(films.pixels, shared.pixels)
+    np.testing.assert_array_equal(films.labels, shared.labels)
+    np.testing.assert_array_equal(films.cells, shared.cells)
+
+
+def test_cells_are_those_that_masks_reach():
+    """A film of 256 x 224 is halved and padded by 8 columns: cell (i, j) is 32 film pixels from (32 i, 32 j - 16)."""
+    from cxrx.phantom import make_film
+
+    films = demo.phantoms(5, 8, (256, 224))
+    assert films.cells.shape == (8, len(FINDINGS), 8, 8)
+    np.testing.assert_array_equal(films.cells.any((2, 3)), films.labels == 1)
+    for k in range(8):
+        for finding, mask in make_film(5, k, size=(256, 224)).masks.items():
+            padded = np.pad(mask, ((0, 0), (16, 16)))
+            reached = padded.reshape(8, 32, 8, 32).any((1, 3))
+            told = films.cells[k, FINDINGS.index(finding)].astype(bool)
+            assert not (told & ~reached).any()
+            assert (told == reached).mean() > 0.93  # but for corners that hold no whole pixel after resizing
 
 
 def test_thumbnails_are_block_means():
@@ -114,7 +131,8 @@ def test_training_learns_what_is_easy():
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 2, (64, 5)).astype(np.int8)
     pixels = np.broadcast_to(labels[:, :1, None] * 200 + 20, (64, 128, 128)).astype(np.uint8)
+    films = demo.Films(pixels, labels, np.zeros((64, 5, 8, 8), np.int8))
     recipe = demo.Recipe(DEMO_DENSENET, films=64, epochs=8, learning_rate=3e-3, weight_decay=0.0)
-    network = demo.train(recipe, pixels, labels)
+    network = demo.train(recipe, films)
     logits = demo.predict(network, DEMO_DENSENET, pixels)
     assert roc_auc_score(labels[:, 0], logits[:, 0]) > 0.95

@@ -24,5 +24,5 @@ def test_the_tile_that_the_model_reads_is_found():
     x[:, :, 16:24, 40:48] = 1.0
     values = cxrx.explain(cxrx.wrap_model(network, ["patch"], 64), x, "tiles").values[0, 0]
     # the patch holds 64 ones, and the mean of 64 / 4096 takes their place
-    assert torch.allclose(values[2, 5], torch.tensor(64.0 - 1.0))
-    assert values.abs().sum() == values[2, 5]
+    assert values[2, 5] == 64 - 1
+    assert abs(values).sum() == values[2, 5]
