@@ -53,7 +53,9 @@ CORRECTION = 0.002
 """Share of the area's error by which the number of ones is corrected, per step of the path."""
 NEAR = 1.5
 """The mask's mean, in areas asked for, from which on a row may settle and is corrected."""
-BOUNDS = (0.5, 1.2)
+CLOSE = 0.08
+"""Relative error of a corrected area with which a row may finish early."""
+BOUNDS = (0.7, 1.2)
 """Of the corrected number of ones, in areas asked for."""
 LOOK_EVERY = 5
 """Steps between looks at which rows are finished; each look waits for the device."""
@@ -273,7 +275,8 @@ class Active:
             corrected = self.kept - torch.where(near, CORRECTION * walked * excess * asked, 0.0)
             self.kept = corrected.clamp(BOUNDS[0] * asked, BOUNDS[1] * asked)
         if self.problem.options.stop and self.clock % LOOK_EVERY == 0:
-            self.arrived = (self.position >= PATH - self.stride).tolist()
+            held = (excess.abs() < CLOSE) | (self.problem.options.area_on == "padded")
+            self.arrived = (held & (self.position >= PATH - self.stride)).tolist()
 
     def _retain(self, places: list[int]) -> None:
         """Keep only the rows at `places`."""

@@ -131,5 +131,5 @@ def area_penalty(mask: torch.Tensor, kept: torch.Tensor, most: int) -> torch.Ten
         least = greatest.gather(1, kept[:, None] - 1)
         above, equal = mask > least, mask == least
         left = kept[:, None] - above.sum(dim=1, keepdim=True)
-        share = above + equal * (left / equal.sum(dim=1, keepdim=True))
+        share = above + equal * (left.to(mask.dtype) / equal.sum(dim=1, keepdim=True))
     return (mask**2 + share * (1 - 2 * mask)).mean(dim=1)

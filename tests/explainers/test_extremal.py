@@ -22,30 +22,29 @@ SIZE = 64
 
 
 class ReadsPatches(nn.Module):
-    """Logit k is the contrast of a fine pattern inside square k of a picture, and nothing else."""
+    """Logit k is the contrast of stripes inside square k of a picture, and nothing else."""
 
     SQUARES = ((8, 12), (36, 30), (14, 40))
     SIDE = 20  # a tenth of the picture
 
     def __init__(self) -> None:
         super().__init__()
-        y, x = torch.meshgrid(torch.arange(SIZE), torch.arange(SIZE), indexing="ij")
-        self.pattern = (-1.0) ** (x + y)
+        self.stripes = torch.sin(2 * torch.pi * torch.arange(SIZE) / 14).expand(SIZE, SIZE)
         reads = torch.zeros(3, SIZE, SIZE)
         for k, (top, left) in enumerate(self.SQUARES):
             reads[k, top : top + self.SIDE, left : left + self.SIDE] = 1
         self.reads = reads
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return 30 * torch.einsum("bchw,khw->bk", x, self.reads * self.pattern) / self.SIDE**2
+        return 60 * torch.einsum("bchw,khw->bk", x, self.reads * self.stripes) / self.SIDE**2
 
 
 @pytest.fixture(scope="module")
 def patches():
-    """Return a model that reads patches, and pictures full of the pattern it looks for."""
+    """Return a model that reads patches, and pictures full of the stripes it looks for."""
     module = ReadsPatches()
     noise = 0.1 * torch.randn(2, 1, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
-    return wrap_model(module, ["a", "b", "c"], SIZE), module.pattern + noise
+    return wrap_model(module, ["a", "b", "c"], SIZE), module.stripes + noise
 
 
 def run(model, x, targets, **options):
