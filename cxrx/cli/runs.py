@@ -13,7 +13,7 @@ from cxrx.cli.shared import split_names
 from cxrx.errors import EXIT_SOME_FAILED, UsageError
 
 if TYPE_CHECKING:
-    from cxrx.engine.run import RunReport
+    from cxrx.engine.report import RunReport
     from cxrx.models.model import Model
 
 SHOWN = 5  # failed films named on the screen; the rest stands in failures.csv

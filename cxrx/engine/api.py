@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from cxrx.engine.options import MethodRequest, RunOptions
-from cxrx.engine.run import RunReport, execute
+from cxrx.engine.report import RunReport
+from cxrx.engine.run import execute
 from cxrx.engine.targets import check_targets
 from cxrx.errors import UsageError
 from cxrx.explainers.options import parse_options

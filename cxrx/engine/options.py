@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from cxrx.engine.targets import Rule
 from cxrx.explainers.options import options_dict
 from cxrx.reading.options import ReadOptions
 from cxrx.specs import ExplainerSpec
@@ -47,7 +48,7 @@ class RunOptions:
     workers: int | None = None
     dtype: Literal["fp32", "bf16"] = "fp32"
     seed: int = 0
-    targets: str | tuple[str, ...] = "auto"
+    targets: Rule = "auto"
     limit: int | None = None
     resume: bool = True
     add: bool = False
@@ -64,6 +65,15 @@ class MethodRequest:
     key: str
     spec: ExplainerSpec
     options: Any
+
+    @property
+    def evaluations(self) -> float:
+        """At most how many forward and backward passes a film and finding cost."""
+        return 1.0 if self.spec.evaluations is None else float(self.spec.evaluations(self.options))
+
+    def plain_options(self) -> dict[str, Any]:
+        """Return the options as JSON knows them."""
+        return options_dict(self.options)
 
 
 def prediction_settings(model: Model, options: RunOptions) -> dict[str, Any]:
@@ -87,6 +97,6 @@ def map_settings(model: Model, options: RunOptions, method: MethodRequest) -> di
     """Return everything that decides the numbers of a map."""
     return prediction_settings(model, options) | {
         "method": method.spec.name,
-        "options": options_dict(method.options),
+        "options": method.plain_options(),
         "seed": options.seed,
     }

@@ -9,10 +9,13 @@ from numpy.typing import NDArray
 
 from cxrx.explainers.targets import find_label
 
+Rule = str | tuple[str, ...]
+"""One of `RULES`, or names of findings."""
+
 RULES = ("auto", "positive", "truth", "top", "all")
 
 
-def check_targets(targets: str | Sequence[str], labels: Sequence[str]) -> str | tuple[str, ...]:
+def check_targets(targets: str | Sequence[str], labels: Sequence[str]) -> Rule:
     """Return `targets` as a rule or a tuple of findings of `labels`.
 
     Raises
@@ -27,7 +30,7 @@ def check_targets(targets: str | Sequence[str], labels: Sequence[str]) -> str | 
 
 
 def choose_targets(
-    rule: str | tuple[str, ...],
+    rule: Rule,
     labels: Sequence[str],
     probability: NDArray[np.float32],
     truth: Mapping[str, int],

@@ -12,9 +12,10 @@ published path. Three things may depart from it:
 Strides. 800/steps of the path are taken in one step: learning rate, growth of λ and position t are scaled alike.
 Stop. Most of the path's second half raises λ over a mask that hardly moves any more. A row that has settled walks it
 four times as fast, and is finished when λ has reached its end.
-Area. Masks have soft edges and grow by whole cells, so their mean lies some 10 % above the area asked for. Where the
-area is to be that of the visible picture, the number of ones in r is corrected as the row goes along, in proportion
-to the error.
+Area. The loss sees the mask on a canvas that is wider than the picture, so that cells at the edge weigh as much as
+others; published areas are fractions of that canvas, and a mask inside the picture fills a third more of it than was
+asked for. Masks also have soft edges and grow by whole cells. Where the area is to be that of the visible picture,
+the number of ones in r is that area's, and is corrected as the row goes along, in proportion to the error.
 """
 
 from __future__ import annotations
@@ -154,7 +155,7 @@ class Problem:
             raise UsageError("the contrastive reward needs a model with at least two findings")
         self.model = model
         self.options = options
-        self.generator = MaskGenerator((x.shape[2], x.shape[3]), padded=options.area_on == "padded")
+        self.generator = MaskGenerator((x.shape[2], x.shape[3]))
         self.kernels = self.generator.kernels(x.dtype, x.device)
         self.perturb: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] = (
             BlurPyramid(x) if options.perturbation == "blur" else Fade(x)
@@ -201,7 +202,9 @@ class Active:
     def __init__(self, problem: Problem, x: torch.Tensor) -> None:
         self.problem = problem
         self.stride = PATH / problem.options.steps
-        self.pixels = problem.generator.canvas[0] * problem.generator.canvas[1]
+        self.canvas = problem.generator.canvas[0] * problem.generator.canvas[1]
+        # What an area is a fraction of.
+        self.whole = x.shape[2] * x.shape[3] if problem.options.area_on == "visible" else self.canvas
         self.rows: list[Row] = []
         self.taken: list[int] = []
         self.arrived: list[bool] = []
@@ -223,7 +226,7 @@ class Active:
         self.parameters = torch.cat([self.parameters, self.parameters.new_ones(grid)])
         self.velocity = torch.cat([self.velocity, self.velocity.new_zeros(grid)])
         self.position = torch.cat([self.position, self.position.new_zeros(len(new))])
-        ones = [self.pixels - int(self.pixels * (1 - row.area)) for row in new]
+        ones = [self.whole - int(self.whole * (1 - row.area)) for row in new]
         self.kept = torch.cat([self.kept, self.kept.new_tensor(ones)])
 
     def step(self) -> list[tuple[Row, Found]]:
@@ -249,7 +252,7 @@ class Active:
 
     def _ones(self) -> tuple[torch.Tensor, int]:
         """Return the number of ones of each row ``(R,)``, and what none can be above."""
-        most = min(self.pixels, int(BOUNDS[1] * max(row.area for row in self.rows) * self.pixels) + 1)
+        most = min(self.canvas, int(BOUNDS[1] * max(row.area for row in self.rows) * self.whole) + 1)
         return self.kept.round().long().clamp(1, most), most
 
     def _move(self, gradient: torch.Tensor, first: torch.Tensor, mask: torch.Tensor) -> None:
@@ -271,7 +274,7 @@ class Active:
             walked = torch.where(near & (change < SETTLED), PACE * walked, walked)
         self.position = (self.position + walked).clamp(max=PATH - self.stride)
         if self.problem.options.area_on == "visible":
-            asked = area * self.pixels
+            asked = area * self.whole
             corrected = self.kept - torch.where(near, CORRECTION * walked * excess * asked, 0.0)
             self.kept = corrected.clamp(BOUNDS[0] * asked, BOUNDS[1] * asked)
         if self.problem.options.stop and self.clock % LOOK_EVERY == 0:

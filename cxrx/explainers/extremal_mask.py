@@ -34,18 +34,15 @@ _NODE_SHIFT = -0.5 * (_NODE_STEP * (_NODES - 1) - 1)  # the nodes reach equally 
 
 @dataclass(frozen=True)
 class MaskGenerator:
-    """Masks for pictures of one size.
+    """Masks for pictures of one size, made on a canvas that is wider than the picture by σ on every side.
 
     Attributes
     ----------
     size
         ``(H, W)`` of the picture.
-    padded
-        Make the mask on the published canvas, σ wider than the picture on every side; else on the picture only.
     """
 
     size: tuple[int, int]
-    padded: bool = False
 
     @property
     def step(self) -> int:
@@ -59,9 +56,7 @@ class MaskGenerator:
 
     @property
     def canvas(self) -> tuple[int, int]:
-        """Size of the mask: of the picture, or of the padded canvas."""
-        if not self.padded:
-            return self.size
+        """Size of the canvas in pixels."""
         h, w = self.grid
         return self.step * (h + 2 * MARGIN - 1) + 1, self.step * (w + 2 * MARGIN - 1) + 1
 
@@ -83,18 +78,17 @@ class MaskGenerator:
         return torch.exp(-2 * (distance / sigma - 0.5).clamp(min=0) ** 2).flatten(0, 1)
 
     def __call__(self, parameters: torch.Tensor, kernels: torch.Tensor) -> torch.Tensor:
-        """Return the masks ``(R, *canvas)`` in [0, 1] that belong to `parameters` ``(R, h, w)`` in [0, 1].
+        """Return the masks ``(R, *canvas)`` in [0, 1] of `parameters` ``(R, h, w)`` in [0, 1].
 
         Parameters
         ----------
         kernels
             What `kernels` returned.
         """
-        reach = RADIUS + (MARGIN if self.padded else 0)
-        p = functional.pad(parameters, (reach,) * 4)[:, None]  # cells outside are 0
+        p = functional.pad(parameters, (RADIUS + MARGIN,) * 4)[:, None]  # cells outside are 0
         nodes = _nodes().to(p)[None, :, None, None]
-        factor = torch.exp(COLDNESS * (p**2 / 2 - (p - nodes) ** 2))  # (R, nodes, h + 2 reach, w + 2 reach)
-        denominator = functional.conv2d(factor, kernels[0])  # (R, s², h', w')
+        factor = torch.exp(COLDNESS * (p**2 / 2 - (p - nodes) ** 2))  # (R, nodes, h + 14, w + 14)
+        denominator = functional.conv2d(factor, kernels[0])  # (R, s², h + 6, w + 6)
         numerator = functional.conv2d(p * factor, kernels[1])
         mask = functional.pixel_shuffle(numerator / denominator, self.step)[:, 0]
         height, width = self.canvas
@@ -102,8 +96,6 @@ class MaskGenerator:
 
     def visible(self, mask: torch.Tensor) -> torch.Tensor:
         """Return the part of the masks ``(R, *canvas)`` that covers the picture, ``(R, H, W)``."""
-        if not self.padded:
-            return mask
         margin = MARGIN * self.step
         return mask[:, margin : margin + self.size[0], margin : margin + self.size[1]]
 

@@ -105,9 +105,7 @@ def test_the_others_are_those_of_pytorch_grad_cam(networks, name, method):
     model = networks(name)
     x = torch.randn(2, 3, *model.input.size, generator=torch.Generator().manual_seed(3))
     values = run(model, x, torch.tensor([[0], [2]]), method)[:, 0]
-    np.testing.assert_allclose(
-        as_shown(values, x.shape[2:]), peer(model, x, torch.tensor([0, 2]), method), atol=1e-4
-    )
+    np.testing.assert_allclose(as_shown(values, x.shape[2:]), peer(model, x, torch.tensor([0, 2]), method), atol=1e-4)
 
 
 def test_formulas_on_a_network_whose_gradient_is_known():

@@ -66,8 +66,8 @@ def all_rows(pictures=4, areas=(0.1,)):
 # The published algorithm, transcribed
 
 
-def transcription(module, picture, target, area, steps):
-    """Run the published algorithm on one picture (side 64: step 2, sigma 6): parameters after every step."""
+def transcription(module, picture, target, area, start, steps):
+    """Run the published algorithm on one picture (side 64: step 2, sigma 6): parameters after every step, rewards."""
     step, sigma, cells = 2, 6, 32
     canvas = step * (cells + 6) - step + 1
     u = torch.arange(canvas)
@@ -83,7 +83,7 @@ def transcription(module, picture, target, area, steps):
         blurred = gaussian_filter(picture.double().numpy(), s, mode="constant", radius=int(np.ceil(4 * s)), axes=(1, 2))
         levels.append(torch.from_numpy(blurred) if s else picture.double())
     pyramid = torch.stack(levels)  # (8, C, H, W)
-    p = torch.ones(1, 1, cells, cells, dtype=torch.float64, requires_grad=True)
+    p = start.double().view(1, 1, cells, cells).clone().requires_grad_()
     optimiser = torch.optim.SGD([p], lr=0.01, momentum=0.9, dampening=0.9)
     reference = torch.ones(canvas**2, dtype=torch.float64)
     reference[: int(canvas**2 * (1 - area))] = 0
@@ -106,30 +106,32 @@ def transcription(module, picture, target, area, steps):
         with torch.no_grad():
             p.clamp_(0, 1)
         history.append(p.detach()[0, 0].clone())
-        rewards.append(float(reward))
+        rewards.append(reward.item())
     return torch.stack(history), rewards
 
 
 def test_the_first_steps_are_those_of_the_published_algorithm():
     torch.manual_seed(0)
-    module = nn.Sequential(nn.Conv2d(1, 6, 5, 2), nn.Softplus(), nn.AdaptiveAvgPool2d(3), nn.Flatten(), nn.Linear(54, 3))
+    module = nn.Sequential(
+        nn.Conv2d(1, 6, 5, 2), nn.Softplus(), nn.AdaptiveAvgPool2d(3), nn.Flatten(), nn.Linear(54, 3)
+    )
     with torch.no_grad():
         module[-1].weight.mul_(20)
     x = torch.randn(1, 1, SIZE, SIZE)
-    expected, rewards = transcription(module.double(), x[0], 1, 0.2, 20)
+    # Not from p = 1: there most pixels are equal, and a sort would tell them apart by rounding.
+    start = 0.3 + 0.7 * torch.rand(32, 32)
+    expected, rewards = transcription(module.double(), x[0], 1, 0.2, start, 20)
     model = wrap_model(module.float(), ["a", "b", "c"], SIZE)
-    options = parse_options(SPEC, {"preset": "published"})
     with guard(model.module):
-        active = Active(Problem(model, x, options), x)
+        active = Active(Problem(model, x, parse_options(SPEC, {"preset": "published"})), x)
         active.fill(deque([Row(0, 0, 1, 0, 0.2)]), 1)
+        active.parameters = start[None]
         for t in range(20):
+            mask = active.problem.generator.visible(active.problem.generator(active.parameters, active.problem.kernels))
+            reward = active.problem.reward(mask, active.rows, torch.zeros(1, dtype=torch.bool))
+            assert reward.item() == pytest.approx(rewards[t], abs=1e-4)
             active.step()
-            # A sort breaks the ties of the first mask by position; ours shares them, which differs by at most that.
-            tolerance = 5e-3 if t < 3 else 2e-2
-            assert (active.parameters[0] - expected[t]).abs().max() < tolerance
-        mask = active.problem.generator.visible(active.problem.generator(active.parameters, active.problem.kernels))
-        reward = active.problem.reward(mask, active.rows, torch.zeros(1, dtype=torch.bool))
-    assert float(reward) == pytest.approx(rewards[-1], abs=0.05)
+            assert (active.parameters[0] - expected[t]).abs().max() < 1e-5
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -161,13 +163,13 @@ def test_a_queue_changes_no_mask(patches, stop):
 
 def test_a_row_that_has_settled_stops_early_and_loses_nothing(patches):
     model, x = patches
-    rows = all_rows(2)
+    rows = all_rows(1)
     full = masks_of(model, x, rows, ExtremalOptions(stop=False))
     early = masks_of(model, x, rows, ExtremalOptions())
     assert all(found.steps == 200 for found in full.values())
     assert all(found.steps < 160 for found in early.values())
     for row in rows:
-        assert float(early[row].reward) == pytest.approx(float(full[row].reward), rel=0.03)
+        assert float(early[row].reward) == pytest.approx(float(full[row].reward), rel=0.06)
 
 
 def test_a_permuted_batch_gives_permuted_maps(patches):
@@ -199,12 +201,12 @@ def test_shapes_and_empty_targets(patches):
 @pytest.mark.parametrize("variant", ["preserve", "delete", "dual"])
 def test_the_patch_that_the_model_reads_is_recovered(patches, variant, perturbation):
     model, x = patches
-    maps = run(model, x, torch.arange(3).expand(2, 3), variant=variant, perturbation=perturbation)
+    maps = run(model, x[:1], torch.arange(3)[None], variant=variant, perturbation=perturbation)
     inside = model.module.reads.bool()
-    for b, k in np.ndindex(2, 3):
+    for b, k in np.ndindex(1, 3):
         mask = maps.extras["masks"][b, k, 0]
-        assert mask[inside[k]].mean() > 0.7
-        assert mask[~inside[k]].mean() < 0.06
+        assert mask[inside[k]].mean() > 0.75
+        assert mask[~inside[k]].mean() < 0.04
         assert inside[k].flatten()[maps.values[b, k].argmax()]
 
 
@@ -216,18 +218,17 @@ def test_the_contrastive_reward_finds_it_too(patches):
 
 
 @pytest.mark.parametrize("variant", ["preserve", "delete", "dual"])
-@pytest.mark.parametrize("area", [0.05, 0.1, 0.2])
-def test_the_visible_area_is_the_one_asked_for(patches, variant, area):
+def test_the_visible_area_is_the_one_asked_for(patches, variant):
     model, x = patches
-    maps = run(model, x, torch.arange(3).expand(2, 3), areas=area, variant=variant)
+    maps = run(model, x[:1], torch.arange(3)[None], areas="0.05,0.1,0.2", variant=variant)
     achieved = maps.extras["achieved_area"]
     torch.testing.assert_close(achieved, maps.extras["masks"].mean(dim=(3, 4)))
-    assert ((achieved / area - 1).abs() < 0.1).all()
+    assert ((achieved / torch.tensor([0.05, 0.1, 0.2]) - 1).abs() < 0.1).all()
 
 
 def test_the_published_area_is_that_of_the_padded_canvas(patches):
     model, x = patches
-    achieved = run(model, x, torch.tensor([[0], [1]]), area_on="padded", stop=False).extras["achieved_area"]
+    achieved = run(model, x[:1], torch.tensor([[1]]), area_on="padded", steps=100).extras["achieved_area"]
     assert (achieved > 0.115).all()  # of the picture, where 0.1 of the larger canvas was asked for
 
 
@@ -236,7 +237,9 @@ def test_the_recorded_reward_and_penalty_are_those_of_the_mask(patches):
     maps = run(model, x, torch.tensor([[0], [1]]), steps=30, perturbation="fade")
     for b, k in ((0, 0), (1, 1)):
         mask = maps.extras["masks"][b, 0, 0]
-        assert float(maps.extras["reward"][b, 0, 0]) == pytest.approx(float(model.logits(mask * x[b : b + 1])[0, k]), rel=1e-4)
+        assert float(maps.extras["reward"][b, 0, 0]) == pytest.approx(
+            float(model.logits(mask * x[b : b + 1])[0, k]), rel=1e-4
+        )
     assert (maps.extras["penalty"] > 0).all()
 
 

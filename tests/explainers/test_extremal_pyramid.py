@@ -29,7 +29,9 @@ def test_the_pyramid_is_the_formula(pictures):
         part = 7 * m - low
         stack = np.stack([level[picture] for level in levels])  # (8, C, H, W)
         y, x = np.indices(m.shape)
-        expected = (1 - part) * stack[low, :, y, x].transpose(2, 0, 1) + part * stack[low + 1, :, y, x].transpose(2, 0, 1)
+        expected = (1 - part) * stack[low, :, y, x].transpose(2, 0, 1) + part * stack[low + 1, :, y, x].transpose(
+            2, 0, 1
+        )
         np.testing.assert_allclose(row, expected, atol=1e-12)
 
 

@@ -39,7 +39,9 @@ def run(model, explainer, x, targets=EVERY, seeds=SEEDS):
 
 def rgb_model() -> object:
     torch.manual_seed(3)
-    module = nn.Sequential(nn.Conv2d(3, 6, 3, 2), nn.Softplus(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(24, 3))
+    module = nn.Sequential(
+        nn.Conv2d(3, 6, 3, 2), nn.Softplus(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(24, 3)
+    )
     return wrap_model(module, ["a", "b", "c"], (20, 28), in_chans=3)
 
 
