@@ -70,7 +70,11 @@ def execute(
         if not options.resume:
             for path in store.paths():
                 path.unlink()
-        return _Run(model, methods, inputs, store, options).execute(argv)
+        try:
+            return _Run(model, methods, inputs, store, options).execute(argv)
+        finally:
+            if not store.paths():
+                store.remove()  # nothing to go on from: leave no empty folder behind
 
 
 class _Run:

@@ -13,6 +13,7 @@ from cxrx.errors import UsageError
 from cxrx.results.private import PrivateRow
 
 _BLOCK = 1 << 20
+_UNREADABLE = (OSError, zipfile.BadZipFile, tarfile.TarError, RuntimeError, NotImplementedError)
 
 
 def locate(
@@ -48,15 +49,16 @@ def locate(
 def _is_still(row: PrivateRow, digest: str) -> bool:
     try:
         stat = Path(row.path).stat()
+        if row.member:  # the size is the member's; of the archive, the time is known
+            members = _member_digests(Path(row.path))
+            return stat.st_mtime_ns == row.mtime_ns or (digest, row.member) in ((d, m) for d, _, m in members)
         if (stat.st_size, stat.st_mtime_ns) == (row.size, row.mtime_ns):
             return True
-        if row.member:  # a touched archive: reading it again will tell
-            return stat.st_size == row.size
         if stat.st_size != row.size:
             return False
         with Path(row.path).open("rb") as file:
             return _digest(file) == digest
-    except OSError:
+    except _UNREADABLE:
         return False
 
 
@@ -68,12 +70,16 @@ def _digests(folder: Path) -> Iterator[tuple[str, Path, str]]:
         try:
             with path.open("rb") as file:
                 yield _digest(file), path, ""
-            if zipfile.is_zipfile(path):
-                yield from _zip_digests(path)
-            elif tarfile.is_tarfile(path):
-                yield from _tar_digests(path)
-        except (OSError, zipfile.BadZipFile, tarfile.TarError, RuntimeError, NotImplementedError):
+            yield from _member_digests(path)
+        except _UNREADABLE:
             continue  # unreadable here means: not the film that is looked for
+
+
+def _member_digests(path: Path) -> Iterator[tuple[str, Path, str]]:
+    if zipfile.is_zipfile(path):
+        yield from _zip_digests(path)
+    elif tarfile.is_tarfile(path):
+        yield from _tar_digests(path)
 
 
 def _zip_digests(path: Path) -> Iterator[tuple[str, Path, str]]:

@@ -180,13 +180,27 @@ def test_copies_are_counted_once(films, model, tmp_path):
         assert len(results.images()) == 10
 
 
+@pytest.mark.parametrize("suffix", ["zip", "tar", "gztar"])
+def test_members_of_archives_are_films_like_others(films, model, tmp_path, suffix):
+    archive = Path(shutil.make_archive(str(tmp_path / "films"), suffix, films))
+    run(model, films, ("gradcam",), tmp_path / "folder.h5", workers=0)
+    run(model, archive, (), tmp_path / "archive.h5", workers=0)
+    run(model, None, ("gradcam",), tmp_path / "archive.h5", workers=0)
+    one, two = datasets(tmp_path / "folder.h5"), datasets(tmp_path / "archive.h5")
+    for key in (f"predictions/{model.slug}/logit", f"maps/{model.slug}/gradcam/values"):
+        order = [np.argsort(found["image_id"]) for found in (one, two)]
+        np.testing.assert_array_equal(one[key][order[0]], two[key][order[1]])
+    archive.touch()
+    assert run(model, None, ("edge",), tmp_path / "archive.h5", workers=0).counts["ok"] == 10
+
+
 def test_nothing_readable(tmp_path, model):
     folder = tmp_path / "empty"
     folder.mkdir()
     (folder / "notes.txt").write_text("nothing here")
     with pytest.raises(NothingReadableError):
         run(model, folder, out=tmp_path / "r.h5", workers=0)
-    assert not (tmp_path / "r.h5").exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "net.py"]
 
 
 def test_a_second_start_is_refused(films, model, tmp_path):

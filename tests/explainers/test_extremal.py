@@ -151,10 +151,10 @@ def test_rows_together_are_rows_one_by_one(cnn, pictures):
 @pytest.mark.parametrize("stop", [False, True])
 def test_a_queue_changes_no_mask(patches, stop):
     model, x = patches
-    options = ExtremalOptions(steps=60, stop=stop, areas=(0.05, 0.2))
-    rows = all_rows(2, options.areas)
-    straight = masks_of(model, x, rows, options, at_once=12)
-    queued = masks_of(model, x, rows, options, at_once=5)
+    options = ExtremalOptions(steps=40, stop=stop, areas=(0.05, 0.2))
+    rows = all_rows(1, options.areas)
+    straight = masks_of(model, x, rows, options, at_once=6)
+    queued = masks_of(model, x, rows, options, at_once=4)
     assert set(queued) == set(straight) == set(rows)
     for row in rows:
         assert queued[row].steps == straight[row].steps

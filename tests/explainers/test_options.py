@@ -109,7 +109,7 @@ def test_a_preset_gives_its_values_and_is_overridden_by_given_ones():
     mixed = parse_options(spec, {"preset": "published", "steps": "400"})
     assert (mixed.steps, mixed.area_on, mixed.preset) == (400, "padded", "published")
     assert parse_options(spec, {}) == spec.options()
-    with pytest.raises(UsageError, match="fast | published"):
+    with pytest.raises(UsageError, match=r"fast \| published"):
         parse_options(spec, {"preset": "quick"})
 
 
