@@ -62,6 +62,10 @@ LOOK_EVERY = 5
 """Steps between looks at which rows are finished; each look waits for the device."""
 
 
+ROWS_ON_CPU = 2
+"""Rows in every pass on a CPU, where larger batches gain little, and idle places would cost."""
+
+
 @dataclass(frozen=True)
 class Row:
     """One mask to find: of which picture, which column of the targets, which logit, which of the areas."""
@@ -128,16 +132,22 @@ def optimise(
         ``(B, C, H, W)``.
     at_once
         Rows that share a forward pass; default: by device. It changes no mask but for rounding.
+
+    Notes
+    -----
+    Over hundreds of steps a difference in the last bit grows into another mask, and kernels choose their algorithm by
+    shape. So every pass has the same number of rows, idle ones among them where too few are left, and a mask is the
+    same to the last bit whatever is optimised beside it.
     """
     if not rows:
         return
     queue = deque(rows)
-    active = Active(Problem(model, x, options), x)
-    places = at_once or rows_at_once(x.device)
+    places = at_once or (ROWS_ON_CPU if x.device.type == "cpu" else rows_at_once(x.device))
+    active = Active(Problem(model, x, options), x, places)
     while queue or active.rows:
         # New rows join only then, so that all rows are looked at after the same numbers of their own steps.
         if not active.rows or active.clock % LOOK_EVERY == 0:
-            active.fill(queue, places)
+            active.fill(queue)
         yield from active.step()
 
 
@@ -199,8 +209,9 @@ class Active:
         ``(R,)``, how many ones r has.
     """
 
-    def __init__(self, problem: Problem, x: torch.Tensor) -> None:
+    def __init__(self, problem: Problem, x: torch.Tensor, places: int) -> None:
         self.problem = problem
+        self.places = places
         self.stride = PATH / problem.options.steps
         self.canvas = problem.generator.canvas[0] * problem.generator.canvas[1]
         # What an area is a fraction of.
@@ -214,11 +225,11 @@ class Active:
         self.kept = x.new_empty(0)
         self.clock = 0
 
-    def fill(self, queue: deque[Row], places: int) -> None:
+    def fill(self, queue: deque[Row]) -> None:
         """Give free places to the next rows of `queue`."""
         if not self.rows:
             self.clock = 0
-        new = [queue.popleft() for _ in range(min(places - len(self.rows), len(queue)))]
+        new = [queue.popleft() for _ in range(min(self.places - len(self.rows), len(queue)))]
         self.rows += new
         self.taken += [0] * len(new)
         self.arrived += [False] * len(new)
@@ -231,12 +242,17 @@ class Active:
 
     def step(self) -> list[tuple[Row, Found]]:
         """Evaluate all rows, take the finished ones out, and move the others by one step."""
+        R = len(self.rows)
         parameters = self.parameters.requires_grad_()
-        canvas = self.problem.generator(parameters, self.problem.kernels)
+        idle = self.places - R
+        filled = torch.cat([parameters, parameters.detach()[:1].expand(idle, -1, -1)])  # (places, h, w)
+        canvas = self.problem.generator(filled, self.problem.kernels)
         mask = self.problem.generator.visible(canvas)
-        penalty = area_penalty(canvas.flatten(1), *self._ones())
+        penalty = area_penalty(canvas[:R].flatten(1), *self._ones())
         taken = torch.tensor(self.taken, device=mask.device)
-        reward = self.problem.reward(mask, self.rows, taken % 2 == 0)
+        mirrored = torch.cat([taken, taken[:1].expand(idle)]) % 2 == 0
+        reward = self.problem.reward(mask, self.rows + self.rows[:1] * idle, mirrored)[:R]
+        mask = mask[:R]
         loss = (AREA_WEIGHT * GROWTH**self.position * penalty - reward).sum()
         (gradient,) = torch.autograd.grad(loss, parameters)
         last = self.problem.options.steps - 1

@@ -213,7 +213,7 @@ def thumbnail_baseline(train_set: Films, test_set: Films) -> dict[str, float]:
 
 def write_weights(network: nn.Module, spec: ModelSpec, path: Path) -> None:
     """Store the weights in float16 (loaders cast to float32), with labels and input beside them."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     tensors = {
         key: (value.half() if value.is_floating_point() else value).contiguous()
@@ -226,7 +226,7 @@ def write_weights(network: nn.Module, spec: ModelSpec, path: Path) -> None:
         "demo": "1",
         "source": "python -m cxrx.training.demo, synthetic films (cxrx.phantom) only",
     }
-    save_file(tensors, path, metadata)
+    path.write_bytes(save(tensors, metadata))
 
 
 def load_weights(spec: ModelSpec, path: Path) -> nn.Module:

@@ -60,7 +60,9 @@ def test_predictions_are_the_networks_own(films, model, tmp_path):
 
 
 def test_results_do_not_depend_on_workers_parts_or_the_order_of_work(films, model, tmp_path):
-    options = {"methods": ("gradcam", "smoothgrad", "random"), "method_options": {"smoothgrad.n": 3}, "batch_size": 4}
+    methods = ("gradcam", "smoothgrad", "random", "extremal")
+    few = {"smoothgrad.n": 3, "extremal.steps": 20}
+    options = {"methods": methods, "method_options": few, "batch_size": 4}
     run(model, films, out=tmp_path / "a.h5", workers=1, **options)
     run(model, films, out=tmp_path / "b.h5", workers=2, limit=3, **options)
     run(model, films, out=tmp_path / "b.h5", workers=2, add=True, **options)

@@ -123,8 +123,8 @@ def test_the_first_steps_are_those_of_the_published_algorithm():
     expected, rewards = transcription(module.double(), x[0], 1, 0.2, start, 20)
     model = wrap_model(module.float(), ["a", "b", "c"], SIZE)
     with guard(model.module):
-        active = Active(Problem(model, x, parse_options(SPEC, {"preset": "published"})), x)
-        active.fill(deque([Row(0, 0, 1, 0, 0.2)]), 1)
+        active = Active(Problem(model, x, parse_options(SPEC, {"preset": "published"})), x, 1)
+        active.fill(deque([Row(0, 0, 1, 0, 0.2)]))
         active.parameters = start[None]
         for t in range(20):
             mask = active.problem.generator.visible(active.problem.generator(active.parameters, active.problem.kernels))
@@ -284,3 +284,14 @@ def test_a_larger_film_has_the_same_constants_in_proportion(patches):
     assert larger.generator.grid == problem.generator.grid
     assert larger.generator.step == 2 * problem.generator.step
     assert replace(larger.generator, size=problem.generator.size) == problem.generator
+
+
+def test_a_mask_is_the_same_to_the_last_bit_whatever_is_optimised_beside_it(cnn, pictures):
+    rows = [Row(b, 0, b % 3, 0, 0.2) for b in range(4)]
+    options = parse_options(SPEC, {"steps": 40})
+    with guard(cnn.module):
+        together = dict(optimise(cnn, pictures, rows, options))
+        for row in rows:
+            ((_, alone),) = optimise(cnn, pictures, [row], options)
+            assert torch.equal(together[row].mask, alone.mask)
+            assert together[row].steps == alone.steps
