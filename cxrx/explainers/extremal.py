@@ -61,7 +61,7 @@ BOUNDS = (0.7, 1.2)
 LOOK_EVERY = 5
 """Steps between looks at which rows are finished; each look waits for the device."""
 ROWS_ON_CPU = 4
-"""Rows in every pass on a CPU: a row costs a third less than in passes of two, and a fifth more than in passes of
+"""Rows in every pass on a CPU: a row costs a quarter less than in passes of two, and a fifth more than in passes of
 eight, of which more would stay idle."""
 
 

@@ -140,6 +140,39 @@ class ExtremalOptions:
 
 
 @dataclass(frozen=True)
+class AttentionOptions:
+    """Raw attention.
+
+    Attributes
+    ----------
+    fuse
+        How the heads are taken together.
+    """
+
+    fuse: Literal["mean", "max"] = "mean"
+
+
+@dataclass(frozen=True)
+class RolloutOptions:
+    """Attention rollout.
+
+    Attributes
+    ----------
+    fuse
+        How the heads of a layer are taken together.
+    discard
+        Part of every row's patches, the lowest ones, that is set to 0 before the rows are normalised.
+    """
+
+    fuse: Literal["mean", "max", "min"] = "mean"
+    discard: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.discard < 1:
+            raise ValueError("discard must be at least 0 and less than 1")
+
+
+@dataclass(frozen=True)
 class RandomOptions:
     """Random control.
 
@@ -188,6 +221,7 @@ def _lazy(module: str, function: str, *arguments: Any) -> Callable[[Any], Explai
 
 
 _CAM = frozenset({"gradients", "cam"})
+_ATTENTION = frozenset({"attention"})
 _NOTHING: frozenset[str] = frozenset()
 
 
@@ -329,6 +363,31 @@ BUILTIN_EXPLAINERS: tuple[ExplainerSpec, ...] = (
         summary="smooth masks of fixed area that keep (or lower) the score best",
         citation="Fong et al., Understanding Deep Networks via Extremal Perturbations and Smooth Masks, ICCV 2019",
         space="input",
+    ),
+    ExplainerSpec(
+        "attention",
+        _lazy("attention", "build_attention"),
+        AttentionOptions,
+        needs=_ATTENTION,
+        summary="attention of the last layer to the patches; the same for every finding",
+        citation="Dosovitskiy et al., An Image Is Worth 16x16 Words, ICLR 2021",
+    ),
+    ExplainerSpec(
+        "rollout",
+        _lazy("attention", "build_rollout"),
+        RolloutOptions,
+        needs=_ATTENTION,
+        aliases=("attention-rollout",),
+        summary="attention multiplied through the layers; the same for every finding",
+        citation="Abnar and Zuidema, Quantifying Attention Flow in Transformers, ACL 2020",
+    ),
+    ExplainerSpec(
+        "chefer",
+        _lazy("attention", "build_chefer"),
+        NoOptions,
+        needs=frozenset({"attention", "gradients"}),
+        summary="attention weighed by its gradient and multiplied through the layers",
+        citation="Chefer et al., Generic Attention-Model Explainability, ICCV 2021",
     ),
     ExplainerSpec(
         "random",

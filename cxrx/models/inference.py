@@ -36,7 +36,8 @@ def pad_batch(x: torch.Tensor, batch_size: int) -> torch.Tensor:
     Kernels choose their algorithm by shape; with one fixed shape a film's numbers do not depend on its neighbours.
     """
     missing = batch_size - x.shape[0]
-    return x if missing <= 0 else torch.cat([x, x.new_zeros(missing, *x.shape[1:])])
+    # zeros_like keeps the order of the dimensions in memory, which is part of the shape to a kernel
+    return x if missing <= 0 else torch.cat([x, torch.zeros_like(x[:1]).expand(missing, *x.shape[1:])])
 
 
 def predict_logits(model: Model, x: torch.Tensor, batch_size: int, dtype: Dtype = "fp32") -> torch.Tensor:

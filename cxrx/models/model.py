@@ -14,6 +14,8 @@ from cxrx.errors import UsageError
 from cxrx.models.layers import CamLayer, find_cam_layer, find_transformer
 from cxrx.specs import InputSpec
 
+FEW_CONVOLUTIONS = 4
+
 
 class Model:
     """A classifier of chest films.
@@ -61,7 +63,10 @@ class Model:
         source: Mapping[str, str] | None = None,
     ) -> None:
         self.device = torch.device(device)
-        self.module = module.eval().to(self.device)
+        # Convolutions run up to a third faster with the channels last; transformers have next to none.
+        convolutions = sum(isinstance(layer, nn.Conv2d) for layer in module.modules())
+        self.memory_format = torch.channels_last if convolutions > FEW_CONVOLUTIONS else torch.contiguous_format
+        self.module = module.eval().to(self.device).to(memory_format=self.memory_format)
         self.labels = tuple(labels)
         self.input = input
         self.name = name
@@ -110,7 +115,8 @@ class Model:
         mean = torch.tensor(self.input.mean, dtype=torch.float32).expand(channels).view(1, channels, 1, 1)
         std = torch.tensor(self.input.std, dtype=torch.float32).expand(channels).view(1, channels, 1, 1)
         x = pixels.to(self.device)[:, None].expand(-1, channels, -1, -1)
-        return (x - mean.to(self.device)) / std.to(self.device)
+        x = (x - mean.to(self.device)) / std.to(self.device)
+        return x.contiguous(memory_format=self.memory_format)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return differentiable raw float32 logits ``(B, K)`` of prepared input ``(B, C, H, W)``."""

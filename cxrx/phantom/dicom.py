@@ -38,7 +38,6 @@ VIEWS = {
     "AP": ("399348003", "SCT", "antero-posterior"),
 }
 
-
 TransferSyntax = Literal["explicit", "rle", "jpeg2000", "jpegls"]
 Photometric = Literal["MONOCHROME2", "MONOCHROME1"]
 Voi = Literal["window", "lut"]
@@ -145,9 +144,7 @@ def _describe_image(ds: Dataset, phantom: Phantom) -> None:
     ds.AnatomicRegionSequence = DicomSequence([_code(*CHEST)])
     ds.ViewPosition = phantom.view
     ds.ViewCodeSequence = DicomSequence([_code(*VIEWS[phantom.view])])
-    ds.ViewCodeSequence[0].ViewModifierCodeSequence = DicomSequence()
     ds.PatientOrientation = ["L", "F"]
-    ds.PatientOrientationCodeSequence = DicomSequence()
     ds.PositionerType = "NONE"
     ds.DetectorType = "DIRECT"
     spacing = [f"{phantom.pixel_spacing:.6f}"] * 2

@@ -70,7 +70,7 @@ def make_film(
     patient
         Number of the patient, by default `index`: give two films the same number and they share anatomy.
     shortcut
-        A finding that a small lead token beside the shoulder shall go along with: the token is present with
+        A finding that a small lead token in the lower left corner of the film shall go along with: it is present with
         probability `shortcut_strength` where the finding is, and one minus that where it is not. Nothing else changes.
 
     Raises

@@ -41,7 +41,7 @@ def stamp(pixels: Array, grid: Grid, rng: np.random.Generator) -> None:
 def plant_shortcut(
     pixels: Array, grid: Grid, finding: str | None, present: bool, strength: float, rng: np.random.Generator
 ) -> Box | None:
-    """Add a lead token in the lower corner of the film with a probability that depends on the label, in place."""
+    """Add a lead token in the lower left corner of the film with a probability that depends on the label, in place."""
     if finding is None or rng.random() >= (strength if present else 1 - strength):
         return None
     rows, columns = grid.shape

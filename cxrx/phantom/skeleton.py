@@ -63,9 +63,8 @@ def add_shoulders(strokes: Strokes, thorax: Thorax) -> None:
         v = 26 + pose.clavicle - 34 * t - 6 * np.sin(2 * np.pi * t)
         path = BONE * p.bone * 7
         strokes.band(side * (medial + (p.half_width + 32 - medial) * t), v, 12 - 4 * np.sin(np.pi * t), path, edge=4.0)
-        overlap = (
-            -16 if pose.view == "AP" else 8
-        )  # the blades lie over the lungs unless the shoulders are rolled forward
+        # the blades lie over the lungs unless the shoulders are rolled forward, as they are for a PA film
+        overlap = -16 if pose.view == "AP" else 8
         border = p.half_width + overlap - 6 * np.sin(np.pi * t)
         v = 22 + 130 * t
         strokes.curve(side * border, v, 2.2 * p.bone, FINE)
@@ -99,11 +98,7 @@ def add_vessels(strokes: Strokes, thorax: Thorax) -> None:
             w, v, angle = _branches(strokes, side, (w, v, angle), length, radius, rng)
             spread = rng.uniform(0.18, 0.5, w.size)
             w, v = np.repeat(w, 2), np.repeat(v, 2)
-            angle = (
-                np.concatenate([angle + spread, angle - spread * rng.uniform(0.4, 1, spread.size)])
-                .reshape(2, -1)
-                .T.ravel()
-            )
+            angle = np.column_stack([angle + spread, angle - spread * rng.uniform(0.4, 1, spread.size)]).ravel()
             length = np.repeat(length, 2) * rng.uniform(0.55, 0.95, w.size)
             radius = np.repeat(radius, 2) * rng.uniform(0.62, 0.80, w.size)
             if generation == 3:  # beyond this only some are visible

@@ -128,10 +128,8 @@ def augment(x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
 def train(recipe: Recipe, films: Films, after_epoch: Callable[[nn.Module], None] | None = None) -> nn.Module:
     """Train the recipe's network from scratch; the log goes to stderr, the network to `after_epoch` now and then."""
     torch.manual_seed(recipe.seed)
-    network: nn.Module = recipe.spec.build(FINDINGS).to(memory_format=torch.channels_last)
-    patch_head = (
-        nn.Linear(network.get_submodule("norm").normalized_shape[0], len(FINDINGS)) if recipe.patch_loss else None
-    )
+    network: Any = recipe.spec.build(FINDINGS).to(memory_format=torch.channels_last)
+    patch_head = nn.Linear(network.num_features, len(FINDINGS)) if recipe.patch_loss else None
     parameters = [*network.parameters(), *(patch_head.parameters() if patch_head else ())]
     steps = max(1, len(films.pixels) // recipe.batch)
     optimiser = torch.optim.AdamW(parameters, recipe.learning_rate, weight_decay=recipe.weight_decay)
@@ -158,7 +156,8 @@ def train(recipe: Recipe, films: Films, after_epoch: Callable[[nn.Module], None]
         print(f"{recipe.spec.name} epoch {epoch + 1}: loss {total / steps:.4f}, {seconds:.0f} s", file=sys.stderr)
         if after_epoch is not None:
             after_epoch(network)
-    return network.eval().to(memory_format=torch.contiguous_format)
+    trained: nn.Module = network.eval().to(memory_format=torch.contiguous_format)
+    return trained
 
 
 def loss_of(

@@ -1,0 +1,202 @@
+"""The attention family: which patches a vision transformer's logit is read from, through its attention matrices.
+
+A is a layer's attention ``(B, heads, N, N)`` after the softmax, N counting prefix tokens and patches. Each method
+makes one non-negative matrix M ``(B, N, N)`` of every layer, and the map is the row of their product that the head
+reads. Only that row is kept: ``r ← r M`` from the last layer to the first costs O(L·N²), the product O(L·N³).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from cxrx.errors import UsageError
+from cxrx.explainers.gradient import column_gradients
+from cxrx.explainers.targets import EMPTY
+from cxrx.models.layers import find_transformer, token_grid
+from cxrx.specs import Explainer, Maps
+
+if TYPE_CHECKING:
+    from cxrx.explainers.specs import AttentionOptions, NoOptions, RolloutOptions
+    from cxrx.models.model import Model
+
+
+def build_attention(options: AttentionOptions) -> Explainer:
+    """Return the last layer's attention to the patches; the same for every finding."""
+
+    def explain(model: Model, x: torch.Tensor, targets: torch.Tensor, seeds: torch.Tensor) -> Maps:  # noqa: ARG001
+        transformer = _transformer(model)
+        with torch.no_grad(), captured_attention(transformer) as layers:
+            model.forward(x.clone())
+        last = _fuse(layers[-1].float(), options.fuse)
+        return Maps(_for_all(targets, _to_grid(transformer, x, _readout(transformer, last) @ last)))
+
+    return explain
+
+
+def build_rollout(options: RolloutOptions) -> Explainer:
+    """Return attention rollout (Abnar and Zuidema 2020, equation 1); the same for every finding."""
+
+    def explain(model: Model, x: torch.Tensor, targets: torch.Tensor, seeds: torch.Tensor) -> Maps:  # noqa: ARG001
+        transformer = _transformer(model)
+        with torch.no_grad(), captured_attention(transformer) as layers:
+            model.forward(x.clone())
+        matrices = [_with_residual(_fuse(a.float(), options.fuse), transformer, options.discard) for a in layers]
+        return Maps(_for_all(targets, _to_grid(transformer, x, _read(transformer, matrices))))
+
+    return explain
+
+
+def build_chefer(_options: NoOptions) -> Explainer:
+    """Return the generic relevance of Chefer et al., ICCV 2021 (equations 5 and 6): R ← R + mean_h ReLU(∇A ⊙ A) R."""
+
+    def explain(model: Model, x: torch.Tensor, targets: torch.Tensor, seeds: torch.Tensor) -> Maps:  # noqa: ARG001
+        transformer = _transformer(model)
+        relevance: dict[int, torch.Tensor] = {}
+
+        def reduce(layer: int, attention: torch.Tensor) -> torch.Tensor:
+            # The graph begins at the first attention: below it there is nothing to find. Every gradient is reduced
+            # to one matrix the moment it exists; kept for all heads and layers they would fill the memory.
+            root = attention if attention.requires_grad else attention.detach().requires_grad_()
+            hook = partial(_keep_reduced, relevance, layer, root.detach())
+            root.register_hook(hook)  # type: ignore[no-untyped-call]
+            return root
+
+        with captured_attention(transformer, reduce) as layers:
+            logits = model.forward(x.clone())
+            if not logits.requires_grad:
+                raise UsageError("no gradient reaches the attention of this network (something above it detaches)")
+            empty = layers[0].new_zeros(len(x), 1, layers[0].shape[2], dtype=torch.float32)
+            values = _for_all(targets, _to_grid(transformer, x, empty))
+            for t, _ in column_gradients(logits, targets, layers[0]):
+                matrices = [_add_identity(relevance[layer]) for layer in range(len(layers))]
+                values[:, t] = _to_grid(transformer, x, _read(transformer, matrices))
+        return Maps(values * (targets != EMPTY)[:, :, None, None])
+
+    return explain
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Matrices of a layer
+
+
+def _fuse(attention: torch.Tensor, how: str) -> torch.Tensor:
+    """Return ``(B, N, N)`` of heads fused by mean, max or min."""
+    if how == "mean":
+        return attention.mean(dim=1)
+    return attention.amax(dim=1) if how == "max" else attention.amin(dim=1)
+
+
+def _with_residual(attention: torch.Tensor, transformer: nn.Module, discard: float) -> torch.Tensor:
+    """Return row_norm(A + I) ``(B, N, N)``, the lowest part `discard` of every row's patches set to 0 before.
+
+    What a token gives itself and what prefix tokens give is never discarded.
+    """
+    count = attention.shape[1]
+    if discard > 0:
+        prefix = int(getattr(transformer, "num_prefix_tokens", 0))
+        loose = ~torch.eye(count, dtype=torch.bool, device=attention.device)
+        loose[:, :prefix] = False
+        lowest = int(discard * (count - prefix - 1))
+        order = attention.masked_fill(~loose, torch.inf).argsort(dim=2)
+        attention = attention.scatter(2, order[:, :, :lowest], 0.0)
+    total = _add_identity(attention)
+    return total / total.sum(dim=2, keepdim=True)
+
+
+def _keep_reduced(kept: dict[int, torch.Tensor], layer: int, attention: torch.Tensor, gradient: torch.Tensor) -> None:
+    kept[layer] = (gradient.float() * attention.float()).clamp(min=0).mean(dim=1)
+
+
+def _add_identity(matrix: torch.Tensor) -> torch.Tensor:
+    return matrix + torch.eye(matrix.shape[1], device=matrix.device, dtype=matrix.dtype)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# From matrices to a map
+
+
+def _read(transformer: nn.Module, matrices: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Return the row ``(B, 1, N)`` of the matrices' product M_L ... M_1 that the head reads."""
+    row = _readout(transformer, matrices[-1])
+    for matrix in reversed(matrices):
+        row = row @ matrix
+    return row
+
+
+def _readout(transformer: nn.Module, matrix: torch.Tensor) -> torch.Tensor:
+    """Return how the head weighs the N tokens, ``(1, 1, N)``: the class token, or the mean of the patches."""
+    weight = matrix.new_zeros(1, 1, matrix.shape[1])
+    pooling = getattr(transformer, "global_pool", None)
+    if pooling == "token":
+        weight[..., 0] = 1
+    elif pooling == "avg":
+        first = 0 if getattr(transformer, "pool_include_prefix", False) else int(transformer.num_prefix_tokens)  # type: ignore[arg-type]
+        weight[..., first:] = 1 / (matrix.shape[1] - first)
+    else:
+        raise UsageError(f"attention methods read class tokens and mean pooling, not the pooling {pooling!r}")
+    return weight
+
+
+def _to_grid(transformer: nn.Module, x: torch.Tensor, row: torch.Tensor) -> torch.Tensor:
+    """Return the patches of a row ``(B, 1, N)`` as a grid ``(B, h, w)``."""
+    patches = row[:, 0, int(transformer.num_prefix_tokens) :]  # type: ignore[arg-type]
+    h, w = token_grid(transformer, (x.shape[2], x.shape[3]), patches.shape[1])
+    return patches.reshape(-1, h, w)
+
+
+def _for_all(targets: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:
+    """Return a map ``(B, h, w)`` for all columns of targets, ``(B, T, h, w)``."""
+    return (targets != EMPTY)[:, :, None, None] * grid[:, None]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Capturing
+
+
+def _transformer(model: Model) -> nn.Module:
+    transformer = find_transformer(model.module)
+    if transformer is None:
+        raise UsageError(f"{model.name} is no vision transformer, so it has no attention to read")
+    return transformer
+
+
+@contextmanager
+def captured_attention(
+    transformer: nn.Module, replace: Callable[[int, torch.Tensor], torch.Tensor] | None = None
+) -> Iterator[list[torch.Tensor]]:
+    """Collect the attention ``(B, heads, N, N)`` of all layers, first to last, of a forward pass inside the block.
+
+    Parameters
+    ----------
+    replace
+        ``replace(layer, attention)`` returns what the network goes on with.
+    """
+    layers: list[torch.Tensor] = []
+
+    def hook(_module: nn.Module, _inputs: Any, attention: torch.Tensor) -> torch.Tensor:
+        if attention.ndim != 4 or attention.shape[2] != attention.shape[3]:
+            raise UsageError(f"attention of shape {tuple(attention.shape)} is not that of all tokens to each other")
+        attention = attention if replace is None else replace(len(layers), attention)
+        layers.append(attention)
+        return attention
+
+    modules = [module for module in transformer.modules() if isinstance(getattr(module, "attn_drop", None), nn.Module)]
+    fused = [(module, module.fused_attn) for module in modules if hasattr(module, "fused_attn")]
+    handles = []
+    try:
+        for module in modules:
+            # Fused kernels never form the matrix. The flag is read at every call; timm's environment switch is not.
+            module.fused_attn = False  # type: ignore[assignment]
+            handles.append(module.attn_drop.register_forward_hook(hook))  # type: ignore[union-attr]
+        yield layers
+    finally:
+        for handle in handles:
+            handle.remove()
+        for module, flag in fused:
+            module.fused_attn = flag
