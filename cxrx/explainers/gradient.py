@@ -67,19 +67,14 @@ def rows_at_once(device: torch.device) -> int:
     return 8 if device.type == "cpu" else 64
 
 
-def _plain_gradient(model: Model, x: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Return the gradients ``(B, T, C, H, W)``, zero where the target is empty."""
-    gradients = x.new_zeros(*targets.shape, *x.shape[1:])
-    for t, gradient in input_gradients(model, x, targets):
-        gradients[:, t] = gradient
-    return gradients
-
-
 def build_saliency(_options: NoOptions) -> Explainer:
     """Return the gradient itself, signed."""
 
     def explain(model: Model, x: torch.Tensor, targets: torch.Tensor, seeds: torch.Tensor) -> Maps:  # noqa: ARG001
-        return Maps(_plain_gradient(model, x, targets).sum(dim=2))
+        values = x.new_zeros(*targets.shape, *x.shape[2:])
+        for t, gradient in input_gradients(model, x, targets):
+            values[:, t] = gradient.sum(dim=1)
+        return Maps(values)
 
     return explain
 
@@ -88,7 +83,10 @@ def build_inputxgrad(_options: NoOptions) -> Explainer:
     """Return the prepared pixel times its gradient."""
 
     def explain(model: Model, x: torch.Tensor, targets: torch.Tensor, seeds: torch.Tensor) -> Maps:  # noqa: ARG001
-        return Maps((x[:, None] * _plain_gradient(model, x, targets)).sum(dim=2))
+        values = x.new_zeros(*targets.shape, *x.shape[2:])
+        for t, gradient in input_gradients(model, x, targets):
+            values[:, t] = (x * gradient).sum(dim=1)
+        return Maps(values)
 
     return explain
 
@@ -156,7 +154,7 @@ def build_integrated_gradients(options: IntegratedGradientsOptions) -> Explainer
     def explain(model: Model, x: torch.Tensor, targets: torch.Tensor, seeds: torch.Tensor) -> Maps:  # noqa: ARG001
         baseline = make_baseline(model, x, options.baseline)
         points, weights = quadrature(options.rule, options.steps)
-        total = x.new_zeros(*targets.shape, *x.shape[1:])  # (B, T, C, H, W)
+        values = x.new_zeros(*targets.shape, *x.shape[2:])  # (B, T, H, W)
         chunk = max(1, rows_at_once(x.device) // x.shape[0])
         for start in range(0, options.steps, chunk):
             alphas = x.new_tensor(points[start : start + chunk]).view(-1, 1, 1, 1, 1)
@@ -164,8 +162,7 @@ def build_integrated_gradients(options: IntegratedGradientsOptions) -> Explainer
             path = (baseline + alphas * (x - baseline)).flatten(0, 1)  # (count * B, C, H, W)
             for t, gradient in input_gradients(model, path, targets.repeat(count, 1)):
                 for i, part in enumerate(gradient.view(count, *x.shape)):  # one by one, as without chunks
-                    total[:, t] += weights[start + i] * part
-        values = ((x - baseline)[:, None] * total).sum(dim=2)
+                    values[:, t] += weights[start + i] * ((x - baseline) * part).sum(dim=1)
         with torch.no_grad():
             change = (model.forward(x.clone()) - model.forward(baseline.clone())).gather(1, targets.clamp(min=0))
         missing = (values.sum(dim=(2, 3)) - change) * (targets != EMPTY)

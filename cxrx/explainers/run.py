@@ -150,19 +150,22 @@ def explain(
     parsed = parse_options(spec, options)
     check_fit(model, spec)
     x = _check_pictures(model, x)
-    size = min(auto_batch_size(model.device) if batch_size == "auto" else batch_size, x.shape[0])
+    if batch_size != "auto" and batch_size < 1:
+        raise UsageError(f"batch_size must be at least 1, not {batch_size}")
+    size = min(auto_batch_size(model.device) if batch_size == "auto" else batch_size, len(x))
     # A clone, because a network may begin with an in-place operation.
     logits = torch.cat([predict_logits(model, part.clone(), size) for part in torch.split(x, size)])
     indices = resolve_targets(targets, model.labels, logits)
     ids = list(image_ids) if image_ids is not None else [tensor_id(picture) for picture in x]
-    if len(ids) != x.shape[0]:
-        raise UsageError(f"there are {len(ids)} image ids for {x.shape[0]} pictures")
+    if len(ids) != len(x):
+        raise UsageError(f"there are {len(ids)} image ids for {len(x)} pictures")
     seeds = torch.tensor([derive_seed(seed, spec.name, image_id) for image_id in ids])
     explainer = spec.build(parsed)
-    pieces = []
-    for first in range(0, len(x), size):
-        part = slice(first, first + size)
-        pieces += run_explainer(model, explainer, x[part], indices[part], seeds[part], size)
+    pieces = [
+        piece
+        for part, wanted, drawn in zip(x.split(size), indices.split(size), seeds.split(size), strict=True)  # type: ignore[no-untyped-call]
+        for piece in run_explainer(model, explainer, part, wanted, drawn, size)
+    ]
     values = torch.cat([piece.values for piece in pieces])
     if not bool(values.isfinite().all()):
         raise PluginError(f"{spec.name} returned values that are not finite")

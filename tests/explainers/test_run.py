@@ -151,6 +151,7 @@ def test_maps_of_another_shape_are_refused(cnn, pictures, shape):
         ({"method": "gradcam", "n": 5}, "gradcam has no options"),
         ({"method": "smoothgrad", "n": "many"}, "n must be a whole number"),
         ({"method": "gradcam", "targets": "Edema"}, "no finding named 'Edema'"),
+        ({"method": "gradcam", "batch_size": 0}, "batch_size must be at least 1"),
         ({"method": "gradcam", "image_ids": ["a"]}, "1 image ids for 4 pictures"),
         ({"method": "gradcam", "x": torch.zeros(4, 3, 32, 32)}, r"\(B, 1, H, W\), not \(4, 3, 32, 32\)"),
         ({"method": "gradcam", "x": torch.zeros(0, 1, 32, 32)}, "not"),

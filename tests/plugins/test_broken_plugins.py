@@ -190,7 +190,8 @@ def test_the_environment_chooses_plugins(chosen, expected, add_plugin, load_regi
     if chosen is not None:
         monkeypatch.setenv("CXRX_PLUGINS", chosen)
     registry = load_registry()
-    assert {plugin.name for plugin in registry.plugins} == {"cxrx", *expected}
+    found = {plugin.name for plugin in registry.plugins} & {"cxrx", "one", "two"}  # others may be installed
+    assert found == {"cxrx", *expected}
     assert "cxrx/densenet121" in registry.models
     assert "cxrx/gradcam" in registry.explainers
 
