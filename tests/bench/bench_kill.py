@@ -71,14 +71,17 @@ def main() -> None:
         kills, early, kept = 0, 0, finished(out)
         while kills < arguments.kills:
             process = subprocess.Popen(command(films, out), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            while process.poll() is None and not PartStore(out).lock_path.exists():
+                time.sleep(0.02)  # aim at the work, not at the start of the program
             try:
-                # most kills fall into the work itself, which the start-up of the program precedes
-                process.wait(rng.uniform(0.3, max(2.0, took / 6)))
+                process.wait(rng.uniform(0.1, 8))
                 break
             except subprocess.TimeoutExpired:
                 process.send_signal(signal.SIGKILL)
                 process.wait()
                 kills += 1
+            if out.exists():
+                break  # it was packed already, and killed while it cleared the parts away
             now = finished(out)
             assert all(now.get(film) == place for film, place in kept.items()), "a finished film was lost or redone"
             early += len(now) == len(kept)
