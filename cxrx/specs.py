@@ -195,7 +195,8 @@ class ExplainerSpec:
     options
         A frozen dataclass type whose fields all have defaults; ``-O name=value`` sets them.
     needs
-        What the model must offer: any of ``"gradients"``, ``"cam"`` (a spatial layer), ``"attention"``.
+        What the model must offer: any of ``"gradients"``, ``"cam"`` (a spatial layer), ``"attention"``,
+        ``"relevance"`` (plain transformer blocks), ``"convolutions"`` (with biases).
     stochastic
         Whether the map depends on the seed.
     signed

@@ -40,13 +40,13 @@ def explain(
         list[str] | None, typer.Option("-O", help="Option of a method: -O steps=200, -O smoothgrad.n=50.")
     ] = None,
     as_name: Annotated[str | None, typer.Option("--as", help="Store the maps under this name.")] = None,
+    layer: shared.Layer = None,
     seed: shared.Seed = 0,
     model: shared.ModelName = None,
     weights: shared.Weights = None,
     labels: shared.Labels = None,
     input_size: shared.InputSize = None,
     in_chans: shared.InChans = None,
-    cam_layer: shared.CamLayer = None,
     out: shared.Out = shared.DEFAULT_RESULTS,
     truth: shared.Truth = None,
     images: Annotated[
@@ -80,7 +80,7 @@ def explain(
     wanted_views = parse_views(views)
     common: dict[str, Any] = {
         "argv": public_argv(),
-        "method_options": parse_method_options(option),
+        "method_options": parse_method_options(option) | ({} if layer is None else {"layer": layer}),
         "as_name": as_name,
         "targets": targets,
         "seed": seed,
@@ -97,7 +97,7 @@ def explain(
     shared.start_logging()
     from cxrx.engine.api import explain_results, run
 
-    network: dict[str, Any] = {"input_size": input_size, "in_chans": in_chans, "cam_layer": cam_layer}
+    network: dict[str, Any] = {"input_size": input_size, "in_chans": in_chans}
     films = None if not inputs else _films(inputs)
     if inputs and films is None:
         out = inputs[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -15,14 +16,17 @@ app = typer.Typer(help="List attribution methods, or show one.", invoke_without_
 
 
 def _described(full_name: str, spec: ExplainerSpec) -> dict[str, Any]:
-    from cxrx.explainers.options import describe_options
+    from cxrx.explainers.options import describe_options, document_options
 
+    texts = document_options(spec.options)
     return {
         "name": spec.name,
         "full_name": full_name,
         "aliases": list(spec.aliases),
         "summary": spec.summary,
-        "options": [{"name": n, "type": t, "default": d} for n, t, d in describe_options(spec)],
+        "options": [
+            {"name": n, "type": t, "default": d, "help": texts.get(n, "")} for n, t, d in describe_options(spec)
+        ],
         "needs": sorted(spec.needs),
         "stochastic": spec.stochastic,
         "signed": spec.signed,
@@ -71,6 +75,19 @@ def show(name: Annotated[str, typer.Argument(help="Name of the method.")], as_js
         if key == "options":
             typer.echo("options    " + ("none" if not value else ""))
             for option in value:
-                typer.echo(f"  -O {option['name']}={option['default']}  ({option['type']})")
+                typer.echo(f"  -O {option['name']}={_as_typed(option['default'])}  ({option['type']})")
+                if option["help"]:
+                    typer.echo(
+                        textwrap.fill(
+                            option["help"].replace("``", ""), 100, initial_indent=" " * 6, subsequent_indent=" " * 6
+                        )
+                    )
         elif value not in ("", []):
             typer.echo(f"{key.replace('_', ' '):<10} {', '.join(value) if isinstance(value, list) else value}")
+
+
+def _as_typed(default: Any) -> str:
+    """Return a default value as it would be typed after ``-O name=``."""
+    if isinstance(default, tuple):
+        return ",".join(str(item) for item in default)
+    return str(default).lower() if default is None or isinstance(default, bool) else str(default)

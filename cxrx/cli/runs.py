@@ -27,7 +27,6 @@ def make_model(
     *,
     input_size: int | None = None,
     in_chans: int | None = None,
-    cam_layer: str | None = None,
 ) -> Model:
     """Load the model that the options name, and say what the user should know of it."""
     from cxrx.models.architectures import DEFAULT_MODEL
@@ -46,7 +45,6 @@ def make_model(
         device,
         input_size=input_size,
         in_chans=None if in_chans is None else 1 if in_chans == 1 else 3,
-        cam_layer=cam_layer,
     )
     for note in model.notes:
         typer.secho(f"note: {note}", fg="yellow", err=True)

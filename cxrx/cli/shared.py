@@ -66,9 +66,8 @@ InputSize = Annotated[
 InChans = Annotated[
     int | None, typer.Option("--in-chans", min=1, max=3, help="1 or 3 input channels.", rich_help_panel=_MODEL)
 ]
-CamLayer = Annotated[
-    str | None,
-    typer.Option("--cam-layer", help="Dotted name of the layer that CAM methods read.", rich_help_panel=_MODEL),
+Layer = Annotated[
+    str | None, typer.Option("--layer", help="Dotted name of the layer that CAM methods read (-O layer=NAME).")
 ]
 Device = Annotated[
     str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps.", envvar="CXRX_DEVICE", rich_help_panel=_RUNNING)

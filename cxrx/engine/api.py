@@ -12,8 +12,8 @@ from cxrx.engine.report import RunReport
 from cxrx.engine.run import execute
 from cxrx.engine.targets import check_targets
 from cxrx.errors import UsageError
+from cxrx.explainers.fit import check_fit
 from cxrx.explainers.options import parse_options
-from cxrx.explainers.run import check_fit
 from cxrx.models.architectures import DEFAULT_MODEL
 from cxrx.models.load import load_model
 from cxrx.models.model import Model
@@ -152,11 +152,12 @@ def request_methods(
         raise UsageError("--as names the maps of one method, so give exactly one --method")
     requests = []
     for full, spec in specs:
-        check_fit(model, spec)
         own = {key.split(".", 1)[1]: value for key, value in given.items() if key.startswith(f"{spec.name}.")}
         shared = {k: v for k, v in common.items() if len(specs) == 1 or k in {f.name for f in fields(spec.options)}}
         key = as_name or (spec.name if shelf.full_name(spec.name) == full else full.replace("/", "-"))
-        requests.append(MethodRequest(key, spec, parse_options(spec, shared | own)))
+        parsed = parse_options(spec, shared | own)
+        check_fit(model, spec, parsed)
+        requests.append(MethodRequest(key, spec, parsed))
     lost = [k for k in common if len(specs) > 1 and not any(k in {f.name for f in fields(s.options)} for _, s in specs)]
     if lost:
         raise UsageError(f"none of the methods has an option {', '.join(lost)}")

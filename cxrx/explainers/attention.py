@@ -3,6 +3,9 @@
 A is a layer's attention ``(B, heads, N, N)`` after the softmax, N counting prefix tokens and patches. Each method
 makes one non-negative matrix M ``(B, N, N)`` of every layer, and the map is the row of their product that the head
 reads. Only that row is kept: ``r ← r M`` from the last layer to the first costs O(L·N²), the product O(L·N³).
+
+What the head reads is its pooling: ``token``, the class token, row 0; ``avg``, the mean of the patches' rows; ``map``,
+attention pooling, the rows weighed by the pool's own attention. Any other pooling is refused.
 """
 
 from __future__ import annotations
@@ -16,13 +19,14 @@ import torch
 from torch import nn
 
 from cxrx.errors import UsageError
+from cxrx.explainers.fit import no_gradient
 from cxrx.explainers.gradient import column_gradients
 from cxrx.explainers.targets import EMPTY
 from cxrx.models.layers import find_transformer, token_grid
 from cxrx.specs import Explainer, Maps
 
 if TYPE_CHECKING:
-    from cxrx.explainers.specs import AttentionOptions, NoOptions, RolloutOptions
+    from cxrx.explainers.option_types import AttentionOptions, NoOptions, RolloutOptions
     from cxrx.models.model import Model
 
 
@@ -30,11 +34,12 @@ def build_attention(options: AttentionOptions) -> Explainer:
     """Return the last layer's attention to the patches; the same for every finding."""
 
     def explain(model: Model, x: torch.Tensor, targets: torch.Tensor, seeds: torch.Tensor) -> Maps:  # noqa: ARG001
-        transformer = _transformer(model)
-        with torch.no_grad(), captured_attention(transformer) as layers:
+        transformer = transformer_of(model)
+        last_block: nn.Module = transformer.blocks[-1]  # type: ignore[index, assignment]
+        with torch.no_grad(), captured_pool(transformer) as pool, captured_attention(last_block) as layers:
             model.forward(x.clone())
         last = _fuse(layers[-1].float(), options.fuse)
-        return Maps(_for_all(targets, _to_grid(transformer, x, _readout(transformer, last) @ last)))
+        return Maps(_for_all(targets, to_grid(transformer, x, readout(transformer, last, pool) @ last)))
 
     return explain
 
@@ -43,11 +48,11 @@ def build_rollout(options: RolloutOptions) -> Explainer:
     """Return attention rollout (Abnar and Zuidema 2020, equation 1); the same for every finding."""
 
     def explain(model: Model, x: torch.Tensor, targets: torch.Tensor, seeds: torch.Tensor) -> Maps:  # noqa: ARG001
-        transformer = _transformer(model)
-        with torch.no_grad(), captured_attention(transformer) as layers:
+        transformer = transformer_of(model)
+        with torch.no_grad(), captured_pool(transformer) as pool, captured_attention(transformer) as layers:
             model.forward(x.clone())
         matrices = [_with_residual(_fuse(a.float(), options.fuse), transformer, options.discard) for a in layers]
-        return Maps(_for_all(targets, _to_grid(transformer, x, _read(transformer, matrices))))
+        return Maps(_for_all(targets, to_grid(transformer, x, _read(transformer, matrices, pool))))
 
     return explain
 
@@ -56,7 +61,7 @@ def build_chefer(_options: NoOptions) -> Explainer:
     """Return the generic relevance of Chefer et al., ICCV 2021 (equations 5 and 6): R ← R + mean_h ReLU(∇A ⊙ A) R."""
 
     def explain(model: Model, x: torch.Tensor, targets: torch.Tensor, seeds: torch.Tensor) -> Maps:  # noqa: ARG001
-        transformer = _transformer(model)
+        transformer = transformer_of(model)
         relevance: dict[int, torch.Tensor] = {}
 
         def reduce(layer: int, attention: torch.Tensor) -> torch.Tensor:
@@ -67,15 +72,15 @@ def build_chefer(_options: NoOptions) -> Explainer:
             root.register_hook(hook)  # type: ignore[no-untyped-call]
             return root
 
-        with captured_attention(transformer, reduce) as layers:
+        with captured_pool(transformer) as pool, captured_attention(transformer, reduce) as layers:
             logits = model.forward(x.clone())
             if not logits.requires_grad:
-                raise UsageError("no gradient reaches the attention of this network (something above it detaches)")
+                raise no_gradient("no gradient reaches the attention of this network: something above it detaches")
             empty = layers[0].new_zeros(len(x), 1, layers[0].shape[2], dtype=torch.float32)
-            values = _for_all(targets, _to_grid(transformer, x, empty))
+            values = _for_all(targets, to_grid(transformer, x, empty))
             for t, _ in column_gradients(logits, targets, layers[0]):
                 matrices = [_add_identity(relevance[layer]) for layer in range(len(layers))]
-                values[:, t] = _to_grid(transformer, x, _read(transformer, matrices))
+                values[:, t] = to_grid(transformer, x, _read(transformer, matrices, pool))
         return Maps(values * (targets != EMPTY)[:, :, None, None])
 
     return explain
@@ -99,7 +104,7 @@ def _with_residual(attention: torch.Tensor, transformer: nn.Module, discard: flo
     """
     count = attention.shape[1]
     if discard > 0:
-        prefix = int(getattr(transformer, "num_prefix_tokens", 0))
+        prefix = _prefix(transformer)
         loose = ~torch.eye(count, dtype=torch.bool, device=attention.device)
         loose[:, :prefix] = False
         lowest = int(discard * (count - prefix - 1))
@@ -121,33 +126,78 @@ def _add_identity(matrix: torch.Tensor) -> torch.Tensor:
 # From matrices to a map
 
 
-def _read(transformer: nn.Module, matrices: Sequence[torch.Tensor]) -> torch.Tensor:
+def _read(transformer: nn.Module, matrices: Sequence[torch.Tensor], pool: Sequence[torch.Tensor]) -> torch.Tensor:
     """Return the row ``(B, 1, N)`` of the matrices' product M_L ... M_1 that the head reads."""
-    row = _readout(transformer, matrices[-1])
+    row = readout(transformer, matrices[-1], pool)
     for matrix in reversed(matrices):
         row = row @ matrix
     return row
 
 
-def _readout(transformer: nn.Module, matrix: torch.Tensor) -> torch.Tensor:
-    """Return how the head weighs the N tokens, ``(1, 1, N)``: the class token, or the mean of the patches."""
-    weight = matrix.new_zeros(1, 1, matrix.shape[1])
-    pooling = getattr(transformer, "global_pool", None)
-    if pooling == "token":
+def readout(transformer: nn.Module, tokens: torch.Tensor, pool: Sequence[torch.Tensor] = ()) -> torch.Tensor:
+    """Return how the head weighs the N tokens, ``(1, 1, N)`` or, with attention pooling, ``(B, 1, N)``.
+
+    Parameters
+    ----------
+    tokens
+        ``(B, N, ...)``; the row is on its device and of its type.
+    pool
+        What `captured_pool` collected.
+    """
+    check_pooling(transformer)
+    count = tokens.shape[1]
+    if transformer.global_pool == "map":
+        weights = pool[-1].to(tokens)  # (B, n), the last n tokens: timm's ViT leaves the prefix out, its EVA does not
+        return nn.functional.pad(weights, (count - weights.shape[1], 0))[:, None]
+    weight = tokens.new_zeros(1, 1, count)
+    if transformer.global_pool == "token":
         weight[..., 0] = 1
-    elif pooling == "avg":
-        first = 0 if getattr(transformer, "pool_include_prefix", False) else int(transformer.num_prefix_tokens)  # type: ignore[arg-type]
-        weight[..., first:] = 1 / (matrix.shape[1] - first)
     else:
-        raise UsageError(f"attention methods read class tokens and mean pooling, not the pooling {pooling!r}")
+        first = first_pooled(transformer)
+        weight[..., first:] = 1 / (count - first)
     return weight
 
 
-def _to_grid(transformer: nn.Module, x: torch.Tensor, row: torch.Tensor) -> torch.Tensor:
+def check_pooling(transformer: nn.Module) -> None:
+    """Raise UsageError unless it is known how the head's pooling weighs the tokens."""
+    from timm.layers.attention_pool import AttentionPoolLatent
+
+    pooling: Any = getattr(transformer, "global_pool", None)
+    if pooling in ("token", "avg") or (pooling == "map" and isinstance(transformer.attn_pool, AttentionPoolLatent)):
+        return
+    raise UsageError(
+        f"attention methods read class tokens, mean pooling and attention pooling, not the pooling {pooling!r}"
+    )
+
+
+def pool_weights(pool: Any, tokens: torch.Tensor) -> torch.Tensor:
+    """Return the attention ``(B, heads, latents, n)`` of timm's ``AttentionPoolLatent`` to its input ``(B, n, C)``."""
+
+    def split(x: torch.Tensor) -> torch.Tensor:
+        return x.reshape(*x.shape[:2], pool.num_heads, -1).transpose(1, 2)  # (B, heads, length, C / heads)
+
+    tokens = tokens if pool.pos_embed is None else tokens + pool.pos_embed
+    q = pool.q_norm(split(pool.q(pool.latent)))
+    k = pool.k_norm(split(pool.kv(tokens).chunk(2, dim=2)[0]))
+    attention: torch.Tensor = pool.scale * (q @ k.transpose(2, 3))
+    return attention.softmax(dim=3)
+
+
+def to_grid(transformer: nn.Module, x: torch.Tensor, row: torch.Tensor) -> torch.Tensor:
     """Return the patches of a row ``(B, 1, N)`` as a grid ``(B, h, w)``."""
-    patches = row[:, 0, int(transformer.num_prefix_tokens) :]  # type: ignore[arg-type]
+    patches = row[:, 0, _prefix(transformer) :]
     h, w = token_grid(transformer, (x.shape[2], x.shape[3]), patches.shape[1])
     return patches.reshape(-1, h, w)
+
+
+def _prefix(transformer: nn.Module) -> int:
+    """Return how many tokens (class token, registers) stand before the patches."""
+    return int(transformer.num_prefix_tokens)  # type: ignore[arg-type]
+
+
+def first_pooled(transformer: nn.Module) -> int:
+    """Return the first token that mean pooling takes."""
+    return 0 if getattr(transformer, "pool_include_prefix", False) else _prefix(transformer)
 
 
 def _for_all(targets: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:
@@ -159,7 +209,8 @@ def _for_all(targets: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:
 # Capturing
 
 
-def _transformer(model: Model) -> nn.Module:
+def transformer_of(model: Model) -> nn.Module:
+    """Return the vision transformer that the model is or holds; UsageError where there is none."""
     transformer = find_transformer(model.module)
     if transformer is None:
         raise UsageError(f"{model.name} is no vision transformer, so it has no attention to read")
@@ -168,12 +219,14 @@ def _transformer(model: Model) -> nn.Module:
 
 @contextmanager
 def captured_attention(
-    transformer: nn.Module, replace: Callable[[int, torch.Tensor], torch.Tensor] | None = None
+    network: nn.Module, replace: Callable[[int, torch.Tensor], torch.Tensor] | None = None
 ) -> Iterator[list[torch.Tensor]]:
     """Collect the attention ``(B, heads, N, N)`` of all layers, first to last, of a forward pass inside the block.
 
     Parameters
     ----------
+    network
+        A transformer, or those of its blocks that are to be read; elsewhere attention stays fused.
     replace
         ``replace(layer, attention)`` returns what the network goes on with.
     """
@@ -186,7 +239,9 @@ def captured_attention(
         layers.append(attention)
         return attention
 
-    modules = [module for module in transformer.modules() if isinstance(getattr(module, "attn_drop", None), nn.Module)]
+    modules = [module for module in network.modules() if isinstance(getattr(module, "attn_drop", None), nn.Module)]
+    if not modules:
+        raise UsageError("the last block of this network has no attention that can be read")
     fused = [(module, module.fused_attn) for module in modules if hasattr(module, "fused_attn")]
     handles = []
     try:
@@ -200,3 +255,33 @@ def captured_attention(
             handle.remove()
         for module, flag in fused:
             module.fused_attn = flag
+
+
+@contextmanager
+def captured_pool(transformer: nn.Module) -> Iterator[list[torch.Tensor]]:
+    """Collect how attention pooling weighs its tokens, ``(B, n)`` float32, in a forward pass inside the block.
+
+    The mean over heads, and over the latents that the pool's output is made of. Empty where the head pools otherwise.
+
+    Raises
+    ------
+    UsageError
+        The pooling cannot be read, told before the network runs.
+    """
+    check_pooling(transformer)
+    weights: list[torch.Tensor] = []
+
+    def hook(pool: Any, inputs: tuple[torch.Tensor, ...]) -> None:
+        with torch.no_grad():
+            attention = pool_weights(pool, inputs[0]).float()
+        latents = slice(1) if pool.pool == "token" else slice(None)
+        weights.append(attention[:, :, latents].mean(dim=(1, 2)))
+
+    if transformer.global_pool != "map":
+        yield weights
+        return
+    handle = transformer.attn_pool.register_forward_pre_hook(hook)  # type: ignore[union-attr]
+    try:
+        yield weights
+    finally:
+        handle.remove()

@@ -13,24 +13,27 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from cxrx.errors import UsageError
+from cxrx.explainers.fit import no_gradient
 from cxrx.explainers.gradient import column_gradients
+from cxrx.explainers.option_types import GradCamPlusOptions
 from cxrx.specs import Explainer, Maps
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from cxrx.explainers.specs import GradCamPlusOptions
+    from cxrx.explainers.option_types import CamOptions
     from cxrx.models.model import Model
 
-Combine = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]  # A, G -> (B, h, w)
+Weigh = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]  # A, G -> (B, C, h, w) or (B, C, 1, 1)
 
 
-def build_cam(name: str, options: Any) -> Explainer:
+def build_cam(name: str, options: CamOptions) -> Explainer:
     """Return the CAM method called `name`."""
-    combine = _gradcampp(options) if name == "gradcam++" else _COMBINE[name]
+    weigh = _gradcampp(options) if isinstance(options, GradCamPlusOptions) else _WEIGH[name]
+    combine = principal_component if options.eigen_smooth else _sum_of_channels
 
-    def explain(model: Model, x: torch.Tensor, targets: torch.Tensor, seeds: torch.Tensor) -> Maps:  # noqa: ARG001
-        layer = model.cam_layer()
+    def one_pass(model: Model, x: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        layer = model.cam_layer(options.layer)
         size = (x.shape[2], x.shape[3])
         with capture(layer.module, layer.name) as captured:
             logits = model.forward(x.clone())  # a network may begin in place
@@ -38,8 +41,15 @@ def build_cam(name: str, options: Any) -> Explainer:
         grid = layer.to_grid(activation.detach(), size).float()  # (B, C, h, w)
         values = grid.new_zeros(*targets.shape, *grid.shape[2:])  # (B, T, h, w)
         for t, gradient in column_gradients(logits, targets, activation):
-            values[:, t] = combine(grid, layer.to_grid(gradient, size).float())
-        return Maps(values)
+            values[:, t] = combine(weigh(grid, layer.to_grid(gradient, size).float()), grid)
+        return values
+
+    def explain(model: Model, x: torch.Tensor, targets: torch.Tensor, seeds: torch.Tensor) -> Maps:  # noqa: ARG001
+        if not options.aug_smooth:
+            return Maps(one_pass(model, x, targets))
+        passes = [one_pass(model, factor * x, targets) for factor in _FACTORS]
+        passes += [one_pass(model, factor * x.flip(3), targets).flip(3) for factor in _FACTORS]
+        return Maps(torch.stack(passes).mean(dim=0))
 
     return explain
 
@@ -66,7 +76,7 @@ class Captured:
         if self.output is None:
             raise UsageError(f"layer {self.name!r} is not reached when the network runs, so a CAM cannot read it")
         if not logits.requires_grad:
-            raise UsageError(
+            raise no_gradient(
                 f"no gradient reaches layer {self.name!r}: the network detaches its output somewhere above"
             )
         return self.output
@@ -83,42 +93,75 @@ def capture(module: nn.Module, name: str) -> Iterator[Captured]:
         handle.remove()
 
 
-def _gradcam(a: torch.Tensor, g: torch.Tensor) -> torch.Tensor:
-    """Selvaraju et al. 2017, equations 1 and 2 without the ReLU."""
-    return torch.einsum("bc,bchw->bhw", g.mean(dim=(2, 3)), a)
+_FACTORS = (0.9, 1.0, 1.1)
+"""Of the prepared tensor, in the six versions of ``aug_smooth``; the same as pytorch-grad-cam's."""
 
 
-def _hirescam(a: torch.Tensor, g: torch.Tensor) -> torch.Tensor:
+# ---------------------------------------------------------------------------------------------------------------------
+# Weights of the activations, (B, C, h, w) or one for a channel, (B, C, 1, 1)
+
+
+def _gradcam(a: torch.Tensor, g: torch.Tensor) -> torch.Tensor:  # noqa: ARG001
+    """Selvaraju et al. 2017, equation 1."""
+    return g.mean(dim=(2, 3), keepdim=True)
+
+
+def _hirescam(a: torch.Tensor, g: torch.Tensor) -> torch.Tensor:  # noqa: ARG001
     """Draelos and Carin 2020, equation 4."""
-    return (g * a).sum(dim=1)
+    return g
 
 
-def _layercam(a: torch.Tensor, g: torch.Tensor) -> torch.Tensor:
-    """Jiang et al. 2021, equations 5 to 7 without the last ReLU."""
-    return (g.clamp(min=0) * a).sum(dim=1)
+def _layercam(a: torch.Tensor, g: torch.Tensor) -> torch.Tensor:  # noqa: ARG001
+    """Jiang et al. 2021, equation 5."""
+    return g.clamp(min=0)
 
 
 def _xgradcam(a: torch.Tensor, g: torch.Tensor) -> torch.Tensor:
     """Fu et al. 2020, equation 8; a channel that sums to nothing has no share to weigh by."""
-    total = a.sum(dim=(2, 3))
-    weight = (g * a).sum(dim=(2, 3)) / (total + 1e-7)
-    return torch.einsum("bc,bchw->bhw", weight, a)
+    total = a.sum(dim=(2, 3), keepdim=True)
+    return (g * a).sum(dim=(2, 3), keepdim=True) / (total + 1e-7)
 
 
-def _gradcampp(options: GradCamPlusOptions) -> Combine:
+def _gradcampp(options: GradCamPlusOptions) -> Weigh:
     """Chattopadhay et al. 2018, equations 10 and 19: a score through exp, whose higher derivatives are powers of G."""
 
-    def combine(a: torch.Tensor, g: torch.Tensor) -> torch.Tensor:
+    def weigh(a: torch.Tensor, g: torch.Tensor) -> torch.Tensor:
         alpha = g**2 / (2 * g**2 + a.sum(dim=(2, 3), keepdim=True) * g**3 + options.eps)
-        weight = (g.clamp(min=0) * alpha).sum(dim=(2, 3))
-        return torch.einsum("bc,bchw->bhw", weight, a)
+        return (g.clamp(min=0) * alpha).sum(dim=(2, 3), keepdim=True)
 
-    return combine
+    return weigh
 
 
-_COMBINE: dict[str, Combine] = {
+_WEIGH: dict[str, Weigh] = {
     "gradcam": _gradcam,
     "hirescam": _hirescam,
     "layercam": _layercam,
     "xgradcam": _xgradcam,
 }
+
+# ---------------------------------------------------------------------------------------------------------------------
+# From weights and activations to a map (B, h, w)
+
+
+def _sum_of_channels(weight: torch.Tensor, a: torch.Tensor) -> torch.Tensor:
+    if weight.shape[2:] == (1, 1):
+        return torch.einsum("bc,bchw->bhw", weight[:, :, 0, 0], a)
+    return (weight * a).sum(dim=1)
+
+
+def principal_component(weight: torch.Tensor, a: torch.Tensor) -> torch.Tensor:
+    """Project the weighted activations of every cell on their first principal component, ``(B, h, w)``.
+
+    The component of C channels is found among the h·w cells, whose matrix of products is the smaller one. Its sign,
+    which a decomposition leaves open, is that with which the map agrees with the plain sum over channels.
+    """
+    weighted = (weight * a).flatten(2)  # (B, C, n)
+    centred = weighted - weighted.mean(dim=2, keepdim=True)
+    _, vectors = torch.linalg.eigh(centred.transpose(1, 2) @ centred)  # (B, n, n), eigenvalues ascending
+    first = vectors[:, :, -1]  # (B, n), of length one
+    direction = (centred @ first[:, :, None])[:, :, 0]  # (B, C): the component times its singular value
+    length = direction.norm(dim=1, keepdim=True)
+    projection = length * first
+    agreement = (projection * centred.sum(dim=1)).sum(dim=1, keepdim=True)
+    signed = torch.where(agreement < 0, -projection, projection)
+    return signed.view(len(a), *a.shape[2:])

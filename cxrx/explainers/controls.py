@@ -12,7 +12,7 @@ from cxrx.explainers.targets import EMPTY
 from cxrx.specs import Explainer, Maps
 
 if TYPE_CHECKING:
-    from cxrx.explainers.specs import CentreOptions, NoOptions, RandomOptions
+    from cxrx.explainers.option_types import CentreOptions, NoOptions, RandomOptions
     from cxrx.models.model import Model
 
 

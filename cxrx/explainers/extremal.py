@@ -7,19 +7,24 @@ parameters p, and r 1 for as many pixels as the area allows and else 0,
     maximise  reward(m) - λ · mean((sort(m) - r)²),   λ = 300 · 1.0035^t,   t = 0 ... 799,
 
 by gradient ascent on p in [0, 1], from p = 1, with learning rate 0.01, momentum 0.9 and dampening 0.9. That is the
-published path. Three things may depart from it:
+published path. Four things may depart from it:
 
+Reuse. The gradient of the reward with respect to the mask changes little from step to step, and momentum averages it
+over ten of them anyway. So the model is evaluated at every n-th step only. The mask and its area, which cost little,
+are followed exactly.
 Strides. 800/steps of the path are taken in one step: learning rate, growth of λ and position t are scaled alike.
 Stop. Most of the path's second half raises λ over a mask that hardly moves any more. A row that has settled walks it
 four times as fast, and is finished when λ has reached its end.
 Area. The loss sees the mask on a canvas that is wider than the picture, so that cells at the edge weigh as much as
 others; published areas are fractions of that canvas, and a mask inside the picture fills a third more of it than was
 asked for. Masks also have soft edges and grow by whole cells. Where the area is to be that of the visible picture,
-the number of ones in r is that area's, and is corrected as the row goes along, in proportion to the error.
+the number of ones in r is that area's, and is corrected once the row has settled, in proportion to the error, and more
+as λ grows and the mask follows faster.
 """
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -31,12 +36,14 @@ from cxrx.errors import UsageError
 from cxrx.explainers.extremal_mask import MaskGenerator, area_penalty
 from cxrx.explainers.extremal_pyramid import BlurPyramid, Fade
 from cxrx.explainers.filters import gaussian_blur
-from cxrx.explainers.gradient import rows_at_once
+from cxrx.explainers.fit import no_gradient
+from cxrx.explainers.gradient import differentiate, rows_at_once
 from cxrx.explainers.targets import EMPTY
+from cxrx.models.inference import autocast
 from cxrx.specs import Explainer, Maps
 
 if TYPE_CHECKING:
-    from cxrx.explainers.specs import ExtremalOptions
+    from cxrx.explainers.option_types import ExtremalOptions
     from cxrx.models.model import Model
 
 # Published constants.
@@ -46,20 +53,22 @@ MOMENTUM = 0.9  # and dampening
 AREA_WEIGHT = 300.0
 GROWTH = 1.0035
 # Our own.
-SETTLED = 3e-4
+SETTLED = 2e-4
 """Mean change of the parameters per step of the path, below which a row has settled."""
 PACE = 4.0
 """How much faster a settled row walks on."""
-CORRECTION = 0.002
-"""Share of the area's error by which the number of ones is corrected, per step of the path."""
+CORRECTION = 0.003
+"""Share of the area's error by which the number of ones is corrected, per step of the path, in its middle."""
+MIDDLE = 500
+"""Place on the path where rows settle."""
 NEAR = 1.5
-"""The mask's mean, in areas asked for, from which on a row may settle and is corrected."""
-CLOSE = 0.08
+"""The mask's mean, in areas asked for, from which on a row may settle."""
+CLOSE = 0.015
 """Relative error of a corrected area with which a row may finish early."""
-BOUNDS = (0.7, 1.2)
+BOUNDS = (0.7, 1.3)
 """Of the corrected number of ones, in areas asked for."""
-LOOK_EVERY = 5
-"""Steps between looks at which rows are finished; each look waits for the device."""
+LOOK_EVERY = 8
+"""Steps between looks at which rows are finished, at least; each look waits for the device."""
 ROWS_ON_CPU = 4
 """Rows in every pass on a CPU: a row costs a quarter less than in passes of two, and a fifth more than in passes of
 eight, of which more would stay idle."""
@@ -78,26 +87,28 @@ class Row:
 
 @dataclass(frozen=True)
 class Found:
-    """A finished mask: ``(H, W)`` on the picture, its reward, its area penalty (without λ), and the steps it took."""
+    """A finished mask: ``(H, W)`` on the picture, its reward, its area penalty (without λ), and what it took."""
 
     mask: torch.Tensor
     reward: torch.Tensor
     penalty: torch.Tensor
     steps: int
+    evaluations: int
 
 
 def build_extremal(options: ExtremalOptions) -> Explainer:
     """Return extremal perturbations.
 
     The map is the sum of the masks over areas, smoothed. Extras, by area: ``masks`` ``(B, T, A, H, W)``,
-    ``achieved_area`` (the mask's mean over the picture), ``reward``, ``penalty`` and ``steps`` ``(B, T, A)``.
+    ``achieved_area`` (the mask's mean over the picture), ``reward``, ``penalty``, ``steps`` and ``evaluations`` of the
+    model ``(B, T, A)``.
     """
 
     def explain(model: Model, x: torch.Tensor, targets: torch.Tensor, seeds: torch.Tensor) -> Maps:  # noqa: ARG001
         size = (x.shape[2], x.shape[3])
         shape = (*targets.shape, len(options.areas))
         masks = torch.zeros(*shape, *size)
-        extras = {name: torch.zeros(shape) for name in ("achieved_area", "reward", "penalty", "steps")}
+        extras = {name: torch.zeros(shape) for name in ("achieved_area", "reward", "penalty", "steps", "evaluations")}
         rows = [
             Row(b, t, target, a, area)
             for b, wanted in enumerate(targets.tolist())
@@ -112,6 +123,7 @@ def build_extremal(options: ExtremalOptions) -> Explainer:
             extras["reward"][place] = found.reward
             extras["penalty"][place] = found.penalty
             extras["steps"][place] = found.steps
+            extras["evaluations"][place] = found.evaluations
         values = gaussian_blur(masks.sum(dim=2), options.smooth * min(size))
         return Maps(values, {"masks": masks, **extras})
 
@@ -145,7 +157,7 @@ def optimise(
     active = Active(Problem(model, x, options), x, places)
     while queue or active.rows:
         # New rows join only then, so that all rows are looked at after the same numbers of their own steps.
-        if not active.rows or active.clock % LOOK_EVERY == 0:
+        if not active.rows or active.looks():
             active.fill(queue)
         yield from active.step()
 
@@ -178,7 +190,9 @@ class Problem:
         seen = torch.cat([self.perturb(part, picture) for part in kept])  # (R or 2R, C, H, W)
         if self.options.flip:
             seen = torch.where(mirrored.repeat(len(kept)).view(-1, 1, 1, 1), seen.flip(3), seen)
-        score = self.score(self.model.forward(seen), rows * len(kept))
+        with autocast(mask.device, self.options.dtype):  # mask, area and descent stay float32
+            logits = self.model.forward(seen)
+        score = self.score(logits, rows * len(kept))
         if self.options.variant == "dual":
             preserved, deleted = score.chunk(2)
             return preserved - deleted
@@ -202,6 +216,8 @@ class Active:
         Steps of each row so far.
     parameters, velocity
         ``(R, h, w)``.
+    pull
+        ``(R, H, W)``, the last gradient of each row's reward with respect to its mask.
     position
         ``(R,)``, on the path of 800.
     kept
@@ -212,6 +228,7 @@ class Active:
         self.problem = problem
         self.places = places
         self.stride = PATH / problem.options.steps
+        self.every = problem.options.every
         self.canvas = problem.generator.canvas[0] * problem.generator.canvas[1]
         # What an area is a fraction of.
         self.whole = x.shape[2] * x.shape[3] if problem.options.area_on == "visible" else self.canvas
@@ -220,9 +237,14 @@ class Active:
         self.arrived: list[bool] = []
         self.parameters = x.new_empty(0, *problem.generator.grid)
         self.velocity = self.parameters.clone()
+        self.pull = x.new_empty(0, *x.shape[2:])
         self.position = x.new_empty(0)
         self.kept = x.new_empty(0)
         self.clock = 0
+
+    def looks(self) -> bool:
+        """Tell whether at this step rows may join or be found to have arrived; the model is evaluated at it too."""
+        return self.clock % (self.every * math.ceil(LOOK_EVERY / self.every)) == 0
 
     def fill(self, queue: deque[Row]) -> None:
         """Give free places to the next rows of `queue`."""
@@ -235,6 +257,7 @@ class Active:
         grid = (len(new), *self.problem.generator.grid)
         self.parameters = torch.cat([self.parameters, self.parameters.new_ones(grid)])
         self.velocity = torch.cat([self.velocity, self.velocity.new_zeros(grid)])
+        self.pull = torch.cat([self.pull, self.pull.new_zeros(len(new), *self.pull.shape[1:])])
         self.position = torch.cat([self.position, self.position.new_zeros(len(new))])
         ones = [self.whole - int(self.whole * (1 - row.area)) for row in new]
         self.kept = torch.cat([self.kept, self.kept.new_tensor(ones)])
@@ -243,37 +266,54 @@ class Active:
         """Evaluate all rows, take the finished ones out, and move the others by one step."""
         R = len(self.rows)
         parameters = self.parameters.requires_grad_()
-        idle = self.places - R
-        filled = torch.cat([parameters, parameters.detach()[:1].expand(idle, -1, -1)])  # (places, h, w)
+        filled = torch.cat([parameters, parameters.detach()[:1].expand(self.places - R, -1, -1)])  # (places, h, w)
         canvas = self.problem.generator(filled, self.problem.kernels)
-        mask = self.problem.generator.visible(canvas)
+        visible = self.problem.generator.visible(canvas)
         penalty = area_penalty(canvas[:R].flatten(1), *self._ones())
-        taken = torch.tensor(self.taken, device=mask.device)
-        mirrored = torch.cat([taken, taken[:1].expand(idle)]) % 2 == 0
-        reward = self.problem.reward(mask, self.rows + self.rows[:1] * idle, mirrored)[:R]
-        mask = mask[:R]
-        loss = (AREA_WEIGHT * GROWTH**self.position * penalty - reward).sum()
-        (gradient,) = torch.autograd.grad(loss, parameters)
+        mask = visible[:R].detach()
         last = self.problem.options.steps - 1
         done = [i for i, t in enumerate(self.taken) if t == last or self.arrived[i]]
-        found = [
-            (self.rows[i], Found(mask[i].detach(), reward[i].detach(), penalty[i].detach(), self.taken[i] + 1))
-            for i in done
-        ]
-        self._move(gradient, taken == 0, mask.detach())
+        found = []
+        if done or self.clock % self.every == 0:
+            reward = self._evaluate(visible.detach())
+            found = [
+                (self.rows[i], Found(mask[i], reward[i], penalty[i].detach(), t + 1, 1 + -(-t // self.every)))
+                for i, t in enumerate(self.taken)
+                if i in done
+            ]
+        loss = (AREA_WEIGHT * GROWTH**self.position * penalty).sum() - (self.pull * visible[:R]).sum()
+        self._move(differentiate(loss, parameters), mask)
         if done:
-            self._retain([i for i in range(len(self.rows)) if i not in done])
+            self._retain([i for i in range(R) if i not in done])
         return found
+
+    def _evaluate(self, visible: torch.Tensor) -> torch.Tensor:
+        """Return the rewards ``(R,)`` of all rows, and keep their gradients where it is a row's turn.
+
+        It is no row's turn when one is evaluated out of time because it ends here: a row must not depend on others.
+        """
+        R = len(self.rows)
+        leaf = visible.requires_grad_()
+        idle = self.places - R
+        turn = torch.tensor([t // self.every % 2 == 0 for t in self.taken], device=leaf.device)
+        mirrored = torch.cat([turn, turn[:1].expand(idle)])
+        reward = self.problem.reward(leaf, self.rows + self.rows[:1] * idle, mirrored)[:R]
+        if not reward.requires_grad:
+            raise no_gradient("no gradient reaches this network's input: it detaches or rounds something on the way")
+        if self.clock % self.every == 0:
+            self.pull = differentiate(reward.sum(), leaf)[:R]
+        return reward.detach()
 
     def _ones(self) -> tuple[torch.Tensor, int]:
         """Return the number of ones of each row ``(R,)``, and what none can be above."""
         most = min(self.canvas, int(BOUNDS[1] * max(row.area for row in self.rows) * self.whole) + 1)
         return self.kept.round().long().clamp(1, most), most
 
-    def _move(self, gradient: torch.Tensor, first: torch.Tensor, mask: torch.Tensor) -> None:
+    def _move(self, gradient: torch.Tensor, mask: torch.Tensor) -> None:
         """Take one step of gradient descent, and walk on along the path."""
         damped = MOMENTUM * self.velocity + (1 - MOMENTUM) * gradient
         # As in torch.optim.SGD, the first gradient is not dampened.
+        first = torch.tensor([t == 0 for t in self.taken], device=gradient.device)
         self.velocity = torch.where(first.view(-1, 1, 1), gradient, damped)
         before = self.parameters.detach()
         self.parameters = (before - LEARNING_RATE * self.stride * self.velocity).clamp(0, 1)
@@ -282,17 +322,18 @@ class Active:
 
         area = mask.new_tensor([row.area for row in self.rows])
         excess = mask.mean(dim=(1, 2)) / area - 1
-        near = excess < NEAR - 1
+        change = (self.parameters - before).abs().mean(dim=(1, 2)) / self.stride
+        settled = (excess < NEAR - 1) & (change < SETTLED)
         walked = torch.full_like(area, self.stride)
         if self.problem.options.stop:
-            change = (self.parameters - before).abs().mean(dim=(1, 2)) / self.stride
-            walked = torch.where(near & (change < SETTLED), PACE * walked, walked)
-        self.position = (self.position + walked).clamp(max=PATH - self.stride)
+            walked = torch.where(settled, PACE * walked, walked)
         if self.problem.options.area_on == "visible":
             asked = area * self.whole
-            corrected = self.kept - torch.where(near, CORRECTION * walked * excess * asked, 0.0)
+            gain = CORRECTION * GROWTH ** ((self.position - MIDDLE) / 2)
+            corrected = self.kept - torch.where(settled, gain * self.stride * excess * asked, 0.0)
             self.kept = corrected.clamp(BOUNDS[0] * asked, BOUNDS[1] * asked)
-        if self.problem.options.stop and self.clock % LOOK_EVERY == 0:
+        self.position = (self.position + walked).clamp(max=PATH - self.stride)
+        if self.problem.options.stop and self.looks():
             held = (excess.abs() < CLOSE) | (self.problem.options.area_on == "padded")
             self.arrived = (held & (self.position >= PATH - self.stride)).tolist()
 
@@ -302,5 +343,5 @@ class Active:
         self.taken = [self.taken[i] for i in places]
         self.arrived = [self.arrived[i] for i in places]
         index = torch.tensor(places, dtype=torch.long, device=self.parameters.device)
-        self.parameters, self.velocity = self.parameters[index], self.velocity[index]
+        self.parameters, self.velocity, self.pull = self.parameters[index], self.velocity[index], self.pull[index]
         self.position, self.kept = self.position[index], self.kept[index]

@@ -12,14 +12,15 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import torch
 
-from cxrx.errors import UsageError
-from cxrx.explainers.filters import gaussian_blur
+from cxrx.explainers.baselines import make_baseline
+from cxrx.explainers.fit import no_gradient
 from cxrx.explainers.seeds import generator
 from cxrx.explainers.targets import EMPTY
+from cxrx.models.inference import autocast
 from cxrx.specs import Explainer, Maps
 
 if TYPE_CHECKING:
-    from cxrx.explainers.specs import IntegratedGradientsOptions, NoOptions, SmoothGradOptions
+    from cxrx.explainers.option_types import Dtype, IntegratedGradientsOptions, NoOptions, SmoothGradOptions
     from cxrx.models.model import Model
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -49,16 +50,31 @@ def column_gradients(
     for t in filled:
         weight = torch.zeros_like(chosen)
         weight[:, t] = present[:, t].to(chosen.dtype)
-        (gradient,) = torch.autograd.grad(chosen, wrt, weight, retain_graph=t != filled[-1], materialize_grads=True)
-        yield t, gradient
+        yield t, differentiate(chosen, wrt, weight, retain_graph=t != filled[-1])
 
 
-def input_gradients(model: Model, x: torch.Tensor, targets: torch.Tensor) -> Iterator[tuple[int, torch.Tensor]]:
+def differentiate(
+    outputs: torch.Tensor, wrt: torch.Tensor, weight: torch.Tensor | None = None, *, retain_graph: bool = False
+) -> torch.Tensor:
+    """Return the gradient of Σ weight·outputs; UsageError where the network overwrote what it needs for that."""
+    try:
+        (gradient,) = torch.autograd.grad(outputs, wrt, weight, retain_graph=retain_graph, materialize_grads=True)
+    except RuntimeError as error:
+        if "inplace operation" not in str(error):
+            raise
+        raise no_gradient("an in-place operation of this network overwrites what its gradients need") from error
+    return gradient
+
+
+def input_gradients(
+    model: Model, x: torch.Tensor, targets: torch.Tensor, dtype: Dtype = "fp32"
+) -> Iterator[tuple[int, torch.Tensor]]:
     """Yield (t, gradient ``(B, C, H, W)``) as `column_gradients` does, with respect to the network's input."""
     leaf = x.detach().requires_grad_()
-    logits = model.forward(leaf.clone())  # a clone, because a network may begin with an in-place operation
+    with autocast(model.device, dtype):  # the backward pass takes the types of the forward
+        logits = model.forward(leaf.clone())  # a clone, because a network may begin with an in-place operation
     if not logits.requires_grad:
-        raise UsageError("no gradient reaches this network's input (it detaches or rounds something on the way)")
+        raise no_gradient("no gradient reaches this network's input: it detaches or rounds something on the way")
     return column_gradients(logits, targets, leaf)
 
 
@@ -139,7 +155,7 @@ def noisy_gradients(
         noise = torch.stack(draws).to(x.device).view(count, pictures, 1, height, width)
         noisy = (x + scale * noise).flatten(0, 1)  # (count * B, C, H, W)
         gradients = x.new_zeros(count, *targets.shape, height, width)
-        for t, gradient in input_gradients(model, noisy, targets.repeat(count, 1)):
+        for t, gradient in input_gradients(model, noisy, targets.repeat(count, 1), options.dtype):
             gradients[:, :, t] = gradient.sum(dim=1).view(count, pictures, height, width)
         yield from gradients
 
@@ -160,7 +176,7 @@ def build_integrated_gradients(options: IntegratedGradientsOptions) -> Explainer
             alphas = x.new_tensor(points[start : start + chunk]).view(-1, 1, 1, 1, 1)
             count = alphas.shape[0]
             path = (baseline + alphas * (x - baseline)).flatten(0, 1)  # (count * B, C, H, W)
-            for t, gradient in input_gradients(model, path, targets.repeat(count, 1)):
+            for t, gradient in input_gradients(model, path, targets.repeat(count, 1), options.dtype):
                 for i, part in enumerate(gradient.view(count, *x.shape)):  # one by one, as without chunks
                     values[:, t] += weights[start + i] * ((x - baseline) * part).sum(dim=1)
         with torch.no_grad():
@@ -169,16 +185,6 @@ def build_integrated_gradients(options: IntegratedGradientsOptions) -> Explainer
         return Maps(values, {"completeness": missing})
 
     return explain
-
-
-def make_baseline(model: Model, x: torch.Tensor, kind: Literal["black", "white", "mean", "blur"]) -> torch.Tensor:
-    """Return the baseline ``(B, C, H, W)`` that belongs to the prepared pictures `x`."""
-    if kind == "mean":
-        return x.mean(dim=(2, 3), keepdim=True).expand_as(x)
-    if kind == "blur":
-        return gaussian_blur(x, 20 * min(x.shape[2:]) / 224)
-    grey = torch.full((x.shape[0], *x.shape[2:]), 1.0 if kind == "white" else 0.0)
-    return model.prepare(grey).to(x)
 
 
 def quadrature(rule: Literal["gausslegendre", "midpoint"], steps: int) -> tuple[list[float], list[float]]:

@@ -20,8 +20,11 @@ _HOOKS = (
 )
 """Where ``nn.Module`` keeps its hooks; each a dictionary by handle."""
 
-_FLAGS = ("training", "fused_attn")
-"""Plain attributes of modules that explainers may set. timm computes attention unfused where fused_attn is False."""
+_FLAGS = ("training", "fused_attn", "inplace")
+"""Plain attributes of modules that explainers may set.
+
+timm computes attention unfused where fused_attn is False; activations overwrite their input where inplace is True.
+"""
 
 
 @contextmanager
@@ -29,8 +32,8 @@ def guard(network: nn.Module) -> Iterator[None]:
     """Put `network` into the state for attribution, and put everything back afterwards, even after an exception.
 
     Inside: eval mode, parameters frozen (so that a backward pass costs nothing for them and leaves no ``.grad``),
-    gradients enabled whatever the caller had set. Afterwards training modes, ``requires_grad``, ``.grad`` and
-    fused-attention flags are as before, and hooks registered inside are gone.
+    gradients enabled whatever the caller had set. Afterwards training modes, ``requires_grad``, ``.grad`` and the
+    flags for fused attention and in-place activations are as before, and hooks registered inside are gone.
     """
     modules = list(network.modules())
     parameters = [(parameter, parameter.requires_grad, parameter.grad) for parameter in network.parameters()]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 import math
 import operator
 import types
@@ -54,6 +55,21 @@ def describe_options(spec: ExplainerSpec) -> list[tuple[str, str, Any]]:
     return [(f.name, _in_words(hints[f.name]), getattr(spec.options(), f.name)) for f in fields(spec.options) if f.init]
 
 
+def document_options(options: type) -> dict[str, str]:
+    """Return what the docstrings of an options type and of its bases say of each option (numpydoc's Attributes)."""
+    texts: dict[str, str] = {}
+    for kind in reversed(options.__mro__):
+        _, _, attributes = inspect.cleandoc(kind.__doc__ or "").partition("Attributes\n----------\n")
+        names: list[str] = []
+        for line in attributes.splitlines():
+            if line and not line.startswith(" "):
+                names = [name.strip() for name in line.split(",")]
+                texts |= dict.fromkeys(names, "")
+            elif line:
+                texts |= {name: f"{texts[name]} {line.strip()}".strip() for name in names}
+    return texts
+
+
 def _unknown_option(method: str, name: str, known: Iterable[str]) -> UsageError:
     known = list(known)
     if not known:
@@ -70,7 +86,11 @@ def _convert(where: str, value: Any, kind: Any) -> Any:
     text = value.strip() if isinstance(value, str) else None
     if origin in (Union, types.UnionType) and type(None) in arguments:
         inner = next(argument for argument in arguments if argument is not type(None))
-        return None if value is None or text in ("none", "") else _convert(where, value, inner)
+        return (
+            None
+            if value is None or (text is not None and text.lower() in ("none", ""))
+            else _convert(where, value, inner)
+        )
     if origin is Literal:
         for choice in arguments:
             if value == choice or text == str(choice):
@@ -110,7 +130,8 @@ def _in_words(kind: Any) -> str:
     if origin is Literal:
         return " | ".join(str(argument) for argument in arguments)
     if origin is tuple:
-        return f"{_in_words(arguments[0])}s, separated by commas"
+        one = _in_words(arguments[0])
+        return "numbers, separated by commas" if one == "a number" else f"{one}, several separated by commas"
     if origin in (Union, types.UnionType):
         return " or ".join("none" if argument is type(None) else _in_words(argument) for argument in arguments)
     return {bool: "true or false", int: "a whole number", float: "a number", str: "text"}.get(kind, str(kind))

@@ -11,13 +11,14 @@ import torch
 from torch.nn import functional
 
 from cxrx.errors import PluginError, UsageError
+from cxrx.explainers.fit import check_fit
 from cxrx.explainers.guard import guard
 from cxrx.explainers.options import options_dict, parse_options
 from cxrx.explainers.seeds import derive_seed, tensor_id
 from cxrx.explainers.targets import EMPTY, Targets, resolve_targets
 from cxrx.models.inference import auto_batch_size, halving, pad_batch, predict_logits
 from cxrx.registry import load as load_registry
-from cxrx.specs import Explainer, ExplainerSpec, Maps
+from cxrx.specs import Explainer, Maps
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -148,7 +149,7 @@ def explain(
     """
     spec = load_registry().explainers.find(method)
     parsed = parse_options(spec, options)
-    check_fit(model, spec)
+    check_fit(model, spec, parsed)
     x = _check_pictures(model, x)
     if batch_size != "auto" and batch_size < 1:
         raise UsageError(f"batch_size must be at least 1, not {batch_size}")
@@ -232,18 +233,6 @@ def run_explainer(
     if len(targets):
         raise PluginError(f"an explainer returned maps of {count - len(targets)} pictures, not of {count}")
     return [piece for piece in checked if len(piece.values)]
-
-
-def check_fit(model: Model, spec: ExplainerSpec) -> None:
-    """Raise UsageError, naming the methods that fit, unless `model` offers what `spec` needs."""
-    offered = model.offers()
-    missing = spec.needs - offered
-    if missing:
-        fitting = [other.name for other in load_registry().explainers.values() if other.needs <= offered]
-        raise UsageError(
-            f"{spec.name} needs {' and '.join(sorted(missing))}, which {model.name} does not offer",
-            f"these fit: {', '.join(fitting)}",
-        )
 
 
 def _check_pictures(model: Model, x: torch.Tensor) -> torch.Tensor:

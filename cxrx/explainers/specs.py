@@ -1,213 +1,33 @@
-"""The built-in explainers and their options. Cheap to import: torch and the methods load inside `build`."""
+"""The built-in explainers. Cheap to import: torch and the methods load inside `build`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import math
+from collections.abc import Callable
 from importlib import import_module
-from typing import Any, ClassVar, Literal
+from typing import Any
 
+from cxrx.explainers.option_types import (
+    AttentionOptions,
+    CamOptions,
+    CentreOptions,
+    ChannelSweepOptions,
+    DeepLiftOptions,
+    ExtremalOptions,
+    GradCamPlusOptions,
+    GradientShapOptions,
+    IntegratedGradientsOptions,
+    LayerOptions,
+    LimeOptions,
+    NoOptions,
+    OcclusionOptions,
+    RandomOptions,
+    RiseOptions,
+    RolloutOptions,
+    SmoothGradOptions,
+    SuperpixelOptions,
+)
 from cxrx.specs import Explainer, ExplainerSpec
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Options
-
-
-@dataclass(frozen=True)
-class NoOptions:
-    """For methods without options."""
-
-
-@dataclass(frozen=True)
-class GradCamPlusOptions:
-    """Grad-CAM++.
-
-    Attributes
-    ----------
-    eps
-        Added to the denominator of the weights, which the paper leaves bare; 1e-6 is what pytorch-grad-cam adds.
-    """
-
-    eps: float = 1e-6
-
-    def __post_init__(self) -> None:
-        if self.eps <= 0:
-            raise ValueError("eps must be greater than 0")
-
-
-@dataclass(frozen=True)
-class SmoothGradOptions:
-    """SmoothGrad and its relatives.
-
-    Attributes
-    ----------
-    n
-        Noisy copies of each picture.
-    sigma
-        Standard deviation of the noise, as a fraction of the range of each picture's prepared tensor.
-    range
-        ``p1p99``: from the 1st to the 99th percentile, so that markers and collimation do not set the noise;
-        ``minmax``: as published.
-    """
-
-    n: int = 50
-    sigma: float = 0.15
-    range: Literal["p1p99", "minmax"] = "p1p99"
-
-    def __post_init__(self) -> None:
-        if self.n < 1 or self.sigma < 0:
-            raise ValueError("n must be at least 1 and sigma at least 0")
-
-
-@dataclass(frozen=True)
-class IntegratedGradientsOptions:
-    """Integrated gradients.
-
-    Attributes
-    ----------
-    steps
-        Points on the straight path from the baseline to the picture.
-    baseline
-        ``black`` and ``white`` in pixels; ``mean``: the picture's mean grey; ``blur``: the picture blurred with a
-        Gaussian of 20 px at 224 px.
-    rule
-        Quadrature along the path.
-    """
-
-    steps: int = 50
-    baseline: Literal["black", "white", "mean", "blur"] = "black"
-    rule: Literal["gausslegendre", "midpoint"] = "gausslegendre"
-
-    def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise ValueError("steps must be at least 1")
-
-
-@dataclass(frozen=True)
-class ExtremalOptions:
-    """Extremal perturbations.
-
-    Attributes
-    ----------
-    areas
-        Fractions of the picture that a mask may keep; one mask for each, and the map is their sum.
-    steps
-        Model evaluations for a mask at most. The path is the published one of 800 steps, taken in fewer and longer
-        strides: learning rate and growth of the area weight are scaled by 800/steps.
-    stop
-        Let a mask that has settled go four times as fast to its end, which halves the steps it takes.
-    variant
-        ``preserve``: the score of what the mask keeps is to be high; ``delete``: the score without it low; ``dual``.
-    perturbation
-        What takes the place of what is not kept: ``blur``, or ``fade`` (to zero, the mean grey).
-    reward
-        ``simple``: the logit; ``contrastive``: the logit minus the highest other one (wrong for findings that occur
-        together).
-    area_on
-        ``visible``: the mask's mean over the picture is held at the area; ``padded``: as published, the area is that
-        of the picture with its margin, and only approached.
-    flip
-        Mirror the picture at even steps, as the published code does; on a chest film this is situs inversus.
-    smooth
-        Width of the Gaussian that smooths the map, as a fraction of the picture's short side. Masks stay unsmoothed.
-    preset
-        ``fast``: the defaults above; ``published``: 800 steps without early stop, area on the padded picture, areas
-        0.025, 0.05, 0.1, 0.2; ``torchray``: the same with flips. Options given beside a preset override it.
-    """
-
-    areas: tuple[float, ...] = (0.1,)
-    steps: int = 200
-    stop: bool = True
-    variant: Literal["preserve", "delete", "dual"] = "preserve"
-    perturbation: Literal["blur", "fade"] = "blur"
-    reward: Literal["simple", "contrastive"] = "simple"
-    area_on: Literal["visible", "padded"] = "visible"
-    flip: bool = False
-    smooth: float = 0.09
-    preset: Literal["fast", "published", "torchray"] = "fast"
-
-    PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "fast": {},
-        "published": {"areas": (0.025, 0.05, 0.1, 0.2), "steps": 800, "stop": False, "area_on": "padded"},
-        "torchray": {"areas": (0.025, 0.05, 0.1, 0.2), "steps": 800, "stop": False, "area_on": "padded", "flip": True},
-    }
-
-    def __post_init__(self) -> None:
-        if not self.areas or not all(0 < area < 1 for area in self.areas):
-            raise ValueError("areas must be fractions between 0 and 1")
-        if self.steps < 1 or self.smooth < 0:
-            raise ValueError("steps must be at least 1 and smooth at least 0")
-
-
-@dataclass(frozen=True)
-class AttentionOptions:
-    """Raw attention.
-
-    Attributes
-    ----------
-    fuse
-        How the heads are taken together.
-    """
-
-    fuse: Literal["mean", "max"] = "mean"
-
-
-@dataclass(frozen=True)
-class RolloutOptions:
-    """Attention rollout.
-
-    Attributes
-    ----------
-    fuse
-        How the heads of a layer are taken together.
-    discard
-        Part of every row's patches, the lowest ones, that is set to 0 before the rows are normalised.
-    """
-
-    fuse: Literal["mean", "max", "min"] = "mean"
-    discard: float = 0.0
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.discard < 1:
-            raise ValueError("discard must be at least 0 and less than 1")
-
-
-@dataclass(frozen=True)
-class RandomOptions:
-    """Random control.
-
-    Attributes
-    ----------
-    grid
-        Cells along each side of the map; 7 is the grid of a CAM at 224 px.
-    """
-
-    grid: int = 7
-
-    def __post_init__(self) -> None:
-        if self.grid < 1:
-            raise ValueError("grid must be at least 1")
-
-
-@dataclass(frozen=True)
-class CentreOptions:
-    """Centre control.
-
-    Attributes
-    ----------
-    sigma
-        Width of the Gaussian, as a fraction of each side.
-    """
-
-    sigma: float = 0.25
-
-    def __post_init__(self) -> None:
-        if self.sigma <= 0:
-            raise ValueError("sigma must be greater than 0")
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Specs
 
 
 def _lazy(module: str, function: str, *arguments: Any) -> Callable[[Any], Explainer]:
@@ -221,8 +41,13 @@ def _lazy(module: str, function: str, *arguments: Any) -> Callable[[Any], Explai
 
 
 _CAM = frozenset({"gradients", "cam"})
+_LAYER = frozenset({"cam"})
 _ATTENTION = frozenset({"attention"})
 _NOTHING: frozenset[str] = frozenset()
+
+
+_FORWARD = 3.0
+"""Forward passes that cost as much as one with its backward pass."""
 
 
 def _none(_options: Any) -> float:
@@ -237,15 +62,35 @@ def _points(options: IntegratedGradientsOptions) -> float:
     return options.steps
 
 
+def _relevance_pass(_options: Any) -> float:
+    return 5  # in float64, with two more products for every layer
+
+
+def _windows(options: OcclusionOptions) -> float:
+    return (1 + math.ceil((224 - options.window) / options.stride)) ** 2 / _FORWARD
+
+
+def _random_masks(options: RiseOptions) -> float:
+    return options.masks / _FORWARD
+
+
+def _perturbed(options: SuperpixelOptions) -> float:
+    return options.samples / _FORWARD
+
+
+def _channels(_options: ChannelSweepOptions) -> float:
+    return 1024 / _FORWARD  # of DenseNet-121; the spec cannot know the model
+
+
 def _masks(options: ExtremalOptions) -> float:
-    return options.steps * len(options.areas) * (2 if options.variant == "dual" else 1)
+    return options.steps / options.every * len(options.areas) * (2 if options.variant == "dual" else 1)
 
 
 BUILTIN_EXPLAINERS: tuple[ExplainerSpec, ...] = (
     ExplainerSpec(
         "gradcam",
         _lazy("cam", "build_cam", "gradcam"),
-        NoOptions,
+        CamOptions,
         needs=_CAM,
         aliases=("grad-cam",),
         summary="activations of the last spatial layer, each channel weighed by its mean gradient",
@@ -267,7 +112,7 @@ BUILTIN_EXPLAINERS: tuple[ExplainerSpec, ...] = (
     ExplainerSpec(
         "hirescam",
         _lazy("cam", "build_cam", "hirescam"),
-        NoOptions,
+        CamOptions,
         needs=_CAM,
         summary="gradient times activation, cell by cell",
         citation="Draelos and Carin, HiResCAM, arXiv 2011.08891",
@@ -277,7 +122,7 @@ BUILTIN_EXPLAINERS: tuple[ExplainerSpec, ...] = (
     ExplainerSpec(
         "layercam",
         _lazy("cam", "build_cam", "layercam"),
-        NoOptions,
+        CamOptions,
         needs=_CAM,
         summary="positive gradient times activation, cell by cell",
         citation="Jiang et al., LayerCAM, IEEE TIP 2021",
@@ -287,12 +132,56 @@ BUILTIN_EXPLAINERS: tuple[ExplainerSpec, ...] = (
     ExplainerSpec(
         "xgradcam",
         _lazy("cam", "build_cam", "xgradcam"),
-        NoOptions,
+        CamOptions,
         needs=_CAM,
         summary="Grad-CAM with gradients weighed by the share of each activation",
         citation="Fu et al., Axiom-based Grad-CAM, BMVC 2020",
         signed=True,
         relu=True,
+    ),
+    ExplainerSpec(
+        "eigencam",
+        _lazy("library_cam", "build_library_cam", "eigencam"),
+        LayerOptions,
+        needs=_LAYER,
+        aliases=("eigen-cam",),
+        summary="first principal component of the last spatial layer; the same for every finding",
+        citation="Muhammad and Yeasin, Eigen-CAM, IJCNN 2020",
+        signed=True,
+        relu=True,
+    ),
+    ExplainerSpec(
+        "scorecam",
+        _lazy("library_cam", "build_library_cam", "scorecam"),
+        ChannelSweepOptions,
+        needs=_LAYER,
+        evaluations=_channels,
+        aliases=("score-cam",),
+        summary="each channel weighed by the logit of the picture seen through it",
+        citation="Wang et al., Score-CAM, CVPR workshops 2020",
+        signed=True,
+        relu=True,
+    ),
+    ExplainerSpec(
+        "ablationcam",
+        _lazy("library_cam", "build_library_cam", "ablationcam"),
+        ChannelSweepOptions,
+        needs=_LAYER,
+        evaluations=_channels,
+        aliases=("ablation-cam",),
+        summary="each channel weighed by how far the logit falls without it",
+        citation="Desai and Ramaswamy, Ablation-CAM, WACV 2020",
+        signed=True,
+        relu=True,
+    ),
+    ExplainerSpec(
+        "fullgrad",
+        _lazy("library_cam", "build_library_cam", "fullgrad"),
+        NoOptions,
+        needs=frozenset({"gradients", "convolutions"}),
+        summary="gradient times input, and gradient times bias of every convolution and batch norm",
+        citation="Srinivas and Fleuret, Full-Gradient Representation, NeurIPS 2019",
+        space="input",
     ),
     ExplainerSpec(
         "saliency",
@@ -355,6 +244,27 @@ BUILTIN_EXPLAINERS: tuple[ExplainerSpec, ...] = (
         space="input",
     ),
     ExplainerSpec(
+        "gradientshap",
+        _lazy("captum_methods", "build_gradientshap"),
+        GradientShapOptions,
+        evaluations=_samples,
+        stochastic=True,
+        aliases=("gradient-shap",),
+        summary="gradients at random points between noisy pictures and baselines",
+        citation="Lundberg and Lee, A Unified Approach to Interpreting Model Predictions, NeurIPS 2017",
+        signed=True,
+        space="input",
+    ),
+    ExplainerSpec(
+        "deeplift",
+        _lazy("captum_methods", "build_deeplift"),
+        DeepLiftOptions,
+        summary="differences from a baseline, carried back through every activation (rescale rule)",
+        citation="Shrikumar et al., DeepLIFT, ICML 2017",
+        signed=True,
+        space="input",
+    ),
+    ExplainerSpec(
         "extremal",
         _lazy("extremal", "build_extremal"),
         ExtremalOptions,
@@ -362,6 +272,55 @@ BUILTIN_EXPLAINERS: tuple[ExplainerSpec, ...] = (
         aliases=("extremal-perturbation", "ep"),
         summary="smooth masks of fixed area that keep (or lower) the score best",
         citation="Fong et al., Understanding Deep Networks via Extremal Perturbations and Smooth Masks, ICCV 2019",
+        space="input",
+    ),
+    ExplainerSpec(
+        "rise",
+        _lazy("sweep", "build_rise"),
+        RiseOptions,
+        needs=_NOTHING,
+        evaluations=_random_masks,
+        stochastic=True,
+        summary="mean of random masks, each weighed by the score of what it leaves; all findings from one sweep",
+        citation="Petsiuk et al., RISE, BMVC 2018",
+        signed=True,
+        relu=True,
+        space="input",
+    ),
+    ExplainerSpec(
+        "occlusion",
+        _lazy("sweep", "build_occlusion"),
+        OcclusionOptions,
+        needs=_NOTHING,
+        evaluations=_windows,
+        summary="how far the logit falls where a square covers the picture; all findings from one sweep",
+        citation="Zeiler and Fergus, Visualizing and Understanding Convolutional Networks, ECCV 2014",
+        signed=True,
+        space="input",
+    ),
+    ExplainerSpec(
+        "lime",
+        _lazy("captum_methods", "build_lime"),
+        LimeOptions,
+        needs=_NOTHING,
+        evaluations=_perturbed,
+        stochastic=True,
+        summary="a linear model of the logit, fitted to the picture with superpixels hidden",
+        citation="Ribeiro et al., Why Should I Trust You?, KDD 2016",
+        signed=True,
+        space="input",
+    ),
+    ExplainerSpec(
+        "kernelshap",
+        _lazy("captum_methods", "build_kernelshap"),
+        SuperpixelOptions,
+        needs=_NOTHING,
+        evaluations=_perturbed,
+        stochastic=True,
+        aliases=("kernel-shap",),
+        summary="Shapley values of superpixels, by a weighted linear fit",
+        citation="Lundberg and Lee, A Unified Approach to Interpreting Model Predictions, NeurIPS 2017",
+        signed=True,
         space="input",
     ),
     ExplainerSpec(
@@ -388,6 +347,15 @@ BUILTIN_EXPLAINERS: tuple[ExplainerSpec, ...] = (
         needs=frozenset({"attention", "gradients"}),
         summary="attention weighed by its gradient and multiplied through the layers",
         citation="Chefer et al., Generic Attention-Model Explainability, ICCV 2021",
+    ),
+    ExplainerSpec(
+        "chefer-lrp",
+        _lazy("relevance", "build_chefer_lrp"),
+        NoOptions,
+        needs=frozenset({"attention", "gradients", "relevance"}),
+        evaluations=_relevance_pass,
+        summary="as chefer, with relevance carried back through every layer in place of the attention itself",
+        citation="Chefer et al., Transformer Interpretability Beyond Attention Visualization, CVPR 2021",
     ),
     ExplainerSpec(
         "random",

@@ -52,7 +52,7 @@ def find_cam_layer(network: nn.Module, name: str | None, input_shape: tuple[int,
     if found is None:
         raise UsageError(
             "this network has no layer with a spatial output, so CAM methods cannot read it",
-            hint="name one with cam_layer=... (API) or --cam-layer (command line)",
+            hint="name one with --layer NAME, or layer=NAME in Python",
         )
     try:
         module = network.get_submodule(found)
@@ -69,6 +69,37 @@ def find_transformer(network: nn.Module) -> nn.Module | None:
         ):
             return module
     return None
+
+
+def has_plain_blocks(transformer: nn.Module) -> bool:
+    """Tell whether `transformer` is timm's, of plain pre-norm blocks, with a linear head on a token or the mean."""
+    from timm.layers.attention import Attention
+    from timm.layers.mlp import Mlp
+    from timm.models.vision_transformer import Block, VisionTransformer
+
+    if type(transformer) is not VisionTransformer or not isinstance(transformer.head, nn.Linear):
+        return False
+    blocks = list(transformer.blocks)
+    return transformer.global_pool in ("token", "avg") and all(
+        type(block) is Block
+        and type(block.attn) is Attention
+        and getattr(block.attn, "gate", None) is None
+        and type(block.mlp) is Mlp
+        # Subclasses (LoRA and the like) compute more than their weights tell.
+        and all(type(layer) is nn.Linear for layer in block.modules() if isinstance(layer, nn.Linear))
+        for block in blocks
+    )
+
+
+_MOSTLY = 0.5
+
+
+def has_biased_convolutions(network: nn.Module) -> bool:
+    """Tell whether most layers with weights are convolutions or batch norms, and at least two of them have biases."""
+    layers = [module for module in network.modules() if isinstance(getattr(module, "weight", None), nn.Parameter)]
+    convolutional = [module for module in layers if isinstance(module, nn.Conv2d | nn.BatchNorm2d)]
+    biased = [module for module in convolutional if module.bias is not None]
+    return len(biased) > 1 and len(convolutional) > _MOSTLY * len(layers)
 
 
 def _by_architecture(network: nn.Module) -> str | None:
@@ -151,6 +182,8 @@ def _grid_reader(network: nn.Module) -> Callable[[torch.Tensor, tuple[int, int]]
     def to_grid(output: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
         if output.ndim == 4:
             return output.permute(0, 3, 1, 2) if channels_last else output  # (B, C, h, w)
+        if output.ndim != 3:
+            raise UsageError(f"a layer that returns {tuple(output.shape)} has no grid that a CAM could be read on")
         prefix = int(getattr(owner, "num_prefix_tokens", 0))
         tokens = output[:, prefix:]  # (B, N, C)
         h, w = token_grid(owner, size, tokens.shape[1])

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from cxrx.errors import UsageError
-from cxrx.models.layers import CamLayer, find_cam_layer, find_transformer
+from cxrx.models.layers import CamLayer, find_cam_layer, find_transformer, has_biased_convolutions, has_plain_blocks
 from cxrx.specs import InputSpec
 
 FEW_CONVOLUTIONS = 4
@@ -146,20 +146,38 @@ class Model:
         return logits.sigmoid()
 
     def offers(self) -> frozenset[str]:
-        """Return what attribution methods may ask of this model: ``gradients``, ``cam``, ``attention``."""
+        """Return what attribution methods may ask of this model.
+
+        ``gradients``; ``cam``: a layer with a spatial output; ``attention``: attention of all tokens to each other;
+        ``relevance``: a transformer of plain blocks, whose relevance rules are known; ``convolutions``: convolutions
+        or batch norms with biases throughout.
+        """
         offered = {"gradients"}
         transformer = find_transformer(self.module)
         if transformer is not None and any(hasattr(module, "attn_drop") for module in transformer.modules()):
             offered.add("attention")
+            if has_plain_blocks(transformer):
+                offered.add("relevance")
+        if has_biased_convolutions(self.module):
+            offered.add("convolutions")
         try:
             self.cam_layer()
         except UsageError:
             return frozenset(offered)
         return frozenset(offered | {"cam"})
 
-    def cam_layer(self) -> CamLayer:
-        """Return the layer that CAM methods read."""
-        return find_cam_layer(self.module, self._cam_layer_name, (self.input.channels, *self.input.size))
+    def cam_layer(self, name: str | None = None) -> CamLayer:
+        """Return the layer called `name` (dotted), by default the one that CAM methods read in this model.
+
+        Raises
+        ------
+        UsageError
+            There is no such layer, or none with a spatial output.
+        """
+        found = find_cam_layer(self.module, name or self._cam_layer_name, (self.input.channels, *self.input.size))
+        if name is None:
+            self._cam_layer_name = found.name  # finding it may take a forward pass
+        return found
 
 
 def describe(value: Any) -> str:

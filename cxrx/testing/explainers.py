@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from cxrx.models.model import Model
 
-NEEDS = frozenset({"gradients", "cam", "attention"})
+NEEDS = frozenset({"gradients", "cam", "attention", "relevance", "convolutions"})
 FILMS, FINDINGS = 3, 2
 TOLERANCE = 1e-5  # of the largest value of a map
 ROUNDING = 1e-6  # of the largest logit: where a map is made of differences of logits, their rounding is in it

@@ -1,244 +1,251 @@
 """How fast films are explained, against the peers and against what the networks allow. Only the ratios count.
 
-DenseNet-121 and ViT-S at 224 px with 14 findings, fp32, everything warm, in one process and with the same threads and
-allocator for all::
+DenseNet-121 and ViT-S at 224 px with 14 findings, fp32, everything warm, in one process and with the same threads::
 
-    python tests/bench/bench_explainers.py [--batch 8] [--repeats 3] [gradcam] [smoothgrad] [extremal]
+    python tests/bench/bench_explainers.py [--films 2] [--network NAME] [gradcam|smoothgrad|ig|occlusion|rise|bf16] ...
 
-f is one forward pass of the batch, b a backward pass to the input.
+Peers are timed twice: as they come (their own batch size, a network as timm makes it, the allocator as glibc sets it),
+and with our settings (8 rows a pass, channels last where that is faster, tuned allocator). f is one forward pass of
+the batch, b a backward pass to the input.
 """
 
 from __future__ import annotations
 
 import argparse
-import statistics
-import time
-from collections import deque
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
-import timm
 import torch
+from common import (
+    NETWORKS,
+    correlation,
+    describe_machine,
+    films,
+    first_findings,
+    forward_backward,
+    make_model,
+    make_module,
+    peak_memory,
+    run,
+    seconds,
+)
 from torch import nn
-from torch.nn import functional
 
-import cxrx
-from cxrx.explainers.extremal import Active, Problem, Row, area_penalty, optimise
-from cxrx.explainers.extremal_mask import MaskGenerator
 from cxrx.explainers.guard import guard
-from cxrx.explainers.options import parse_options
-from cxrx.explainers.specs import ExtremalOptions
-from cxrx.models.architectures import NIH_LABELS
 from cxrx.models.inference import tune_allocator
 from cxrx.models.model import Model
-from cxrx.reading.find import Item, find
-from cxrx.reading.options import ReadOptions
-from cxrx.reading.prepare import prepare_item
-from cxrx.registry import load as load_registry
-from cxrx.specs import InputSpec
 
-REAL = Path(__file__).resolve().parents[3] / "shared" / "realdata" / "nih_cxr14" / "images"
-NETWORKS = {"DenseNet-121": "densenet121", "ViT-S/16": "vit_small_patch16_224"}
-CHUNK = 8
-"""Noisy copies at once for the peer: its best batch on a CPU."""
+ROWS = 8
+"""Pictures a pass, for ours and for peers with our settings: the best number on a CPU."""
+FINDINGS = 14
 
 
-def make_model(name: str) -> Model:
-    """Return a network with random weights whose head is large enough for gradients to be seen."""
-    torch.manual_seed(0)
-    module = timm.create_model(NETWORKS[name], num_classes=len(NIH_LABELS))
-    nn.init.normal_(module.get_classifier().weight, std=0.05)
-    return cxrx.wrap_model(module, NIH_LABELS, 224, in_chans=3, name=name)
+class Bench:
+    """One network, as peers get it and as cxrx runs it, and some films.
+
+    Attributes
+    ----------
+    plain, x_plain
+        The network and its input ``(B, 3, 224, 224)`` as they come.
+    model, x
+        The same, as cxrx holds them.
+    tuned
+        Whether the allocator has been tuned, which cannot be undone: what runs before is timed as it comes.
+    """
+
+    def __init__(self, name: str, pixels: torch.Tensor) -> None:
+        self.name = name
+        self.plain = make_module(name).requires_grad_(requires_grad=False)
+        self.model = make_model(name)
+        self.x = self.model.prepare(pixels)
+        self.x_plain = self.x.contiguous()
+
+    def time_peer(self, ask: Callable[[nn.Module, torch.Tensor], Any], *, ours: bool) -> float:
+        """Return the seconds of ``ask(network, x)``, with our network or as it comes."""
+        network, x = (self.model.module, self.x) if ours else (self.plain, self.x_plain)
+        with guard(network):
+            return seconds(lambda: ask(network, x), 1)
 
 
-def films(count: int) -> torch.Tensor:
-    """Return real films where there are any beside the checkout, else noise, ``(count, 224, 224)`` in [0, 1]."""
-    pixels = []
-    if REAL.is_dir():
-        for item in find([REAL]):
-            if isinstance(item, Item) and len(pixels) < count:
-                pixels += [
-                    film.pixels for film in prepare_item(item, InputSpec(), ReadOptions()) if hasattr(film, "pixels")
-                ]
-    if len(pixels) < count:
-        return torch.rand(count, 224, 224, generator=torch.Generator().manual_seed(0))
-    return torch.stack([torch.from_numpy(film) for film in pixels[:count]])
+# ---------------------------------------------------------------------------------------------------------------------
+# Peers. Each is asked for one finding of one picture at a time, as its interface has it.
 
 
-def seconds(function: Callable[[], Any], repeats: int) -> float:
-    """Return the median wall time of `function`, after one call that does not count."""
-    function()
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        function()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times)
-
-
-def run(model: Model, x: torch.Tensor, method: str, targets: torch.Tensor, **options: Any) -> Any:
-    """Explain one batch, without the forward pass that `cxrx.explain` makes for the scores."""
-    spec = load_registry().explainers.find(method)
-    with guard(model.module):
-        return spec.build(parse_options(spec, options))(model, x, targets, torch.arange(len(x)))
-
-
-def forward_backward(model: Model, x: torch.Tensor, repeats: int) -> tuple[float, float]:
-    """Return the seconds of a forward pass and of a backward pass to the input, parameters frozen."""
-
-    def both() -> None:
-        leaf = x.clone().requires_grad_()
-        torch.autograd.grad(model.forward(leaf).sum(), leaf)
-
-    with guard(model.module):
-        f = seconds(lambda: model.logits(x), repeats)
-        return f, seconds(both, repeats) - f
-
-
-def bench_gradcam(model: Model, x: torch.Tensor, repeats: int) -> None:
-    """Time Grad-CAM for 14 findings against one forward, and against the peer asked for each of them."""
+def peer_gradcam(model: Model) -> Callable[[nn.Module, torch.Tensor], None]:
+    """Return pytorch-grad-cam, asked for 14 findings of a batch."""
     import pytorch_grad_cam
     from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
-    layer, size = model.cam_layer(), (x.shape[2], x.shape[3])
-    peer = pytorch_grad_cam.GradCAM(model.module, [layer.module], lambda output: layer.to_grid(output, size))
+    layer = model.cam_layer()
 
-    def every() -> None:
-        for k in range(len(model.labels)):
-            peer(x.clone().requires_grad_(), [ClassifierOutputTarget(k)] * len(x))
+    def ask(network: nn.Module, x: torch.Tensor) -> None:
+        size = (x.shape[2], x.shape[3])
+        target = network.get_submodule(layer.name)
+        cam = pytorch_grad_cam.GradCAM(network, [target], lambda output: layer.to_grid(output, size))
+        for k in range(FINDINGS):
+            cam(x.clone().requires_grad_(), [ClassifierOutputTarget(k)] * len(x))
+        cam.activations_and_grads.release()
 
-    f, _ = forward_backward(model, x, repeats)
-    theirs = seconds(every, 1)
-    peer.activations_and_grads.release()
-    ours = seconds(lambda: run(model, x, "gradcam", torch.arange(14).expand(len(x), 14)), repeats)
-    print(f"{model.name}: gradcam, 14 findings: {ours / len(x):.3f} s a film, {ours / f:.2f} forwards, ", end="")
-    print(f"{theirs / ours:.0f} times pytorch-grad-cam")
+    return ask
 
 
-def bench_smoothgrad(model: Model, x: torch.Tensor, repeats: int, n: int = 16) -> None:
-    """Time SmoothGrad for one and three findings against captum, and against the bound of shared forwards."""
+def peer_smoothgrad(n: int, rows: int | None, findings: int) -> Callable[[nn.Module, torch.Tensor], None]:
+    """Return captum's NoiseTunnel, `rows` noisy copies a pass (None: all)."""
     from captum.attr import NoiseTunnel, Saliency
 
-    f, b = forward_backward(model, x, repeats)
-    tunnel = NoiseTunnel(Saliency(model.module))
+    def ask(network: nn.Module, x: torch.Tensor) -> None:
+        tunnel = NoiseTunnel(Saliency(network))
+        for k in range(findings):
+            for picture in x:
+                tunnel.attribute(
+                    picture[None].clone(), nt_samples=n, nt_samples_batch_size=rows, stdevs=0.15, target=k, abs=False
+                )
 
-    def captum(findings: int) -> None:
-        with guard(model.module):
-            for k in range(findings):
-                for picture in x:
-                    one = picture[None].clone()
-                    tunnel.attribute(one, nt_samples=n, nt_samples_batch_size=CHUNK, stdevs=0.15, target=k, abs=False)
+    return ask
 
+
+def peer_ig(n: int, rows: int | None, findings: int) -> Callable[[nn.Module, torch.Tensor], None]:
+    """Return captum's integrated gradients, `rows` points a pass (None: all)."""
+    from captum.attr import IntegratedGradients
+
+    def ask(network: nn.Module, x: torch.Tensor) -> None:
+        method = IntegratedGradients(network)
+        for k in range(findings):
+            for picture in x:
+                method.attribute(picture[None].clone(), n_steps=n, internal_batch_size=rows, target=k)
+
+    return ask
+
+
+def peer_occlusion(rows: int) -> Callable[[nn.Module, torch.Tensor], None]:
+    """Return captum's occlusion for one finding, `rows` windows a pass."""
+    from captum.attr import Occlusion
+
+    def ask(network: nn.Module, x: torch.Tensor) -> None:
+        with torch.no_grad():
+            for picture in x:
+                Occlusion(network).attribute(
+                    picture[None], (3, 32, 32), (3, 16, 16), target=0, perturbations_per_eval=rows
+                )
+
+    return ask
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Benchmarks: first what peers take as they come, then, with the allocator tuned, the rest
+
+
+def as_they_come(bench: Bench, what: Sequence[str], n: int) -> dict[str, float]:
+    """Return the seconds of the peers as they come."""
+    asks = {
+        "gradcam": peer_gradcam(bench.model),
+        "smoothgrad": peer_smoothgrad(n, None, 1),
+        "ig": peer_ig(n, None, 1),
+        "occlusion": peer_occlusion(1),
+    }
+    return {name: bench.time_peer(ask, ours=False) for name, ask in asks.items() if name in what}
+
+
+def bench_gradcam(bench: Bench, plain: float) -> None:
+    """Grad-CAM for 14 findings against one forward, and against the peer asked for each of them."""
+    f, _ = forward_backward(bench.model, bench.x)
+    theirs = bench.time_peer(peer_gradcam(bench.model), ours=True)
+    ours = seconds(lambda: run(bench.model, bench.x, "gradcam", first_findings(FINDINGS, bench.x)), 5)
+    print(f"{bench.name}: gradcam, 14 findings: {ours / len(bench.x):.3f} s a film, {ours / f:.2f} forwards; ", end="")
+    print(f"pytorch-grad-cam takes {plain / ours:.0f} times as long as it comes, {theirs / ours:.0f} with our settings")
+
+
+def bench_paths(bench: Bench, method: str, plain: float, n: int) -> None:
+    """SmoothGrad or integrated gradients: one and three findings, against the peer and the bound of shared forwards."""
+    model, x = bench.model, bench.x
+    option = {"smoothgrad": "n", "ig": "steps"}[method]
+    peer = {"smoothgrad": peer_smoothgrad, "ig": peer_ig}[method]
+    f, b = forward_backward(model, model.prepare(films(ROWS)))
+    one = bench.time_peer(peer(n, ROWS, 1), ours=True)
     for findings in (1, 3):
-        targets = torch.arange(findings).expand(len(x), findings)
-        ours = seconds(lambda t=targets: run(model, x, "smoothgrad", t, n=n), repeats)
-        theirs = seconds(lambda k=findings: captum(k), 1)
+        targets = first_findings(findings, x)
+        ours = seconds(lambda t=targets: run(model, x, method, t, **{option: n}), 3)
         bound = findings * (f + b) / (f + findings * b)
-        print(f"{model.name}: smoothgrad n={n}, {findings} findings: {ours / len(x):.3f} s a film, ", end="")
-        print(f"{theirs / ours:.2f} times captum (bound {bound:.2f}), {ours / (n * (f + findings * b)):.2f} of n(f+kb)")
-
-
-def published_mask(parameters: torch.Tensor, weight: torch.Tensor, generator: MaskGenerator) -> torch.Tensor:
-    """Make masks the way the paper describes it: all 81 neighbours of every pixel, each weighed, in one tensor."""
-    height, width = generator.canvas
-    h, w = generator.grid
-    near = functional.unfold(parameters[:, None], 9, padding=7).view(-1, 81, h + 6, w + 6)
-    near = functional.interpolate(near, scale_factor=generator.step, mode="nearest")[:, :, :height, :width]
-    v = near * weight
-    return (v * functional.softmax(20 * v, dim=1)).sum(dim=1).clamp(0, 1)
-
-
-def published_weight(generator: MaskGenerator) -> torch.Tensor:
-    """Return the weights ``(81, *canvas)`` of `published_mask`."""
-    table = generator.weights().float().view(generator.step, generator.step, 81).permute(2, 0, 1)
-    h, w = generator.grid
-    return table.repeat(1, h + 6, w + 6)[:, : generator.canvas[0], : generator.canvas[1]]
-
-
-def bench_extremal(model: Model, x: torch.Tensor, repeats: int) -> None:
-    """Time a step of the rows, its mask generator, and the same with the published generator, one row at a time."""
-    areas = (0.05, 0.1, 0.2)
-    options = ExtremalOptions(areas=areas, stop=False)
-    rows = [Row(b, 0, 0, i, area) for b in range(len(x)) for i, area in enumerate(areas)][: 2 * len(x)]
-    with guard(model.module):
-        problem = Problem(model, x, options)
-        active = Active(problem, x, len(rows))
-        active.fill(deque(rows))
-        step = seconds(active.step, 2 * repeats) / len(rows)
-        parameters = active.parameters.detach()
-        generator, weight = problem.generator, published_weight(problem.generator)
-
-        def masks(make: Callable[[torch.Tensor], torch.Tensor], count: int) -> None:
-            p = parameters[:count].clone().requires_grad_()
-            torch.autograd.grad(make(p).sum(), p)
-
-        ours = seconds(lambda: masks(lambda p: generator(p, problem.kernels), len(rows)), repeats) / len(rows)
-        theirs = seconds(lambda: masks(lambda p: published_mask(p, weight, generator), 1), repeats)
-
-        def one_row() -> None:
-            p = parameters[:1].clone().requires_grad_()
-            canvas = published_mask(p, weight, generator)
-            reward = problem.reward(generator.visible(canvas), rows[:1], torch.zeros(1, dtype=torch.bool))
-            penalty = area_penalty(canvas.flatten(1), torch.tensor([6000]), 6001)
-            torch.autograd.grad((300 * penalty - reward).sum(), p)
-
-        alone = seconds(one_row, repeats)
-    f, b = forward_backward(model, x, repeats)
-    network = (f + b) / len(x)
-    print(
-        f"{model.name}: extremal: {step * 1e3:.0f} ms a step and row; the masks are {ours / network:.2f} of f+b ",
-        end="",
-    )
-    print(f"(published generator {theirs / network:.2f}); {alone / step:.2f} times rows one by one with the latter")
-
-
-def bench_early_stop(model: Model, x: torch.Tensor) -> None:
-    """Compare the masks of early stop with those of the full path: model evaluations, reward, area."""
-    rows = [Row(b, 0, 0, i, area) for b in range(len(x)) for i, area in enumerate((0.05, 0.1, 0.2))]
-    results = {}
-    for stop in (False, True):
-        start = time.perf_counter()
-        with guard(model.module):
-            found = dict(optimise(model, x, rows, ExtremalOptions(stop=stop)))
-        results[stop] = (
-            time.perf_counter() - start,
-            sum(found[row].steps for row in rows),
-            sum(float(found[row].reward) for row in rows),
-            sum(float(found[row].mask.mean()) / row.area for row in rows) / len(rows),
+        cost = n * len(x) * (f + findings * b) / ROWS
+        print(f"{bench.name}: {method}, {n} samples, {findings} findings: {ours / len(x):.2f} s a film, ", end="")
+        print(
+            f"{ours / cost:.2f} of n(f+kb); captum takes {findings * plain / ours:.2f} times as long as it comes, ",
+            end="",
         )
-    (full_time, full_steps, full_reward, full_area), (time_, steps, reward, area) = results[False], results[True]
+        print(f"{findings * one / ours:.2f} with our settings (sharing the forwards bounds this at {bound:.2f})")
+    peaks = [peak_memory(lambda k=k: run(model, x, method, first_findings(1, x), **{option: k})) for k in (n, 4 * n)]
+    print(f"{bench.name}: {method}: peak memory with {n} samples +{peaks[0]:.0f} MB, with {4 * n} +{peaks[1]:.0f} MB")
+
+
+def bench_occlusion(bench: Bench, plain: float) -> None:
+    """Occlusion for 14 findings against the peer called for each, and against a forward pass for every window."""
+    model, x = bench.model, bench.x
+    f, _ = forward_backward(model, model.prepare(films(ROWS)))
+    one = bench.time_peer(peer_occlusion(ROWS), ours=True)
+    ours = seconds(lambda: run(model, x, "occlusion", first_findings(FINDINGS, x)), 3)
+    floor = f / ROWS * 13**2 * len(x)
     print(
-        f"{model.name}: extremal, early stop: {steps / full_steps:.2f} of the evaluations, {time_ / full_time:.2f} ",
+        f"{bench.name}: occlusion, 14 findings: {ours / len(x):.2f} s a film, {ours / floor:.2f} of its floor; captum ",
         end="",
     )
-    print(
-        f"of the time, reward {reward / full_reward:.3f}, area {area:.3f} (full path {full_area:.3f}) of the one asked"
-    )
+    print(f"(14 times one call) takes {FINDINGS * plain / ours:.0f} times as long as it comes, ", end="")
+    print(f"{FINDINGS * one / ours:.0f} with our settings")
+
+
+def bench_rise(bench: Bench) -> None:
+    """RISE with 1,000 masks for 14 findings against a forward pass for every mask."""
+    model, x = bench.model, bench.x[:1]
+    f, _ = forward_backward(model, model.prepare(films(ROWS)))
+    ours = seconds(lambda: run(model, x, "rise", first_findings(FINDINGS, x), masks=1000), 1)
+    print(f"{bench.name}: rise, 14 findings: {ours:.1f} s a film, {ours / (f / ROWS * 1000):.2f} of its floor")
+
+
+def bench_bf16(bench: Bench) -> None:
+    """What bfloat16 saves, and how well its maps correlate with those in float32."""
+    model, x = bench.model, bench.x
+    methods: dict[str, dict[str, Any]] = {
+        "smoothgrad": {"n": 50},
+        "ig": {"steps": 50},
+        "occlusion": {},
+        "rise": {"masks": 200},
+        "extremal": {"steps": 20, "every": 1, "stop": False},
+    }
+    targets = first_findings(1, x)
+    for method, options in methods.items():
+        full = partial(run, model, x, method, targets, **options)
+        half = partial(full, dtype="bf16")
+        print(f"{bench.name}: {method} in bf16: {seconds(full, 1) / seconds(half, 1):.2f} times as fast, ", end="")
+        print(f"correlation with fp32 {correlation(full(), half()):.3f}")
+
+
+WHAT = ("gradcam", "smoothgrad", "ig", "occlusion", "rise", "bf16")
 
 
 def main() -> None:
     """Print one line for each method and network."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", nargs="*", help="gradcam, smoothgrad, extremal, stop; default: the first three")
-    parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("what", nargs="*", default=WHAT, help=f"of {', '.join(WHAT)}; default: all")
+    parser.add_argument("--films", type=int, default=2)
+    parser.add_argument("--samples", type=int, default=50)
+    parser.add_argument("--network", choices=NETWORKS, action="append")
     arguments = parser.parse_args()
-    what = arguments.what or ["gradcam", "smoothgrad", "extremal"]
+    print(describe_machine(), flush=True)
+    benches = [Bench(name, films(arguments.films)) for name in arguments.network or NETWORKS]
+    plain = [as_they_come(bench, arguments.what, arguments.samples) for bench in benches]
     tune_allocator()
-    pixels = films(arguments.batch)
-    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, batch {arguments.batch}")
-    for name in NETWORKS:
-        model = make_model(name)
-        x = model.prepare(pixels)
-        if "gradcam" in what:
-            bench_gradcam(model, x, arguments.repeats)
-        if "smoothgrad" in what:
-            bench_smoothgrad(model, x, arguments.repeats)
-        if "extremal" in what:
-            bench_extremal(model, x, arguments.repeats)
-        if "stop" in what:
-            bench_early_stop(model, x[:2])
+    for bench, before in zip(benches, plain, strict=True):
+        if "gradcam" in arguments.what:
+            bench_gradcam(bench, before["gradcam"])
+        for method in ("smoothgrad", "ig"):
+            if method in arguments.what:
+                bench_paths(bench, method, before[method], arguments.samples)
+        if "occlusion" in arguments.what:
+            bench_occlusion(bench, before["occlusion"])
+        if "rise" in arguments.what:
+            bench_rise(bench)
+        if "bf16" in arguments.what:
+            bench_bf16(bench)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from torch import nn
 from cxrx.errors import UsageError
 from cxrx.explainers.cam import build_cam
 from cxrx.explainers.guard import guard
-from cxrx.explainers.specs import GradCamPlusOptions, NoOptions
+from cxrx.explainers.option_types import CamOptions, GradCamPlusOptions
 from cxrx.models.load import wrap_model
 
 FINDINGS = ("a", "b", "c")
@@ -56,8 +56,8 @@ def networks():
     return get
 
 
-def run(model, x, targets, method="gradcam"):
-    explainer = build_cam(method, GradCamPlusOptions() if method == "gradcam++" else NoOptions())
+def run(model, x, targets, method="gradcam", **options):
+    explainer = build_cam(method, (GradCamPlusOptions if method == "gradcam++" else CamOptions)(**options))
     with guard(model.module):
         return explainer(model, x, targets, torch.zeros(len(x), dtype=torch.int64)).values
 
@@ -99,13 +99,68 @@ def test_gradcam_is_that_of_pytorch_grad_cam(networks, name, batch):
     np.testing.assert_allclose(as_shown(values, x.shape[2:]), peer(model, x, targets, "gradcam"), atol=1e-4)
 
 
+@pytest.mark.parametrize("batch", [1, 8])
 @pytest.mark.parametrize("method", METHODS[1:])
-@pytest.mark.parametrize("name", ["densenet121", "vit-average", "vit-token"])
-def test_the_others_are_those_of_pytorch_grad_cam(networks, name, method):
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_others_are_those_of_pytorch_grad_cam(networks, name, method, batch):
+    model = networks(name)
+    x = torch.randn(batch, 3, *model.input.size, generator=torch.Generator().manual_seed(3))
+    targets = torch.arange(batch) % 3
+    values = run(model, x, targets[:, None], method)[:, 0]
+    np.testing.assert_allclose(as_shown(values, x.shape[2:]), peer(model, x, targets, method), atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["densenet121", "vit-token"])
+@pytest.mark.parametrize("method", METHODS)
+def test_eigen_smooth_is_that_of_pytorch_grad_cam(networks, name, method):
+    import pytorch_grad_cam
+    from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+
     model = networks(name)
     x = torch.randn(2, 3, *model.input.size, generator=torch.Generator().manual_seed(3))
-    values = run(model, x, torch.tensor([[0], [2]]), method)[:, 0]
-    np.testing.assert_allclose(as_shown(values, x.shape[2:]), peer(model, x, torch.tensor([0, 2]), method), atol=1e-4)
+    values = run(model, x, torch.tensor([[0], [2]]), method, eigen_smooth=True)[:, 0]
+    layer, size = model.cam_layer(), tuple(x.shape[2:])
+    cam = getattr(pytorch_grad_cam, PEERS[method])(
+        model.module, [layer.module], reshape_transform=lambda output: layer.to_grid(output, size)
+    )
+    with cam:
+        shown = cam(x.clone().requires_grad_(), [ClassifierOutputTarget(0), ClassifierOutputTarget(2)], False, True)
+    for ours, theirs in zip(values, shown, strict=True):
+        # The peer leaves the sign to its decomposition.
+        both = [as_shown(sign * ours[None], size)[0] for sign in (1, -1)]
+        assert min(np.abs(one - theirs).max() for one in both) < 1e-3
+
+
+def test_the_sign_of_eigen_smooth_is_that_of_the_plain_map(networks):
+    model = networks("densenet121")
+    x = torch.randn(4, 3, *model.input.size, generator=torch.Generator().manual_seed(3))
+    every = torch.arange(3).expand(4, 3)
+    smooth, plain = run(model, x, every, eigen_smooth=True), run(model, x, every)
+    plain = plain - plain.mean(dim=(2, 3), keepdim=True)
+    assert ((smooth * plain).sum(dim=(2, 3)) >= 0).all()
+
+
+def test_aug_smooth_is_the_mean_over_six_versions(networks):
+    model = networks("vit-token")
+    x = torch.randn(2, 3, 48, 32, generator=torch.Generator().manual_seed(3))
+    targets = torch.tensor([[0, 1], [2, -1]])
+    expected = torch.zeros(2, 2, 6, 4)
+    for factor in (0.9, 1.0, 1.1):
+        expected += run(model, factor * x, targets) / 6
+        expected += run(model, factor * torch.flip(x, dims=[3]), targets).flip(3) / 6
+    torch.testing.assert_close(run(model, x, targets, aug_smooth=True), expected)
+
+
+def test_another_layer_can_be_named(networks):
+    model = networks("densenet121")
+    x = torch.randn(2, 3, *model.input.size, generator=torch.Generator().manual_seed(3))
+    targets = torch.tensor([[0], [2]])
+    values = run(model, x, targets, layer="features.denseblock3")
+    assert values.shape == (2, 1, 6, 4)
+    named = wrap_model(model.module, FINDINGS, model.input.size, in_chans=3, cam_layer="features.denseblock3")
+    assert torch.equal(values, run(named, x, targets))
+    with pytest.raises(UsageError, match="no layer named"):
+        run(model, x, targets, layer="features.nothing")
 
 
 def test_formulas_on_a_network_whose_gradient_is_known():

@@ -6,7 +6,7 @@ import torch
 from scipy.ndimage import sobel
 
 from cxrx.explainers.controls import build_centre, build_edge, build_random
-from cxrx.explainers.specs import CentreOptions, NoOptions, RandomOptions
+from cxrx.explainers.option_types import CentreOptions, NoOptions, RandomOptions
 
 TARGETS = torch.tensor([[0, 2], [1, -1], [2, 0]])
 SEEDS = torch.tensor([11, 12, 13])

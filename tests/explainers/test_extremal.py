@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from collections import deque
 from dataclasses import replace
 
@@ -13,12 +14,14 @@ from torch.nn import functional
 from cxrx.errors import UsageError
 from cxrx.explainers.extremal import Active, Problem, Row, build_extremal, optimise
 from cxrx.explainers.guard import guard
+from cxrx.explainers.option_types import ExtremalOptions
 from cxrx.explainers.options import parse_options
-from cxrx.explainers.specs import BUILTIN_EXPLAINERS, ExtremalOptions
+from cxrx.explainers.specs import BUILTIN_EXPLAINERS
 from cxrx.models.load import wrap_model
 
 SPEC = next(spec for spec in BUILTIN_EXPLAINERS if spec.name == "extremal")
 SIZE = 64
+SHORT = {"steps": 200, "every": 2}
 
 
 class ReadsPatches(nn.Module):
@@ -164,12 +167,23 @@ def test_a_queue_changes_no_mask(patches, stop):
 def test_a_row_that_has_settled_stops_early_and_loses_nothing(patches):
     model, x = patches
     rows = all_rows(1)
-    full = masks_of(model, x, rows, ExtremalOptions(stop=False))
-    early = masks_of(model, x, rows, ExtremalOptions())
-    assert all(found.steps == 200 for found in full.values())
-    assert all(found.steps < 160 for found in early.values())
+    full = masks_of(model, x, rows, ExtremalOptions(steps=200, every=1, stop=False))
+    early = masks_of(model, x, rows, ExtremalOptions(steps=200, every=2))
+    assert all(found.steps == found.evaluations == 200 for found in full.values())
+    assert all(found.evaluations == 1 + math.ceil((found.steps - 1) / 2) for found in early.values())
+    assert all(found.steps < 200 for found in early.values())
     for row in rows:
         assert float(early[row].reward) == pytest.approx(float(full[row].reward), rel=0.06)
+
+
+def test_the_model_is_evaluated_at_every_nth_step_only(patches):
+    model, x = patches
+    counts = []
+    handle = model.module.register_forward_hook(lambda *_: counts.append(1))
+    ((_, found),) = masks_of(model, x, all_rows(1)[:1], ExtremalOptions(steps=20, every=5, stop=False)).items()
+    handle.remove()
+    assert found.steps == 20
+    assert found.evaluations == len(counts) == 5  # at steps 0, 5, 10, 15, and at the last one
 
 
 def test_a_permuted_batch_gives_permuted_maps(patches):
@@ -201,7 +215,7 @@ def test_shapes_and_empty_targets(patches):
 @pytest.mark.parametrize("variant", ["preserve", "delete", "dual"])
 def test_the_patch_that_the_model_reads_is_recovered(patches, variant, perturbation):
     model, x = patches
-    maps = run(model, x[:1], torch.arange(3)[None], variant=variant, perturbation=perturbation)
+    maps = run(model, x[:1], torch.arange(3)[None], variant=variant, perturbation=perturbation, **SHORT)
     inside = model.module.reads.bool()
     for b, k in np.ndindex(1, 3):
         mask = maps.extras["masks"][b, k, 0]
@@ -212,7 +226,7 @@ def test_the_patch_that_the_model_reads_is_recovered(patches, variant, perturbat
 
 def test_the_contrastive_reward_finds_it_too(patches):
     model, x = patches
-    maps = run(model, x, torch.tensor([[0], [1]]), reward="contrastive")
+    maps = run(model, x, torch.tensor([[0], [1]]), reward="contrastive", **SHORT)
     for b, k in ((0, 0), (1, 1)):
         assert maps.extras["masks"][b, 0, 0][model.module.reads[k].bool()].mean() > 0.6
 
@@ -220,7 +234,7 @@ def test_the_contrastive_reward_finds_it_too(patches):
 @pytest.mark.parametrize("variant", ["preserve", "delete", "dual"])
 def test_the_visible_area_is_the_one_asked_for(patches, variant):
     model, x = patches
-    maps = run(model, x[:1], torch.arange(3)[None], areas="0.05,0.1,0.2", variant=variant)
+    maps = run(model, x[:1], torch.arange(3)[None], areas="0.05,0.1,0.2", variant=variant, **SHORT)
     achieved = maps.extras["achieved_area"]
     torch.testing.assert_close(achieved, maps.extras["masks"].mean(dim=(3, 4)))
     assert ((achieved / torch.tensor([0.05, 0.1, 0.2]) - 1).abs() < 0.1).all()

@@ -7,17 +7,17 @@ from torch import nn
 
 from cxrx.errors import UsageError
 from cxrx.explainers import gradient
+from cxrx.explainers.baselines import make_baseline
 from cxrx.explainers.gradient import (
     build_inputxgrad,
     build_integrated_gradients,
     build_saliency,
     build_smoothgrad,
-    make_baseline,
     noise_scale,
     quadrature,
 )
 from cxrx.explainers.guard import guard
-from cxrx.explainers.specs import IntegratedGradientsOptions, NoOptions, SmoothGradOptions
+from cxrx.explainers.option_types import IntegratedGradientsOptions, NoOptions, SmoothGradOptions
 from cxrx.models.load import wrap_model
 
 EVERY = torch.arange(3).expand(4, 3)

@@ -11,6 +11,7 @@ class Attention(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.fused_attn = True
+        self.inplace = True
         self.linear = nn.Linear(3, 3)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -37,12 +38,14 @@ def state(net: nn.Module) -> dict:
         "with_kwargs": [list(module._forward_hooks_with_kwargs) for module in net.modules()],
         "full": [module._is_full_backward_hook for module in net.modules()],
         "fused": net[2].fused_attn,
+        "inplace": net[2].inplace,
     }
 
 
 def disturb(net: nn.Module) -> None:
     net.train()
     net[2].fused_attn = False
+    net[2].inplace = False
     net[0].register_forward_hook(lambda *_: None, with_kwargs=True)
     net[0].register_forward_pre_hook(lambda *_: None)
     net[1].register_full_backward_hook(lambda *_: None)

@@ -98,8 +98,8 @@ def test_the_nearest_option_is_told():
 
 
 def test_a_method_without_options_says_so():
-    with pytest.raises(UsageError, match="gradcam has no options"):
-        parse_options(SPECS["gradcam"], {"n": 3})
+    with pytest.raises(UsageError, match="saliency has no options"):
+        parse_options(SPECS["saliency"], {"n": 3})
 
 
 def test_a_preset_gives_its_values_and_is_overridden_by_given_ones():

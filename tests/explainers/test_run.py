@@ -20,7 +20,8 @@ def test_what_comes_back(cnn, pictures):
     assert a.present.all()
     assert a.targets.tolist() == [[0, 1, 2]] * 4
     np.testing.assert_allclose(a.scores, cnn.logits(pictures), rtol=1e-6)
-    assert (a.method, a.options, a.input_size, a.labels) == ("gradcam", {}, (32, 32), ("Effusion", "Mass", "Nodule"))
+    assert (a.method, a.input_size, a.labels) == ("gradcam", (32, 32), ("Effusion", "Mass", "Nodule"))
+    assert a.options == {"layer": None, "aug_smooth": False, "eigen_smooth": False}
     assert a.relu
     assert a.signed
 
@@ -148,7 +149,7 @@ def test_maps_of_another_shape_are_refused(cnn, pictures, shape):
     ("arguments", "sentence"),
     [
         ({"method": "gradcan"}, "gradcan"),
-        ({"method": "gradcam", "n": 5}, "gradcam has no options"),
+        ({"method": "saliency", "n": 5}, "saliency has no options"),
         ({"method": "smoothgrad", "n": "many"}, "n must be a whole number"),
         ({"method": "gradcam", "targets": "Edema"}, "no finding named 'Edema'"),
         ({"method": "gradcam", "batch_size": 0}, "batch_size must be at least 1"),

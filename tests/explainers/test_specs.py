@@ -1,12 +1,12 @@
 from __future__ import annotations
 
-import inspect
 import subprocess
 import sys
 from dataclasses import fields
 
 import pytest
 
+from cxrx.explainers.options import document_options
 from cxrx.explainers.specs import BUILTIN_EXPLAINERS
 
 
@@ -18,8 +18,8 @@ def test_listing_the_explainers_imports_nothing_heavy():
 
 @pytest.mark.parametrize("spec", BUILTIN_EXPLAINERS, ids=lambda spec: spec.name)
 def test_every_option_is_described(spec):
-    text = inspect.getdoc(spec.options)
-    assert all(f"\n{field.name}" in text for field in fields(spec.options))
+    texts = document_options(spec.options)
+    assert all(texts.get(field.name) for field in fields(spec.options))
     assert spec.summary
 
 

@@ -129,7 +129,7 @@ def test_a_network_without_a_map_before_its_head_is_refused(network):
     model = wrap_model(network, list("abc"), 16, 3)
     with pytest.raises(UsageError, match="no layer with a spatial output") as error:
         model.cam_layer()
-    assert "--cam-layer" in error.value.hint
+    assert "--layer" in error.value.hint
     assert "cam" not in model.offers()
 
 

@@ -26,7 +26,11 @@ QUICK = {
     "smoothgrad-squared": {"n": 4},
     "vargrad": {"n": 4},
     "integrated-gradients": {"steps": 6},
+    "gradientshap": {"n": 4},
+    "lime": {"samples": 20},
+    "kernelshap": {"samples": 20},
     "extremal": {"steps": 6},
+    "rise": {"masks": 16},
 }
 """The contract holds for any number of steps; few are quick."""
 

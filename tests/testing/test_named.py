@@ -48,7 +48,7 @@ def test_a_plugin_is_checked_with_all_that_is_its_own(name, registry, monkeypatc
     assert [outcome.subject for outcome in outcomes[:2]] == ["plugin alpha"] * 2
     assert {outcome.subject for outcome in outcomes[2:]} == {"metric alpha-metric", "explainer alpha-method"}
     assert [outcome.message for outcome in outcomes if not outcome.passed] == [
-        "needs may hold attention, cam, gradients, not telepathy"
+        "needs may hold attention, cam, convolutions, gradients, relevance, not telepathy"
     ]
 
 
