@@ -12,6 +12,13 @@ if TYPE_CHECKING:
     from cxrx.specs import ExplainerSpec
 
 
+_IN_WORDS = {
+    "cam": "a spatial layer",
+    "relevance": "plain transformer blocks",
+    "convolutions": "convolutions with biases",
+}
+
+
 def check_fit(model: Model, spec: ExplainerSpec, options: Any = None) -> None:
     """Raise UsageError, naming the methods that fit, unless `model` offers what `spec` needs.
 
@@ -28,7 +35,7 @@ def check_fit(model: Model, spec: ExplainerSpec, options: Any = None) -> None:
     if missing:
         fitting = [other.name for other in load_registry().explainers.values() if other.needs <= offered]
         raise UsageError(
-            f"{spec.name} needs {' and '.join(sorted(missing))}, which {model.name} does not offer",
+            f"{spec.name} needs {' and '.join(_IN_WORDS.get(need, need) for need in sorted(missing))}, which {model.name} does not offer",
             f"these fit: {', '.join(fitting)}",
         )
 

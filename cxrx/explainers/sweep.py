@@ -31,10 +31,11 @@ FORWARD_ROWS = 4
 
 def sweep(model: Model, seen: Iterable[torch.Tensor], rows: int, dtype: Dtype) -> Iterator[torch.Tensor]:
     """Yield the logits ``(n, K)`` of each ``(n, C, H, W)`` of `seen`, n at most `rows`."""
-    with torch.no_grad(), autocast(model.device, dtype):
-        for pictures in seen:
-            padded = pad_batch(pictures.contiguous(memory_format=model.memory_format), rows)
-            yield model.forward(padded)[: len(pictures)]
+    for pictures in seen:
+        padded = pad_batch(pictures.contiguous(memory_format=model.memory_format), rows)
+        with torch.no_grad(), autocast(model.device, dtype):  # not around the yield: the caller's own work is float32
+            logits = model.forward(padded)[: len(pictures)]
+        yield logits
 
 
 def sweep_rows(device: torch.device) -> int:

@@ -18,7 +18,9 @@ from cxrx.explainers.gradient import (
 )
 from cxrx.explainers.guard import guard
 from cxrx.explainers.option_types import IntegratedGradientsOptions, NoOptions, SmoothGradOptions
+from cxrx.explainers.options import parse_options
 from cxrx.models.load import wrap_model
+from cxrx.registry import load
 
 EVERY = torch.arange(3).expand(4, 3)
 SEEDS = torch.tensor([5, 6, 7, 8])
@@ -221,3 +223,26 @@ def test_a_network_without_gradients_is_told(name):
     model = wrap_model(Rounds(), ["a", "b", "c"], 8)
     with pytest.raises(UsageError, match="no gradient reaches"):
         run(model, EXPLAINERS[name], torch.randn(1, 1, 8, 8), torch.tensor([[1]]), SEEDS[:1])
+
+
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [
+        ("smoothgrad", {"n": 4}),
+        ("integrated-gradients", {"steps": 4}),
+        ("occlusion", {"window": 120, "stride": 60, "baseline": "black"}),
+        ("rise", {"masks": 40}),
+        ("extremal", {"preset": "published", "steps": 20}),
+    ],
+)
+def test_bf16_is_much_the_same_and_not_the_same(cnn, pictures, method, options):
+    spec = load().explainers.find(method)
+    maps = {}
+    for dtype in ("fp32", "bf16"):
+        explainer = spec.build(parse_options(spec, {**options, "dtype": dtype}))
+        with guard(cnn.module):
+            maps[dtype] = explainer(cnn, pictures, torch.arange(3).expand(4, 3), torch.arange(4)).values
+    assert maps["bf16"].dtype == torch.float32
+    assert not torch.equal(maps["bf16"], maps["fp32"])
+    pairs = zip(maps["bf16"].flatten(2).flatten(0, 1), maps["fp32"].flatten(2).flatten(0, 1), strict=True)
+    assert min(float(torch.corrcoef(torch.stack(pair))[0, 1]) for pair in pairs) > 0.9

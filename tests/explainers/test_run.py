@@ -167,7 +167,7 @@ def test_what_does_not_fit_is_told(cnn, pictures, arguments, sentence):
 
 def test_a_method_that_the_model_cannot_support_is_refused_naming_those_that_fit():
     model = wrap_model(nn.Sequential(nn.Flatten(), nn.Linear(64, 2)), ["a", "b"], 8)
-    with pytest.raises(UsageError, match="gradcam needs cam") as caught:
+    with pytest.raises(UsageError, match="gradcam needs a spatial layer") as caught:
         explain(model, torch.zeros(1, 1, 8, 8), "gradcam")
     assert "smoothgrad" in caught.value.hint
     assert "gradcam" not in caught.value.hint
