@@ -23,6 +23,12 @@ def export(
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="File or folder to write.")] = None,
     images: Annotated[Path | None, typer.Option("--images", help="Folder of moved films.")] = None,
+    grid: Annotated[
+        bool,
+        typer.Option("--grid", help="With --png: the methods side by side, one picture for each film and finding."),
+    ] = False,
+    method: Annotated[list[str] | None, typer.Option("--method", help="With --png: only these methods.")] = None,
+    finding: Annotated[list[str] | None, typer.Option("--finding", help="With --png: only these findings.")] = None,
 ) -> None:
     """Write results as tables or pictures."""
     from cxrx.registry import load
@@ -35,6 +41,10 @@ def export(
     from cxrx.results.reader import open_results
 
     target = out or results.with_name(results.stem + exporter.suffix)
+    given = {"images": images, "grid": grid or None, "methods": method, "findings": finding}
+    options = {name: value for name, value in given.items() if value is not None}
+    if not png and options.keys() - {"images"}:
+        raise UsageError("--grid, --method and --finding go with --png")
     with open_results(results) as opened:
-        exporter.write(opened, target, **({"images": images} if images is not None else {}))
+        exporter.write(opened, target, **options)
     typer.echo(str(target))

@@ -61,8 +61,30 @@ def load_cases(
             said = caption(slug, method, pair) if caption is not None else ""
             panels.append(Panel(method, said if grid is not None else "no map", values))
         picture: Grey = resize(pictures[pair[0]], shape)
-        cases[slug, pair] = Case(pair[1], picture, tuple(panels), _boxes(corpus, pair, shape))
+        cases[slug, pair] = Case(
+            pair[1],
+            picture,
+            tuple(panels),
+            boxes=_boxes(corpus, pair, shape),
+            outline=resize(corpus.masks[pair].decode(), shape) if pair in corpus.masks else None,
+            facts=_facts(corpus, slug, pair),
+        )
     return cases, missing
+
+
+_LABELS = {1: "present", 0: "absent", -1: "uncertain"}
+
+
+def _facts(corpus: Corpus, slug: str, pair: Pair) -> tuple[str, ...]:
+    """Return the model's probability and the label, as far as they are known."""
+    image_id, finding = pair
+    model, facts = corpus.models[slug], []
+    if image_id in model.probability and finding in model.findings:
+        facts.append(f"probability {float(model.probability[image_id][model.findings.index(finding)]):.2f}")
+    label = corpus.labels.get(image_id, {}).get(finding)
+    if label in _LABELS:
+        facts.append(f"label: {_LABELS[label]}")
+    return tuple(facts)
 
 
 def _boxes(corpus: Corpus, pair: Pair, shape: tuple[int, int]) -> list[Box]:

@@ -1,7 +1,8 @@
 """Draw a map over its film: one convention for the report, for exported pictures and for notebooks.
 
-A map is shown in its published form, its positive part as a share of its own maximum: one colour scale from 0 to 1 for
-every map of a row, whatever units the methods have. The colours (inferno) are perceptually uniform and become opaque
+A map is shown in its published form, its positive part as a share of its own height (its 99.5th percentile, since the
+highest single pixel of a gradient would leave the others dark): one colour scale from 0 to 1 for every map of a row,
+whatever units the methods have. The colours (inferno) are perceptually uniform and become opaque
 with the value, so that the film stays visible where a method says nothing.
 """
 
@@ -25,6 +26,7 @@ COLOURS = "inferno"
 OPACITY = 0.75
 TRUTH_COLOUR = "#19d3ff"
 LONGEST = 512
+HEIGHT = 0.995
 
 Box = tuple[float, float, float, float]  # x, y, width, height in pixels of the picture drawn
 Grey = NDArray[np.float64]
@@ -57,12 +59,18 @@ class Case:
         ``(h, w)`` in [0, 1], a thumbnail.
     boxes
         Truth, in the thumbnail's pixels.
+    outline
+        Truth as a mask ``(h, w)`` in [0, 1], drawn as its contour in place of the boxes; None where there is none.
+    facts
+        What is known of the pair: the model's score, the label.
     """
 
     title: str
     film: Grey
     panels: Sequence[Panel]
     boxes: Sequence[Box] = field(default_factory=tuple)
+    outline: Grey | None = None
+    facts: Sequence[str] = ()
 
 
 def thumbnail_shape(rows: int, columns: int, longest: int = LONGEST) -> tuple[int, int]:
@@ -78,11 +86,15 @@ def scaled_boxes(boxes: ArrayLike, size: tuple[int, int], shape: tuple[int, int]
 
 
 def relative(values: ArrayLike) -> Grey:
-    """Return the positive part as a share of its maximum, ``[0, 1]``; all 0 where nothing is positive or finite."""
+    """Return the positive part as a share of the map's height, ``[0, 1]``; all 0 where nothing is positive or finite.
+
+    The height is the 99.5th percentile of the pixels, but at least a tenth of the maximum.
+    """
     array = np.asarray(values, dtype=np.float64)
     if not np.isfinite(array).all() or array.max() <= 0:
         return np.zeros(array.shape)
-    share: Grey = np.maximum(array, 0) / array.max()
+    height = max(float(np.quantile(array, HEIGHT)), array.max() / 10)
+    share: Grey = np.clip(array / height, 0, 1)
     return share
 
 
@@ -143,13 +155,13 @@ def draw_cases(cases: Sequence[Case], *, panel_inches: float = 2.4) -> Figure:
     FigureCanvasAgg(figure)
     axes = figure.subplots(len(cases), columns, squeeze=False)
     for case, row in zip(cases, axes, strict=True):
-        _draw_panel(row[0], case, None, case.title)
+        _draw_panel(row[0], case, None, case.title, ", ".join(case.facts))
         for axis, panel in zip(row[1:], case.panels, strict=False):
             _draw_panel(axis, case, panel.values, panel.title, panel.caption)
         for axis in row[1 + len(case.panels) :]:
             axis.set_axis_off()
     scale = figure.colorbar(ScalarMappable(cmap=COLOURS), ax=axes, fraction=0.03, pad=0.01, aspect=30)
-    scale.set_label("share of the map's maximum", fontsize=8)
+    scale.set_label("share of the map's height", fontsize=8)
     scale.ax.tick_params(labelsize=7)
     return figure
 
@@ -158,8 +170,11 @@ def _draw_panel(axis: Any, case: Case, values: Grey | None, title: str, caption:
     from matplotlib.patches import Rectangle
 
     axis.imshow(blend(case.film, values), interpolation="nearest")
-    for x, y, width, height in case.boxes:
-        for colour, line in (("black", 2.6), (TRUTH_COLOUR, 1.4)):
+    for colour, line in (("black", 2.6), (TRUTH_COLOUR, 1.4)):
+        if case.outline is not None:
+            axis.contour(case.outline, levels=[0.5], colors=colour, linewidths=line)
+            continue
+        for x, y, width, height in case.boxes:
             axis.add_patch(Rectangle((x - 0.5, y - 0.5), width, height, fill=False, edgecolor=colour, linewidth=line))
     point = None if values is None else peak(values)
     if point is not None:

@@ -233,19 +233,12 @@ def _scores(comparison: Comparison) -> dict[tuple[str, str, Pair], dict[str, Any
 
 
 def _row(corpus: Corpus, key: Key, case: Case, *, share: bool) -> dict[str, Any]:
-    slug, (image_id, finding) = key
-    model = corpus.models[slug]
-    probability = model.probability.get(image_id)
-    label = corpus.labels.get(image_id, {}).get(finding)
+    _, (image_id, finding) = key
     film = {"title": "film", "caption": "with its truth" if case.boxes else "no truth known", **_picture(case, None)}
-    said = None
-    if probability is not None and finding in model.findings:
-        said = f"probability {float(probability[model.findings.index(finding)]):.2f}"
-    known = {1: "present", 0: "absent", -1: "uncertain"}
     return {
         "film": image_id if share else corpus.name(image_id),
         "finding": finding,
-        "facts": [fact for fact in (said, f"label: {known[label]}" if label in known else None) if fact],
+        "facts": list(case.facts),
         "cells": [film, *(_cell(case, panel) for panel in case.panels)],
     }
 

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from cxrx.errors import UsageError
-from cxrx.export.overlay import blend, peak, relative, scaled_boxes, thumbnail_shape
+from cxrx.export.overlay import Case, Panel, blend, draw_cases, peak, relative, scaled_boxes, thumbnail_shape
 from cxrx.export.specs import BUILTIN_EXPORTERS
 from cxrx.results.reader import open_results
 
@@ -71,3 +71,18 @@ def test_grid_and_moved_films(make_tiny, tmp_path):
 def test_no_such_maps(tiny, tmp_path):
     with open_results(tiny.results) as results, pytest.raises(UsageError, match="no such maps"):
         PNG.write(results, tmp_path / "png", methods=["lime"])
+
+
+def test_a_mask_is_drawn_as_its_contour_and_the_facts_stand_below_the_film():
+    outline = np.zeros((32, 32))
+    outline[8:16, 8:24] = 1
+    panels = [Panel("m", values=np.eye(32))]
+    case = Case("Mass", np.zeros((32, 32)), panels, outline=outline, facts=("probability 0.93",))
+    figure = draw_cases([case])
+    film, shown = figure.axes[:2]
+    assert film.get_xlabel() == "probability 0.93"
+    for axis in (film, shown):
+        paths = [path for drawn in axis.collections for path in drawn.get_paths() if len(path)]
+        x, y = np.concatenate([path.vertices for path in paths]).T
+        assert (x.min(), x.max(), y.min(), y.max()) == (7.5, 23.5, 7.5, 15.5)  # between the pixels in and out
+    assert not figure.axes[0].patches
