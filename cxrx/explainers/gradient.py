@@ -16,7 +16,7 @@ from cxrx.explainers.baselines import make_baseline
 from cxrx.explainers.fit import no_gradient
 from cxrx.explainers.seeds import generator
 from cxrx.explainers.targets import EMPTY
-from cxrx.models.inference import autocast
+from cxrx.models.inference import auto_batch_size, autocast
 from cxrx.specs import Explainer, Maps
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def input_gradients(
 
 def rows_at_once(device: torch.device) -> int:
     """Return how many pictures to run through the network at once; beyond 8, CPUs get slower, not faster."""
-    return 8 if device.type == "cpu" else 64
+    return min(64, auto_batch_size(device))
 
 
 def build_saliency(_options: NoOptions) -> Explainer:

@@ -12,6 +12,7 @@ the batch, b a backward pass to the input.
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -161,6 +162,8 @@ def bench_paths(bench: Bench, method: str, plain: float, n: int) -> None:
     model, x = bench.model, bench.x
     option = {"smoothgrad": "n", "ig": "steps"}[method]
     peer = {"smoothgrad": peer_smoothgrad, "ig": peer_ig}[method]
+    peaks = [peak_memory(lambda k=k: run(model, x, method, first_findings(1, x), **{option: k})) for k in (n, 4 * n)]
+    print(f"{bench.name}: {method}, memory: {n} samples take {peaks[0]:.0f} MB, {4 * n} after them {peaks[1]:.0f} MB more")
     f, b = forward_backward(model, model.prepare(films(ROWS)))
     one = bench.time_peer(peer(n, ROWS, 1), ours=True)
     for findings in (1, 3):
@@ -174,8 +177,6 @@ def bench_paths(bench: Bench, method: str, plain: float, n: int) -> None:
             end="",
         )
         print(f"{findings * one / ours:.2f} with our settings (sharing the forwards bounds this at {bound:.2f})")
-    peaks = [peak_memory(lambda k=k: run(model, x, method, first_findings(1, x), **{option: k})) for k in (n, 4 * n)]
-    print(f"{bench.name}: {method}: peak memory with {n} samples +{peaks[0]:.0f} MB, with {4 * n} +{peaks[1]:.0f} MB")
 
 
 def bench_occlusion(bench: Bench, plain: float) -> None:
@@ -230,7 +231,8 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=50)
     parser.add_argument("--network", choices=NETWORKS, action="append")
     arguments = parser.parse_args()
-    print(describe_machine(), flush=True)
+    sys.stdout.reconfigure(line_buffering=True)
+    print(describe_machine())
     benches = [Bench(name, films(arguments.films)) for name in arguments.network or NETWORKS]
     plain = [as_they_come(bench, arguments.what, arguments.samples) for bench in benches]
     tune_allocator()

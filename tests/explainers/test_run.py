@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ import cxrx
 from cxrx.errors import PluginError, UsageError
 from cxrx.explainers.run import explain, run_explainer
 from cxrx.explainers.seeds import derive_seed, tensor_id
+from cxrx.models.inference import auto_batch_size
 from cxrx.models.load import wrap_model
 from cxrx.specs import Maps
 
@@ -188,3 +191,11 @@ def test_a_picture_for_every_present_target(cnn, pictures, method):
     titles = [axes.get_title() for axes in figure.axes]
     assert [title.split()[0] if title else "" for title in titles] == ["Effusion", "Mass", "Nodule", ""]
     figure.canvas.draw()
+
+
+@pytest.mark.parametrize(("gib", "expected"), [(139, 128), (16, 32), (8, 16), (2, 4), (0.2, 1)])
+def test_a_gpu_takes_what_its_memory_holds(monkeypatch, gib, expected):
+    properties = SimpleNamespace(total_memory=int(gib * 2**30))
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _device: properties)
+    assert auto_batch_size(torch.device("cuda", 0)) == expected
+    assert auto_batch_size(torch.device("cpu")) == 8
