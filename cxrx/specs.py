@@ -104,6 +104,13 @@ class InputSpec:
         1, or 3 for the grey picture repeated.
     mean, std
         Of pixels in [0, 1], one value per channel (or one for all).
+    clahe
+        ``(clip limit, rows, columns)`` of contrast-limited adaptive histogram equalisation over that many tiles, as
+        OpenCV does it, on 8-bit grey, after the resize and before the crop or the padding. None where training did
+        without.
+    crops
+        1, or 10: the four corners and the centre of the resized film and of its mirror image, each of `size`, over
+        which the prediction is averaged. Only with ``fit="crop"`` and a `resize` of at least `size`.
     """
 
     size: tuple[int, int] = (224, 224)
@@ -113,6 +120,8 @@ class InputSpec:
     channels: Literal[1, 3] = 3
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
+    clahe: tuple[float, int, int] | None = None
+    crops: Literal[1, 10] = 1
 
 
 @dataclass(frozen=True)
@@ -136,7 +145,14 @@ class ModelSpec:
     cam_layer
         Dotted name of the layer that CAM methods read; None: found by architecture.
     weights
-        File that belongs to the model; None: random until ``--weights`` names one.
+        File that belongs to the model, or its public address (``https://``), fetched when first needed, or a function
+        that returns the file (another package's loader); None: random until ``--weights`` names one.
+    weights_sha256
+        Hex digest of that file; required with an address.
+    build_variant
+        Like `build`, with keywords that a checkpoint or the user ask for, where it has such variants: ``outputs``,
+        ``in_chans``, ``img_size`` ``(height, width)``, ``global_pool`` (``"token"`` or ``"avg"``), ``head``
+        (``"norm-linear"``: dropout, layer norm, linear). None: there is one network only.
     demo
         Trained on synthetic films only; every output then says so.
     """
@@ -148,7 +164,9 @@ class ModelSpec:
     output: Literal["logits", "probabilities"] = "logits"
     activation: Literal["sigmoid", "softmax"] = "sigmoid"
     cam_layer: str | None = None
-    weights: Path | str | None = None
+    weights: Path | str | Callable[[], Path] | None = None
+    weights_sha256: str = ""
+    build_variant: Callable[..., Any] | None = None
     aliases: tuple[str, ...] = ()
     summary: str = ""
     licence: str = ""
@@ -252,28 +270,64 @@ class Box:
     height: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True, eq=False)
+class Mask:
+    """The pixels of one finding, run-length encoded as COCO does it.
+
+    Attributes
+    ----------
+    shape
+        ``(rows, columns)`` of the source picture.
+    counts
+        Lengths of the runs in column-major order (down the first column, then the next), by turns absent and present,
+        absent first (which may be 0); they add up to rows times columns. ``cxrx.datasets.rle`` makes them from the
+        usual encodings.
+    """
+
+    finding: str
+    shape: tuple[int, int]
+    counts: NDArray[np.uint32]
+
+    def decode(self) -> NDArray[np.bool_]:
+        """Return the ``(rows, columns)`` mask."""
+        import numpy as np
+
+        present = np.arange(len(self.counts)) % 2 == 1
+        pixels: NDArray[np.bool_] = np.repeat(present, self.counts).reshape(self.shape[::-1]).T
+        return pixels
+
+
+Split = Literal["", "train", "valid", "test", "train+valid"]
+"""What a film is for; ``"train+valid"`` where a list leaves it to its reader to take the validation films from it."""
+
+
+@dataclass(frozen=True, slots=True)
 class FilmTruth:
     """What is known about one film from tables beside it.
 
     Attributes
     ----------
     labels
-        Finding to 1 (present), 0 (absent) or -1 (uncertain); a finding that is not a key is unknown.
-    boxes
+        Finding to 1 (present), 0 (absent) or -1 (uncertain); a finding that is not a key is unknown. Not to be changed:
+        films may share it.
+    boxes, masks
         In source pixels.
     patient, view
         Empty where the tables do not tell. The patient key stays in memory and in the private link table.
+    split
+        The official one; empty where there is none.
     """
 
     labels: Mapping[str, int] = field(default_factory=dict)
     boxes: tuple[Box, ...] = ()
     patient: str = ""
     view: str = ""
+    masks: tuple[Mask, ...] = ()
+    split: Split = ""
 
 
 class Dataset(Protocol):
-    """Labels, boxes and patients of a folder of films."""
+    """Labels, boxes, masks and patients of a folder of films."""
 
     name: str
     findings: tuple[str, ...]
@@ -285,7 +339,11 @@ class Dataset(Protocol):
 
 @dataclass(frozen=True)
 class DatasetSpec:
-    """A data set layout: `sniff` recognises the folder, `open` reads its tables."""
+    """A data set layout: `sniff` recognises the folder, `open` reads its tables.
+
+    A layout of a plugin goes before the built-in ones. Its data set may have a list ``problems`` of sentences, which
+    are shown to the user.
+    """
 
     name: str
     sniff: Callable[[Path], bool]

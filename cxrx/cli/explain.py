@@ -47,6 +47,7 @@ def explain(
     labels: shared.Labels = None,
     input_size: shared.InputSize = None,
     in_chans: shared.InChans = None,
+    activation: shared.ActivationOption = None,
     out: shared.Out = shared.DEFAULT_RESULTS,
     truth: shared.Truth = None,
     images: Annotated[
@@ -97,7 +98,7 @@ def explain(
     shared.start_logging()
     from cxrx.engine.api import explain_results, run
 
-    network: dict[str, Any] = {"input_size": input_size, "in_chans": in_chans}
+    network: dict[str, Any] = {"input_size": input_size, "in_chans": in_chans, "activation": activation}
     films = None if not inputs else _films(inputs)
     if inputs and films is None:
         out = inputs[0]

@@ -13,6 +13,7 @@ from cxrx import __version__
 from cxrx.cli import (
     compare,
     config,
+    datasets,
     explain,
     explainers,
     export,
@@ -22,7 +23,9 @@ from cxrx.cli import (
     phantom,
     plugins,
     predict,
+    train,
     verify,
+    weights,
 )
 from cxrx.errors import EXIT_FAILED, CxrxError, exit_code_of
 
@@ -106,12 +109,16 @@ def root(
 app.command()(predict.predict)
 app.command()(explain.explain)
 app.command()(compare.compare)
+app.command()(train.train)
+app.command()(train.pretrain)
 app.command()(info.info)
 app.command()(verify.verify)
 app.command()(merge.merge)
 app.command()(export.export)
 app.command()(phantom.phantom)
 app.add_typer(models.app, name="models")
+app.add_typer(datasets.app, name="datasets")
+app.add_typer(weights.app, name="weights")
 app.add_typer(explainers.app, name="explainers")
 app.add_typer(plugins.app, name="plugins")
 

@@ -24,6 +24,8 @@ def predict(
     labels: shared.Labels = None,
     input_size: shared.InputSize = None,
     in_chans: shared.InChans = None,
+    activation: shared.ActivationOption = None,
+    ten_crop: shared.TenCrop = False,
     out: shared.Out = shared.DEFAULT_RESULTS,
     truth: shared.Truth = None,
     batch_size: shared.BatchSize = "auto",
@@ -66,7 +68,12 @@ def predict(
     shared.start_logging()
     from cxrx.engine.api import run
 
-    loaded = make_model(model, weights, labels, device, input_size=input_size, in_chans=in_chans)
+    network: dict[str, Any] = {"input_size": input_size, "in_chans": in_chans, "activation": activation}
+    loaded = make_model(model, weights, labels, device, **network)
+    if ten_crop:
+        from cxrx.models.ten_crop import ten_crop as averaged
+
+        loaded = averaged(loaded)
     report = run(loaded, inputs, (), out, **options)
     demo_warning(report, loaded)
     show_report(report, allow_failures=allow_failures)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from cxrx.cli.shared import split_names
+from cxrx.cli.shared import Activation, split_names
 from cxrx.errors import EXIT_SOME_FAILED, UsageError
 
 if TYPE_CHECKING:
@@ -27,13 +27,14 @@ def make_model(
     *,
     input_size: int | None = None,
     in_chans: int | None = None,
+    activation: Activation | None = None,
 ) -> Model:
     """Load the model that the options name, and say what the user should know of it."""
     from cxrx.models.architectures import DEFAULT_MODEL
     from cxrx.models.load import load_model
 
     if name is None and weights is not None:
-        raise UsageError("--weights needs the network they belong to", "name it with -m, e.g. -m densenet121")
+        name = _model_of(weights)
     if name is not None and ":" in name:
         typer.echo(f"note: running your code in {Path(name.rpartition(':')[0]).name}", err=True)
     if in_chans == 2:
@@ -45,12 +46,24 @@ def make_model(
         device,
         input_size=input_size,
         in_chans=None if in_chans is None else 1 if in_chans == 1 else 3,
+        activation=None if activation is None else activation.value,
     )
     for note in model.notes:
         typer.secho(f"note: {note}", fg="yellow", err=True)
     if model.demo:
         demo_banner()
     return model
+
+
+def _model_of(weights: Path) -> str:
+    """Return the built-in model whose weights `weights` are, where the user names none."""
+    from cxrx.models.checkpoints import read_checkpoint
+
+    found = read_checkpoint(weights).architecture
+    if found is None:
+        raise UsageError("--weights needs the network they belong to", "name it with -m, e.g. -m densenet121")
+    typer.secho(f"note: these are weights of {found}", fg="yellow", err=True)
+    return found
 
 
 DEMO = "DEMO weights, trained on synthetic films only: the numbers show how cxrx works, nothing about a patient"

@@ -30,6 +30,13 @@ class Polarity(StrEnum):
     report = "report"
 
 
+class Activation(StrEnum):
+    """What turns outputs into probabilities."""
+
+    sigmoid = "sigmoid"
+    softmax = "softmax"
+
+
 _READING = "Reading"
 _RUNNING = "Running"
 _MODEL = "Model"
@@ -46,15 +53,19 @@ ModelName = Annotated[
     typer.Option(
         "--model",
         "-m",
-        help="A name from `cxrx models`, or ./net.py:build for your own network (runs your code).",
+        help="A name from `cxrx models`, timm/NAME, or ./net.py:build for your own network (runs your code).",
         envvar="CXRX_MODEL",
-        show_default="the demo model",
+        show_default="as --weights say, else the demo model",
         rich_help_panel=_MODEL,
     ),
 ]
 Weights = Annotated[
     Path | None,
-    typer.Option("--weights", help="Checkpoint, loaded strictly; no code in it is run.", rich_help_panel=_MODEL),
+    typer.Option(
+        "--weights",
+        help="Checkpoint; recognised, loaded strictly, no code in it is run (cxrx weights show FILE).",
+        rich_help_panel=_MODEL,
+    ),
 ]
 Labels = Annotated[
     str | None, typer.Option("--labels", help="Findings in the order of the outputs: a,b,c.", rich_help_panel=_MODEL)
@@ -65,6 +76,23 @@ InputSize = Annotated[
 ]
 InChans = Annotated[
     int | None, typer.Option("--in-chans", min=1, max=3, help="1 or 3 input channels.", rich_help_panel=_MODEL)
+]
+ActivationOption = Annotated[
+    Activation | None,
+    typer.Option(
+        "--activation",
+        help="sigmoid (findings side by side) or softmax (classes that exclude each other).",
+        show_default="as the model says",
+        rich_help_panel=_MODEL,
+    ),
+]
+TenCrop = Annotated[
+    bool,
+    typer.Option(
+        "--ten-crop",
+        help="Average over ten crops of each film, as CheXNet's authors do; cannot be explained.",
+        rich_help_panel=_MODEL,
+    ),
 ]
 Layer = Annotated[
     str | None, typer.Option("--layer", help="Dotted name of the layer that CAM methods read (-O layer=NAME).")

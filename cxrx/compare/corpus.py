@@ -292,13 +292,15 @@ class Corpus:
         self.labels[film.image_id] = self.labels.get(film.image_id, {}) | {
             canonical(name): value for name, value in known.labels.items()
         }
-        if known.boxes:
+        if known.boxes or known.masks:
             for pair in [pair for pair in (*self.boxes, *self.masks) if pair[0] == film.image_id]:
                 self.boxes.pop(pair, None)
                 self.masks.pop(pair, None)
             for box in known.boxes:
                 corner = np.array([[box.x, box.y, box.width, box.height]])
                 self._add_boxes((film.image_id, canonical(box.finding)), corner)
+            for mask in known.masks:
+                self.masks[film.image_id, canonical(mask.finding)] = Mask.of_film(film.image_id, mask)
         return True
 
     def unknown_truth(self) -> int:

@@ -4,91 +4,76 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from cxrx.datasets.tables import Table, read_table
+from cxrx.datasets import class_folders, mimic, rle
+from cxrx.datasets.listing import Listing, list_folder
+from cxrx.datasets.match import Index, Seat
+from cxrx.datasets.names import is_known, nearest
+from cxrx.datasets.sheet import Role, Table, split_word
+from cxrx.datasets.specs import CLASS_FOLDERS, TABLES
+from cxrx.datasets.tables import DATASET_OF, kind_of_file, read_table
 from cxrx.errors import UsageError
-from cxrx.specs import Box, FilmTruth
+from cxrx.registry import load
+from cxrx.specs import Box, Dataset, DatasetSpec, FilmTruth, Mask, Split
 
-_TABLE_SUFFIXES = {".csv", ".tsv"}
-# Only these are cut off for the match by stem: a DICOM UID is full of dots.
-_PICTURE_SUFFIXES = {".png", ".jpg", ".jpeg", ".dcm", ".dicom", ".dic", ".tif", ".tiff", ".bmp", ".gz", ".npy"}
-
-# How well a film's path met a table's entry; a better one in one table silences a worse one in another of its kind.
-_PLACE, _PATH, _BASE, _STEM = 4, 3, 2, 1
+_CLIMB = 3  # levels that a folder named by class, split or "images" may lie below its data set
+_SNIFF = 2  # levels below a folder in which its tables are looked for to recognise it
 
 
-@dataclass
-class _Index:
-    """One table with its entries by place, base name and stem."""
+@dataclass(frozen=True)
+class _Voice:
+    """A data set of a plugin, and where its folder lies."""
 
-    table: Table
-    places: dict[str, str]  # path relative to an input -> entry
-    bases: dict[str, list[str]] = field(default_factory=dict)
-    stems: dict[str, list[str]] = field(default_factory=dict)
+    dataset: Dataset
+    seat: Seat
 
-    def __post_init__(self) -> None:
-        for entry in self.table.films:
-            base = PurePosixPath(entry).name
-            self.bases.setdefault(base, []).append(entry)
-            self.stems.setdefault(_stem(base), []).append(entry)
-
-    def find(self, relative: str) -> tuple[int, str] | None:
-        """Return how well, and under which entry, the film at `relative` is in the table."""
-        if relative in self.places:
-            return _PLACE, self.places[relative]
-        base = PurePosixPath(relative).name
-        same = self.bases.get(base, [])
-        tails = [entry for entry in same if _is_tail(entry, relative)]
-        if tails:
-            longest = max(tails, key=len)
-            return (_PATH if "/" in longest else _BASE), longest
-        if len(same) == 1:
-            return _BASE, same[0]
-        alike = self.stems.get(_stem(base), []) if not same else []
-        return (_STEM, alike[0]) if len(alike) == 1 else None
-
-
-def _stem(base: str) -> str:
-    path = PurePosixPath(base)
-    return path.stem if path.suffix.lower() in _PICTURE_SUFFIXES else base
-
-
-def _is_tail(tail: str, path: str) -> bool:
-    parts, tail_parts = PurePosixPath(path).parts, PurePosixPath(tail).parts
-    return parts[len(parts) - len(tail_parts) :] == tail_parts
+    def truth(self, path: str) -> FilmTruth | None:
+        own = self.seat.from_table(path)
+        return None if own is None else self.dataset.truth(own)
 
 
 class FolderTruth:
-    """Labels, boxes and patients from tables.
+    """Labels, boxes, masks, patients and splits from tables, from folders named by class, or from a plugin.
 
     Attributes
     ----------
     name
-        ``"nih-chestxray14"``, ``"rsna-pneumonia"``, ``"vindr-cxr"`` or ``"tables"``; empty where there are none.
+        That of the data set; ``"tables"`` for anybody's own ones, empty where nothing is known.
     findings
-        Union of the tables' findings, in their order, those of label tables first.
+        Union of what the tables speak of, in their order, label tables first.
     tables
         The files that were read.
     problems
         Sentences on what was left out, without cells.
+    sides
+        Data set to the grid in pixels that its boxes or masks were drawn on, where it has one for all films.
     """
 
-    def __init__(self, indices: Sequence[_Index] = (), problems: Sequence[str] = ()) -> None:
-        self._indices = list(indices)
-        self.tables = [index.table.path for index in indices]
-        in_order = sorted((index.table for index in indices), key=lambda table: table.kind == "boxes")
-        self.findings = tuple(dict.fromkeys(name for table in in_order for name in table.findings))
-        self.problems = [*problems, *(f"{i.table.path.name}: {text}" for i in indices for text in i.table.problems)]
-        kinds = {index.table.kind for index in indices}
-        names = {"nih-labels": "nih-chestxray14", "rsna": "rsna-pneumonia", "vindr": "vindr-cxr"}
-        self.name = next((names[kind] for kind in ("nih-labels", "rsna", "vindr") if kind in kinds), "")
-        self.name = self.name or ("tables" if indices else "")
+    def __init__(
+        self,
+        indices: Sequence[Index] = (),
+        problems: Sequence[str] = (),
+        voices: Sequence[_Voice] = (),
+        prefixes: Sequence[str] = (),
+    ) -> None:
+        self._indices, self._voices, self._prefixes = list(indices), list(voices), list(prefixes)
+        tables = [index.table for index in indices]
+        self.tables = [table.path for table in tables]
+        in_order = [*(t for t in tables if t.role == "labels"), *(t for t in tables if t.role == "marks")]
+        told = [*(voice.dataset.findings for voice in voices), *(table.findings for table in in_order)]
+        self.findings = tuple(dict.fromkeys(name for findings in told for name in findings))
+        self.problems = [*problems, *(f"{table.path.name}: {text}" for table in tables for text in table.problems)]
+        self.problems += [
+            f"{name!r} is no known finding; {close} is" for name in self.findings if (close := nearest(name))
+        ]
+        self.sides = {DATASET_OF[table.kind]: table.side for table in tables if table.side}
+        self.name = _name([voice.dataset.name for voice in voices], tables)
 
     def __len__(self) -> int:
-        """Count the films that the tables name (by stem)."""
-        return len({stem for index in self._indices for stem in index.stems})
+        """Count the films that the tables name; a name in two tables counts once."""
+        return len({key for index in self._indices for key in index.names()})
 
     def truth(self, relative_path: str) -> FilmTruth | None:
         """Return what is known of a film, or None.
@@ -97,113 +82,241 @@ class FolderTruth:
         ----------
         relative_path
             Posix, relative to the input it was found under; or a bare file name; or any other name the tables use. It
-            is matched by path, else by base name, else by stem, the last two only where they are unique.
+            is matched by path, else by base name, else by stem, as far as these are unique.
         """
-        matches = [(index.table, *match) for index in self._indices if (match := index.find(relative_path))]
-        best: dict[bool, int] = {}
+        for voice in self._voices:
+            told = voice.truth(relative_path)
+            if told is not None:
+                return told
+        matches = [
+            (index.table, *match) for index in self._indices if (match := index.find(relative_path, self._prefixes))
+        ]
+        if not any(table.role != "split" for table, _, _ in matches):
+            return None  # a list of films alone says nothing of a film
+        best: dict[Role, int] = {}
         for table, rank, _ in matches:
-            boxes = table.kind == "boxes"
-            best[boxes] = max(rank, best.get(boxes, 0))
-        films = [table.films[entry] for table, rank, entry in matches if rank == best[table.kind == "boxes"]]
-        return _merged(films) if films else None
+            best[table.role] = max(rank, best.get(table.role, 0))
+        return _merged([table.films[entry] for table, rank, entry in matches if rank == best[table.role]])
+
+    def entries(self) -> dict[str, FilmTruth]:
+        """Return what the tables say by the names that they use, where there are no films to ask about."""
+        names = {entry: None for index in self._indices if index.table.role != "split" for entry in index.table.films}
+        return {name: told for name in names if (told := self.truth(name)) is not None}
 
     def unmatched(self, names: Iterable[str]) -> int:
-        """Count the tables' entries that none of `names` (film paths) meets."""
-        entries = {(i, entry) for i, index in enumerate(self._indices) for entry in index.table.films}
+        """Count the tables' entries that none of `names` (film paths) meets; lists of films do not count."""
+        indices = [index for index in self._indices if index.table.role != "split"]
+        entries = {(i, entry) for i, index in enumerate(indices) for entry in index.table.films}
         for name in names:
-            entries -= {(i, match[1]) for i, index in enumerate(self._indices) if (match := index.find(name))}
+            entries -= {(i, match[1]) for i, index in enumerate(indices) if (match := self._find(index, name))}
         return len(entries)
 
+    def absent(self, names: Sequence[str]) -> int:
+        """Count the films that a table of labels or boxes names and that are not among `names`.
 
-def _merged(films: list[FilmTruth]) -> FilmTruth:
-    """Join what several tables say of one film: a stated label wins over one that only follows from a box."""
-    labels: dict[str, int] = {}
+        Of several tables the one that misses most counts; one that meets none of them is of other films, if another
+        does.
+        """
+        missing: dict[bool, int] = {}
+        for index in self._indices:
+            if index.table.role != "split":
+                met = {match[1] for name in names if (match := self._find(index, name))}
+                missing[bool(met)] = max(missing.get(bool(met), 0), len(index) - len(met))
+        return missing.get(True, missing.get(False, 0))
+
+    def _find(self, index: Index, name: str) -> tuple[int, str] | None:
+        return index.find(name, self._prefixes)
+
+
+def _name(voices: Sequence[str], tables: Sequence[Table]) -> str:
+    tables = [table for table in tables if table.role != "split"]
+    told = next((name for name in [*voices, *(DATASET_OF.get(table.kind, "") for table in tables)] if name), "")
+    if told or not tables:
+        return told
+    return CLASS_FOLDERS if all(table.kind == CLASS_FOLDERS for table in tables) else TABLES
+
+
+def _merged(films: Sequence[FilmTruth]) -> FilmTruth:
+    """Join what several tables say of one film: a stated label wins over one that only follows from a box or mask."""
+    if len(films) == 1:
+        return films[0]
+    stated = [film.labels for film in sorted(films, key=lambda f: bool(f.boxes or f.masks)) if film.labels]
+    labels = stated[0] if len(stated) == 1 else {name: film[name] for film in reversed(stated) for name in film}
     boxes: dict[Box, None] = {}
-    for film in sorted(films, key=lambda film: bool(film.boxes)):
-        labels = {**film.labels, **labels}
+    masks: dict[tuple[str, tuple[int, int]], list[Mask]] = {}
+    for film in films:
         boxes |= dict.fromkeys(film.boxes)
+        for mask in film.masks:
+            masks.setdefault((mask.finding, mask.shape), []).append(mask)
+    joined = [
+        found[0] if len(found) == 1 else Mask(finding, shape, rle.union([mask.counts for mask in found], shape))
+        for (finding, shape), found in masks.items()
+    ]
     patient = next((film.patient for film in films if film.patient), "")
     view = next((film.view for film in films if film.view), "")
-    return FilmTruth(labels, tuple(boxes), patient, view)
+    splits: list[Split] = [film.split for film in films if film.split]
+    return FilmTruth(labels, tuple(boxes), patient, view, tuple(joined), splits[0] if splits else "")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Finding it
 
 
 def discover(inputs: Sequence[Path]) -> FolderTruth:
-    """Find the tables that belong to `inputs`: in and below a folder, beside a film, and one level above either.
+    """Find what is known of the films in `inputs`.
+
+    A plugin's data set that recognises an input (or the folder above it) goes before everything else. Then the tables
+    count that lie in and below a folder, beside a film, and one level above either. Where there is no table of labels,
+    folders named by class are.
 
     Parameters
     ----------
     inputs
         Folders, single films and archives, as given to ``cxrx predict``.
     """
-    indices: dict[Path, _Index] = {}
-    problems: list[str] = []
+    search = _Search()
     for given in inputs:
         top = Path(os.path.abspath(given))  # noqa: PTH100  resolve() would follow links away from the tables
         folder = top if top.is_dir() else top.parent
-        found = [*(_tables_below(folder) if top.is_dir() else _tables_in(folder)), *_tables_in(folder.parent)]
-        for path in found:
-            table = indices[path].table if path in indices else _read(path, problems)
-            if table is None:
-                continue
-            places = {place: entry for entry in table.films if (place := _place(path.parent, entry, folder))}
-            if path in indices:
-                indices[path].places.update(places)
-            else:
-                indices[path] = _Index(table, places)
-    return FolderTruth(list(indices.values()), problems)
+        search.prefixes.append("/".join(folder.parts[-_CLIMB:]).lstrip("/"))
+        if search.ask_plugins(folder, Seat()) or search.ask_plugins(folder.parent, Seat(above=folder.name)):
+            continue
+        listing = list_folder(folder) if top.is_dir() else list_folder(folder, depth=0)
+        search.take_tables(folder, listing.tables)
+        search.take_tables(folder.parent, list_folder(folder.parent, depth=0).tables, Seat(above=folder.name))
+        if not search.labels_any(listing.films if top.is_dir() else [top.name]):
+            search.take_classes(folder, listing if top.is_dir() else None)
+    return search.result()
 
 
 def read_truth(path: Path) -> FolderTruth:
-    """Read one table, or all tables in and below a folder.
+    """Read one table, or whatever is known in and below a folder.
 
     Raises
     ------
     UsageError
-        If there is no such file, or no table in it that is understood.
+        If there is no such file, or nothing in it that is understood.
     """
     if not path.exists():
         raise UsageError(f"there is no {path.name}", hint="give a CSV of labels or boxes, or a folder that holds some")
-    problems: list[str] = []
-    paths = _tables_below(path) if path.is_dir() else [path]
-    tables = [table for item in paths if (table := _read(item, problems))]
-    if not tables:
+    search = _Search(seated=False)
+    if not path.is_dir():
+        search.take_tables(path.parent, [path.name])
+    elif not search.ask_plugins(path, Seat()):
+        listing = list_folder(path)
+        search.take_tables(path, listing.tables)
+        if not search.labels_any(listing.films):
+            search.take_classes(path, listing)
+    truth = search.result()
+    if not truth.name:
+        lacks = [text for text in search.problems if "lacks" in text]
         raise UsageError(
-            f"{path.name} holds no table of labels or boxes",
-            hint="a header like path,<finding>,... or path,finding,x,y,w,h, or the tables of NIH, RSNA or VinDr",
+            lacks[0] if lacks else f"{path.name} holds no table of labels or boxes",
+            hint="a header like path,<finding>,... or path,finding,x,y,w,h, or a layout that `cxrx datasets` lists",
         )
-    return FolderTruth([_Index(table, {}) for table in tables], problems)
+    return truth
 
 
-def has_tables(folder: Path) -> bool:
-    """Tell whether `folder` itself holds a table that is understood."""
-    return any(_read(path, []) is not None for path in _tables_in(folder))
+class _Search:
+    """Gathers tables, each once, and where they lie."""
+
+    def __init__(self, *, seated: bool = True) -> None:
+        self.problems: list[str] = []
+        self.prefixes: list[str] = []
+        self._seated = seated  # whether films are asked for by where they lie
+        self._tables: dict[Path, Table] = {}
+        self._seats: dict[Path, list[Seat]] = {}
+        self._voices: list[_Voice] = []
+
+    def labels_any(self, films: Sequence[str]) -> bool:
+        """Tell whether a table of labels, which boxes are not, speaks of any of these films."""
+        tables = [(path, table) for path, table in self._tables.items() if table.role == "labels"]
+        indices = [Index(table, self._seats.get(path, [])) for path, table in tables]
+        return any(index.find(name, self.prefixes) for name in films for index in indices)
+
+    def ask_plugins(self, folder: Path, seat: Seat) -> bool:
+        """Let the data sets of plugins look at a folder; return whether one took it."""
+        for name, spec in load().datasets.items():
+            if name.startswith("cxrx/"):
+                continue
+            dataset = self._opened(name, spec, folder)
+            if dataset is not None:
+                self._voices.append(_Voice(dataset, seat))
+                self.problems += [str(text) for text in getattr(dataset, "problems", ())]
+                return True
+        return False
+
+    def _opened(self, name: str, spec: DatasetSpec, folder: Path) -> Dataset | None:
+        try:
+            return spec.open(folder) if spec.sniff(folder) else None
+        except UsageError:
+            raise  # a sentence for the user
+        except Exception as error:  # noqa: BLE001 - a broken plugin is told and must not end the run
+            self.problems.append(f"data set {name} is left out: {type(error).__name__}")
+            return None
+
+    def take_tables(self, folder: Path, names: Sequence[str], seat: Seat | None = None) -> None:
+        """Read the tables of a folder, by their paths in it."""
+        for name in names:
+            path = folder / name
+            if path not in self._tables:
+                table = self._read(path)
+                if table is None:
+                    continue
+                self._tables[path] = table
+            if self._seated:
+                below = str(PurePosixPath(name).parent)
+                self._seats.setdefault(path, []).append(seat or Seat(below="" if below == "." else below))
+
+    def _read(self, path: Path) -> Table | None:
+        try:
+            return read_table(path, self.problems)
+        except OSError as error:
+            self.problems.append(f"{path.name} could not be read: {error.strerror or 'it is damaged'}")
+            return None
+
+    def take_classes(self, folder: Path, listing: Listing | None) -> None:
+        """Take folders named by class: in `folder`, or above it where its own name is one of theirs."""
+        below = listing
+        seats = [""]
+        for _ in range(_CLIMB + 1):
+            table = class_folders.read_folders(folder, below) if below is not None else None
+            if table is not None:
+                self._tables[folder] = table
+                self._seats[folder] = [Seat(above="/".join(seats).strip("/"))] if self._seated else []
+                return
+            is_ours = is_known(folder.name) or split_word(folder.name) or folder.name.casefold() == "images"
+            if not is_ours:
+                return
+            seats.insert(0, folder.name)
+            folder = folder.parent
+            below = list_folder(folder, depth=_CLIMB)
+
+    def result(self) -> FolderTruth:
+        """Join what belongs together and make it one."""
+        by_folder: dict[Path, list[Table]] = {}
+        for path, table in self._tables.items():
+            by_folder.setdefault(path.parent, []).append(table)
+        tables = [table for group in by_folder.values() for table in mimic.joined(group)]
+        indices = [Index(table, self._seats.get(table.path, [])) for table in tables]
+        return FolderTruth(indices, self.problems, self._voices, self.prefixes)
 
 
-def _read(path: Path, problems: list[str]) -> Table | None:
-    try:
-        return read_table(path)
-    except OSError as error:
-        problems.append(f"{path.name} could not be read: {error.strerror}")
-        return None
+# ---------------------------------------------------------------------------------------------------------------------
+# Recognising a folder
 
 
-def _place(table_folder: Path, entry: str, folder: Path) -> str:
-    """Return where `entry` lies relative to the input `folder`; empty where it is outside."""
-    path = os.path.normpath(table_folder / entry)
-    relative = os.path.relpath(path, folder)
-    return "" if relative.startswith("..") else PurePosixPath(Path(relative)).as_posix()
+def recognised(folder: Path, name: str) -> bool:
+    """Tell whether `folder` is laid out as the built-in data set `name`.
 
-
-def _tables_in(folder: Path) -> list[Path]:
-    try:
-        return sorted(path for path in folder.iterdir() if path.suffix.lower() in _TABLE_SUFFIXES and path.is_file())
-    except OSError:
-        return []  # no right to list it: then there is nothing to find
-
-
-def _tables_below(folder: Path) -> list[Path]:
-    found: list[Path] = []
-    for here, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith(".") and not name.endswith(".parts"))
-        found += [Path(here, name) for name in names if Path(name).suffix.lower() in _TABLE_SUFFIXES]
-    return sorted(path for path in found if path.is_file() and not path.name.startswith("."))
+    Tables are recognised by their first lines, in the folder or not far below; plain ones only in the folder itself,
+    and by their cells.
+    """
+    if name == CLASS_FOLDERS:
+        return class_folders.read_folders(folder, list_folder(folder, depth=_CLIMB)) is not None
+    if name == TABLES:
+        search = _Search()
+        search.take_tables(folder, list_folder(folder, depth=0).tables)
+        return search.result().name == TABLES
+    kinds = (kind_of_file(folder / path) for path in list_folder(folder, depth=_SNIFF).tables)
+    return name in {DATASET_OF.get(kind) for kind in kinds if kind is not None and kind != "list"}

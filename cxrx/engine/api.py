@@ -15,8 +15,10 @@ from cxrx.errors import UsageError
 from cxrx.explainers.fit import check_fit
 from cxrx.explainers.options import parse_options
 from cxrx.models.architectures import DEFAULT_MODEL
+from cxrx.models.checkpoints import input_from
 from cxrx.models.load import load_model
 from cxrx.models.model import Model
+from cxrx.models.ten_crop import cannot_explain, check_explainable
 from cxrx.reading.options import ReadOptions
 from cxrx.registry import load as load_registry
 from cxrx.results.reader import Results, open_results
@@ -110,14 +112,19 @@ def reload_model(results: Results, slug: str, device: str = "auto") -> Model:
         It cannot be found, or its weights have changed.
     """
     attrs = results.attrs(slug)
-    source = results.model_sources().get(slug, {})
-    name = source.get("name") or attrs["model_name"]
+    settings, source = attrs["settings"], results.model_sources().get(slug, {})
+    seen = input_from(settings["input"])
+    if seen.crops > 1:
+        raise cannot_explain(slug)
     try:
+        # everything that decides the numbers comes from the file: a later default must not change them
         model = load_model(
-            name,
+            source.get("name") or attrs["model_name"],
             weights=source.get("weights") or None,
-            labels=attrs["settings"]["labels"] if source.get("weights") or ":" in name else None,
+            labels=settings["labels"],
             device=device,
+            input=seen,
+            activation=settings["activation"],
         )
     except UsageError as error:
         raise UsageError(
@@ -141,6 +148,8 @@ def request_methods(
     UsageError
         Unknown method or option, or a method that the model cannot support.
     """
+    if names:
+        check_explainable(model)
     shelf = load_registry().explainers
     specs = [(shelf.full_name(name), shelf.find(name)) for name in dict.fromkeys(names)]
     short = {spec.name for _, spec in specs}

@@ -15,6 +15,7 @@ from cxrx.engine.recorder import FILMS_A_PART, Recorder, image_record, unread_re
 from cxrx.engine.source import Reading
 from cxrx.engine.targets import Rule, choose_targets
 from cxrx.reading.find import Item
+from cxrx.reading.gate import VIEW_GROUP
 from cxrx.reading.prepare import Prepared
 from cxrx.specs import Unreadable
 
@@ -53,6 +54,7 @@ class Intake:
     recorder: Recorder
     findings: tuple[str, ...]
     rule: Rule
+    views: tuple[str, ...]
     seen: set[str] = field(default_factory=set)
 
     def note_rejected(self) -> None:
@@ -121,8 +123,13 @@ class Intake:
         if image_id in self.seen:
             self.recorder.skip(item, image_id, "duplicate", "the same bytes as another film: counted once")
             return None
-        self.seen.add(image_id)
         truth = self.truth.truth(item.relative)
+        group = VIEW_GROUP.get(result.view or (truth.view if truth else ""), "unknown")
+        if not {group, "all"} & set(self.views):  # a PNG or JPEG leaves it to the tables
+            message = f"the view is {group}, a table says; asked for: {', '.join(self.views)}"
+            self._take_unreadable(item, Unreadable("skipped", "view", message, result.sha256))
+            return None
+        self.seen.add(image_id)
         if self.ledger.status(image_id) in {None, "failed"}:
             self.recorder.builder.images.append(image_record(item, result, truth))
         report = self.recorder.report

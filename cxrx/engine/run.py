@@ -35,7 +35,7 @@ from cxrx.results.atomic import write_file
 from cxrx.results.lock import RunLock
 from cxrx.results.pack import pack
 from cxrx.results.parts import Done, PartStore
-from cxrx.results.truth import TruthTable
+from cxrx.results.truth import Mask, TruthTable
 
 log = logging.getLogger("cxrx")
 
@@ -107,7 +107,9 @@ class _Run:
         started = time.time()
         plan = plan_films(self.inputs, self.ledger, self.store.out, self.options)
         truth = self._truth()
-        intake = Intake(plan, truth, self.ledger, self.recorder, self.model.labels, self.options.targets)
+        intake = Intake(
+            plan, truth, self.ledger, self.recorder, self.model.labels, self.options.targets, self.options.read.views
+        )
         intake.note_rejected()
         todo = intake.todo(self.methods)
         report = self.recorder.report
@@ -196,6 +198,7 @@ class _Run:
             if known is not None:
                 table.labels[image_id] = dict(known.labels)
                 table.boxes += [(image_id, b.finding, b.x, b.y, b.width, b.height) for b in known.boxes]
+                table.masks += [Mask.of_film(image_id, mask) for mask in known.masks]
         return table
 
 

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-import pickle
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
 
 from cxrx.errors import UsageError
+from cxrx.models.formats import FLAT, HEADS, Format, Stored, count_outputs, find_variant, guess_architecture, recognise
+from cxrx.models.unpickle import read_pickle
 from cxrx.specs import InputSpec
 
 _WRAPPERS = ("state_dict", "model")
-_PREFIXES = ("module.",)
-_HEADS = ("classifier", "head", "fc", "head.fc")
+_PREFIXES = ("module.", "_orig_mod.")
+
+Tensors = Mapping[str, torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -27,49 +30,121 @@ class Checkpoint:
     Attributes
     ----------
     tensors
-        Parameter name to tensor, prefixes of wrappers removed.
+        By name in timm's network.
     labels
         Findings in the order of the outputs; empty where the file does not tell.
     input
         What the network expects; None where the file does not tell.
+    activation
+        What belongs behind the outputs; None where the file does not tell.
+    format
+        What the file was recognised as.
+    dropped
+        Names that the format declares to be no part of the classifier (a decoder).
+    others
+        What lay beside the tensors: names of entries, or metadata.
+    raw
+        The tensors as the file names them, for networks that are built that way (the user's own).
     """
 
     path: Path
-    tensors: Mapping[str, torch.Tensor]
+    tensors: Tensors
     labels: tuple[str, ...] = ()
     input: InputSpec | None = None
+    activation: Literal["sigmoid", "softmax"] | None = None
+    format: Format = FLAT
+    dropped: tuple[str, ...] = ()
+    others: Mapping[str, str] = field(default_factory=dict)
+    raw: tuple[Tensors, ...] = ()
 
     @property
     def outputs(self) -> int | None:
         """Number of outputs of the classification head, or None where no head is recognised."""
-        for head in _HEADS:
-            weight = self.tensors.get(f"{head}.weight")
-            if weight is not None and weight.ndim >= 2:
-                return int(weight.shape[0])
-        return None
+        return count_outputs(self.tensors)
 
-    def load_into(self, module: nn.Module, name: str) -> None:
+    @property
+    def variant(self) -> dict[str, Any]:
+        """Which variant of its architecture the network is: keywords of ``ModelSpec.build_variant``."""
+        return find_variant(self.tensors)
+
+    @property
+    def architecture(self) -> str | None:
+        """Name of the model that the file tells, or of the built-in one whose tensors these look like, or None."""
+        told = self.others.get("arch", "") if self.path.suffix == ".safetensors" else ""
+        # FILE.py:FUNCTION would run code, which a file of weights must not ask for
+        return told if told and ":" not in told else guess_architecture(self.tensors)
+
+    @property
+    def ours(self) -> bool:
+        """Whether the file itself tells its labels and input, as those written by cxrx do."""
+        return self.path.suffix == ".safetensors" and {"labels", "input"} <= self.others.keys()
+
+    def load_into(self, module: nn.Module, name: str, *, new_head: bool = False) -> None:
         """Load all tensors into `module`; every key must fit, none may be left over on either side.
+
+        Parameters
+        ----------
+        new_head
+            Leave the head of `module` as it is, whatever the file has there: to train from.
 
         Raises
         ------
         UsageError
-            Names the keys that are missing, left over or of another shape.
+            Names the keys that are missing, left over or of another shape; or says that the file has no head.
         """
         own = module.state_dict()
+        tensors = next((raw for raw in (self.tensors, *self.raw) if not _Misfit.of(raw, own)), self.tensors)
+        if new_head:
+            tensors = {key: value for key, value in tensors.items() if not _is_head(key)}
+            own = {key: value for key, value in own.items() if not _is_head(key)}
+        misfit = _Misfit.of(tensors, own)
+        if misfit.only_head and self.outputs is None:
+            raise UsageError(
+                f"{self.path.name} is {self.format.says}: a base without the head that tells findings, so it cannot "
+                f"predict (missing: {_some(misfit.missing)})",
+                f"train a head on it: cxrx train DATA -m {self.architecture or name} --init {self.path.name}",
+            )
+        if misfit:
+            likely = self.architecture
+            hint = f"its keys are those of {likely}: -m {likely}" if likely not in (None, name) else ""
+            raise UsageError(f"{self.path.name} does not fit {name}: {misfit}", hint)
+        module.load_state_dict(dict(tensors), strict=False)
+
+
+@dataclass(frozen=True)
+class _Misfit:
+    """What keeps tensors from being those of a network; false where nothing does."""
+
+    missing: list[str]
+    unknown: list[str]
+    shapes: list[str]
+
+    @classmethod
+    def of(cls, tensors: Tensors, own: Tensors) -> _Misfit:
         # num_batches_tracked is only a counter of training steps; old checkpoints lack it
-        missing = sorted(k for k in own.keys() - self.tensors.keys() if not k.endswith("num_batches_tracked"))
-        unknown = sorted(self.tensors.keys() - own.keys())
+        missing = sorted(k for k in own.keys() - tensors.keys() if not k.endswith("num_batches_tracked"))
         shapes = sorted(
-            f"{k} {tuple(self.tensors[k].shape)} instead of {tuple(own[k].shape)}"
-            for k in own.keys() & self.tensors.keys()
-            if own[k].shape != self.tensors[k].shape
+            f"{k} {tuple(tensors[k].shape)} instead of {tuple(own[k].shape)}"
+            for k in own.keys() & tensors.keys()
+            if own[k].shape != tensors[k].shape
         )
-        if missing or unknown or shapes:
-            told = [f"{what}: {_some(keys)}" for what, keys in
-                    (("missing", missing), ("left over", unknown), ("of another shape", shapes)) if keys]  # fmt: skip
-            raise UsageError(f"{self.path.name} does not fit {name}: {'; '.join(told)}")
-        module.load_state_dict(dict(self.tensors), strict=False)
+        return cls(missing, sorted(tensors.keys() - own.keys()), shapes)
+
+    def __bool__(self) -> bool:
+        return bool(self.missing or self.unknown or self.shapes)
+
+    def __str__(self) -> str:
+        parts = (("missing", self.missing), ("left over", self.unknown), ("of another shape", self.shapes))
+        return "; ".join(f"{what}: {_some(keys)}" for what, keys in parts if keys)
+
+    @property
+    def only_head(self) -> bool:
+        """Whether nothing but the head is missing, and nothing else is wrong."""
+        return bool(self.missing) and not self.unknown and not self.shapes and all(map(_is_head, self.missing))
+
+
+def _is_head(key: str) -> bool:
+    return key.rpartition(".")[0] in {*HEADS, "head.1"}
 
 
 def _some(keys: list[str], limit: int = 5) -> str:
@@ -77,10 +152,14 @@ def _some(keys: list[str], limit: int = 5) -> str:
     return ", ".join(keys[:limit]) + more
 
 
-def read_checkpoint(path: Path) -> Checkpoint:
-    """Read a ``.safetensors`` file or a PyTorch checkpoint.
+# ---------------------------------------------------------------------------------------------------------------------
+# Reading
 
-    PyTorch files are read with ``weights_only=True``: nothing in them is executed.
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Read a ``.safetensors`` file or a PyTorch checkpoint, and recognise who wrote it.
+
+    Nothing in the file is executed; see :mod:`cxrx.models.unpickle`.
 
     Raises
     ------
@@ -93,18 +172,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
         return _read_safetensors(path)
     if path.suffix in {".h5", ".keras", ".hdf5"}:
         raise UsageError(f"{path.name} is a Keras file; cxrx runs PyTorch networks, so convert its weights first")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        if "GLOBAL" not in str(error):  # torch's word for a name that would have to be imported
-            raise UsageError(f"{path.name} is no PyTorch checkpoint, or damaged") from error
-        raise UsageError(
-            f"{path.name} cannot be read without running code from it, which cxrx never does",
-            "load it where you trust it and save module.state_dict() with safetensors",
-        ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        raise UsageError(f"{path.name} is no PyTorch checkpoint, or damaged") from error
-    return Checkpoint(path, _state_dict(content, path))
+    wrapper, entries, tensors = _state_dict(read_pickle(path), path)
+    return _recognised(path, wrapper, frozenset(entries), tensors, entries)
 
 
 def _read_safetensors(path: Path) -> Checkpoint:
@@ -116,8 +185,37 @@ def _read_safetensors(path: Path) -> Checkpoint:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
     except SafetensorError as error:
         raise UsageError(f"{path.name} is no safetensors file: {error}") from error
-    # float16 is for storage only: networks run in float32
-    tensors = {k: v.float() if v.dtype in (torch.float16, torch.bfloat16) else v for k, v in tensors.items()}
+    return _recognised(path, "", frozenset(), tensors, metadata)
+
+
+def _recognised(
+    path: Path, wrapper: str, entries: frozenset[str], tensors: Tensors, others: Mapping[str, str]
+) -> Checkpoint:
+    # half precision is for storage only: networks run in float32
+    raw = {k: v.float() if v.dtype in (torch.float16, torch.bfloat16) else v for k, v in tensors.items()}
+    plain = _without_prefix(raw)
+    form = recognise(Stored(wrapper, entries, plain))
+    kept, dropped = form.convert(plain)
+    labels, input_spec, activation = _told(path, others)
+    if not labels and form.labels and count_outputs(kept) == len(form.labels):
+        labels = form.labels
+    return Checkpoint(
+        path,
+        kept,
+        labels,
+        input_spec or form.input,
+        activation or form.activation,
+        form,
+        dropped,
+        dict(others),
+        (plain, raw) if kept.keys() != raw.keys() else (),
+    )
+
+
+def _told(path: Path, metadata: Mapping[str, str]) -> tuple[tuple[str, ...], InputSpec | None, Any]:
+    """Return the labels, the input and the activation that the metadata of a safetensors file tells."""
+    if path.suffix != ".safetensors":
+        return (), None, None
     try:
         labels = tuple(json.loads(metadata["labels"])) if "labels" in metadata else ()
         input_spec = input_from_json(metadata["input"]) if "input" in metadata else None
@@ -125,28 +223,70 @@ def _read_safetensors(path: Path) -> Checkpoint:
         raise UsageError(
             f"the labels or the input in the metadata of {path.name} are not as cxrx writes them"
         ) from error
-    return Checkpoint(path, tensors, labels, input_spec)
+    activation = metadata.get("activation")
+    return labels, input_spec, activation if activation in {"sigmoid", "softmax"} else None
 
 
 def input_from_json(text: str) -> InputSpec:
     """Return the :class:`InputSpec` that `text` (a JSON object of its fields) describes."""
+    return input_from(json.loads(text))
+
+
+def input_from(settings: Mapping[str, Any]) -> InputSpec:
+    """Return the :class:`InputSpec` of a plain mapping of its fields; those of a later version are left out."""
     known = {f.name for f in fields(InputSpec)}
-    values: dict[str, Any] = {
-        k: tuple(v) if isinstance(v, list) else v for k, v in json.loads(text).items() if k in known
-    }
+    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items() if k in known}
     return InputSpec(**values)
 
 
-def _state_dict(content: Any, path: Path) -> dict[str, torch.Tensor]:
-    """Find the state dict in a checkpoint (``{"state_dict": ...}``, ``{"model": ...}`` or flat)."""
-    for wrapper in _WRAPPERS:
-        if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
-            content = content[wrapper]
+def _state_dict(content: Any, path: Path) -> tuple[str, dict[str, str], dict[str, torch.Tensor]]:
+    """Find the state dict (``{"state_dict": ...}``, ``{"model": ...}`` or flat), and what lies beside it."""
+    wrapper, entries = "", {}
+    for name in _WRAPPERS:
+        if isinstance(content, dict) and isinstance(content.get(name), dict):
+            entries = {str(k): _short(v) for k, v in content.items() if k != name}
+            wrapper, content = name, content[name]
             break
     if not isinstance(content, dict) or not content or not all(isinstance(v, torch.Tensor) for v in content.values()):
         raise UsageError(f"{path.name} holds no state dict (a dict of tensors)")
-    tensors = {str(key): value for key, value in content.items()}
+    return wrapper, entries, {str(key): value for key, value in content.items()}
+
+
+def _short(value: Any) -> str:
+    """Return a number or a word as it is, and of anything longer only its kind."""
+    return str(value) if isinstance(value, int | float | str) and len(str(value)) < 80 else type(value).__name__
+
+
+def _without_prefix(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     for prefix in _PREFIXES:
         if all(key.startswith(prefix) for key in tensors):
             tensors = {key.removeprefix(prefix): value for key, value in tensors.items()}
     return tensors
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Writing
+
+
+def file_sha256(path: Path) -> str:
+    """Return the hex digest of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def to_safetensors(checkpoint: Checkpoint, labels: tuple[str, ...], input_spec: InputSpec, **more: str) -> bytes:
+    """Return the bytes of a safetensors file of `checkpoint`, with what belongs to it as metadata."""
+    from safetensors.torch import save
+
+    metadata = {
+        "labels": json.dumps(list(labels)),
+        "input": json.dumps(asdict(input_spec)),
+        "recognised": checkpoint.format.name,
+        "source_sha256": file_sha256(checkpoint.path),
+        **more,
+    }
+    if checkpoint.activation is not None:
+        metadata.setdefault("activation", checkpoint.activation)
+    # a tensor of its own for each name: safetensors refuses two names for the same memory
+    tensors = {key: value.detach().clone().contiguous() for key, value in checkpoint.tensors.items()}
+    return save(tensors, metadata)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import inspect
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +14,9 @@ import torch
 from torch import nn
 
 from cxrx.errors import CxrxError, UsageError
+from cxrx.models.architectures import TIMM, timm_spec
 from cxrx.models.checkpoints import Checkpoint, read_checkpoint
+from cxrx.models.download import fetch
 from cxrx.models.model import Model, describe
 from cxrx.registry import load as load_registry
 from cxrx.specs import InputSpec, ModelSpec
@@ -50,16 +52,20 @@ def load_model(
     input_size: int | tuple[int, int] | None = None,
     in_chans: Literal[1, 3] | None = None,
     cam_layer: str | None = None,
+    input: InputSpec | None = None,  # noqa: A002 - the name of the field in ModelSpec
+    activation: Literal["sigmoid", "softmax"] | None = None,
+    new_head: bool = False,
 ) -> Model:
     """Load a classifier.
 
     Parameters
     ----------
     name
-        A registered name (``cxrx models`` lists them), or ``"./net.py:build"``: a function of the user's own that
-        returns an ``nn.Module``. The latter runs the user's code.
+        A registered name (``cxrx models`` lists them), ``"timm/NAME"`` for any network of timm, a folder or file that
+        ``cxrx train`` wrote, or ``"./net.py:build"``: a function of the user's own that returns an ``nn.Module``. The
+        latter runs the user's code.
     weights
-        Checkpoint file; loaded strictly, without running code from it.
+        Checkpoint file; recognised, loaded strictly, without running code from it.
     labels
         Findings in the order of the outputs. Default: the checkpoint's, else the spec's where its head fits, else
         ``class0 ...`` (flagged in ``model.notes``).
@@ -69,6 +75,12 @@ def load_model(
         Replace what the checkpoint or the spec says the network expects.
     cam_layer
         Dotted name of the layer for CAM methods.
+    input
+        Replaces all that the checkpoint or the spec says of the input.
+    activation
+        Replaces what the checkpoint or the spec says of it.
+    new_head
+        Start with a random head, whatever the checkpoint has there: for training from a base.
 
     Raises
     ------
@@ -76,36 +88,64 @@ def load_model(
         Unknown name, unfit weights, unavailable device; the sentence says what fits.
     """
     chosen = pick_device(device)
-    spec = _own_spec(name) if ":" in name else load_registry().models.find(name)
-    checkpoint = read_checkpoint(Path(weights)) if weights is not None else None
-    if checkpoint is None and spec.weights is not None:
-        checkpoint = read_checkpoint(Path(spec.weights))
-    final_labels, notes = _choose_labels(spec, labels, checkpoint)
-    module = _build(spec, final_labels)
+    trained = _trained(name)
+    if trained is not None:
+        if weights is not None:
+            raise UsageError(f"{Path(name).name} brings its own weights", "leave --weights out")
+        name, weights = trained
+    spec = find_spec(name)
+    file = Path(weights) if weights is not None else own_weights(spec)
+    checkpoint = read_checkpoint(file) if file is not None else None
+    base = _base_input(spec, checkpoint) if input is None else input
+    input_spec = _changed(base, input_size, in_chans)
+    told = None if new_head else checkpoint  # what the file says of its outputs
+    activation = activation or (told.activation if told is not None else None) or spec.activation
+    final_labels, notes = _choose_labels(spec, labels, told, activation)
+    variant = _variant(spec, checkpoint, input_spec)
+    if activation == "softmax" and len(final_labels) == 1 and told is not None and told.outputs == 2:
+        variant["outputs"] = 2  # one finding, told by two classes
+    module = _build(spec, final_labels, variant)
     if checkpoint is not None:
-        checkpoint.load_into(module, spec.name)
+        checkpoint.load_into(module, spec.name, new_head=new_head)
+        notes += _what_was_read(checkpoint, spec, input_spec, new_head=new_head) if weights is not None else []
     elif any(True for _ in module.parameters()) and ":" not in name:
         notes.append(f"{spec.name} has random weights: its predictions mean nothing until --weights names a file")
-    if in_chans is None and ":" in name and spec.input is _IMAGENET:
-        in_chans = _first_channels(module)
-    input_spec = (checkpoint.input if checkpoint is not None else None) or spec.input
-    input_spec = _changed(input_spec, input_size, in_chans)
+    if input is None and in_chans is None and ":" in name and spec.input is _IMAGENET:
+        input_spec = _changed(input_spec, None, _first_channels(module))
     return Model(
         module,
         final_labels or _count_outputs(module, input_spec, notes),
         input_spec,
         name=spec.name,
         output=spec.output,
-        activation=spec.activation,
+        activation=activation,
         cam_layer=cam_layer or spec.cam_layer,
         device=chosen,
-        demo=spec.demo and weights is None,
+        demo=spec.demo if checkpoint is None or weights is None else checkpoint.others.get("demo") == "1",
         notes=notes,
         source={
             "name": f"{Path(name.rpartition(':')[0]).absolute()}:{name.rpartition(':')[2]}" if ":" in name else name,
             "weights": str(Path(weights).absolute()) if weights is not None else "",
         },
     )
+
+
+def _trained(name: str) -> tuple[str, Path] | None:
+    """Return the architecture and the weights of what ``cxrx train`` wrote at `name`, None where it is no such place.
+
+    A registered name goes before a folder that happens to be called the same.
+    """
+    path = Path(name)
+    file = path / "model.safetensors" if path.is_dir() else path
+    models = load_registry().models
+    if file.suffix != ".safetensors" or any(name in (full, spec.name, *spec.aliases) for full, spec in models.items()):
+        return None
+    if not file.is_file():
+        raise UsageError(f"{path.name} holds no model.safetensors, which cxrx train writes last", "go on with --resume")
+    architecture = read_checkpoint(file).architecture
+    if architecture is None:
+        raise UsageError(f"{file.name} does not tell its architecture", "name it with -m, and the file with --weights")
+    return architecture, file
 
 
 def wrap_model(
@@ -163,8 +203,78 @@ def wrap_model(
     )
 
 
+def find_spec(name: str) -> ModelSpec:
+    """Return the spec of a registered name, of ``timm/NAME``, or of the user's own ``FILE.py:FUNCTION``.
+
+    Raises
+    ------
+    UsageError
+        There is none; the nearest names are told.
+    """
+    if ":" in name:
+        return _own_spec(name)
+    return timm_spec(name) if name.startswith(TIMM) else load_registry().models.find(name)
+
+
+def own_weights(spec: ModelSpec) -> Path | None:
+    """Return the file of the weights that belong to `spec`, fetched first if they have an address; None: none do."""
+    if spec.weights is None:
+        return None
+    if callable(spec.weights):
+        return spec.weights()
+    address = str(spec.weights)
+    if address.startswith(("https://", "http://")):
+        return fetch(address, spec.weights_sha256, spec.licence)
+    return Path(address)
+
+
+def _base_input(spec: ModelSpec, checkpoint: Checkpoint | None) -> InputSpec:
+    """Return the input that the file tells, else the spec's; channels and size as the tensors have them."""
+    if checkpoint is None:
+        return spec.input
+    base, variant = checkpoint.input or spec.input, checkpoint.variant
+    size = variant.get("img_size", base.size)
+    if spec.build_variant is None:  # there is one network only: its input is known
+        return base
+    return _changed(base, None if size == base.size else size, variant.get("in_chans"))
+
+
+def _variant(spec: ModelSpec, checkpoint: Checkpoint | None, input_spec: InputSpec) -> dict[str, Any]:
+    """Return the keywords of ``spec.build_variant`` that make the network of `checkpoint` for `input_spec`."""
+    if spec.build_variant is None:
+        return {}
+    variant = dict(checkpoint.variant) if checkpoint is not None else {}
+    return variant | {"in_chans": input_spec.channels, "img_size": input_spec.size}
+
+
+def _what_was_read(checkpoint: Checkpoint, spec: ModelSpec, input_spec: InputSpec, *, new_head: bool) -> list[str]:
+    """Say what a file was recognised as, and what had to be assumed."""
+    if new_head:
+        said = f"{checkpoint.path.name} is read as {checkpoint.format.says}, input {describe_input(input_spec)}"
+        return [f"{said}; its head is new and random"]
+    if checkpoint.ours:
+        return []
+    said = f"{checkpoint.path.name} is read as {checkpoint.format.says}, {checkpoint.outputs or 'some'} outputs"
+    if checkpoint.input is None and spec.build_variant is not None:
+        said += f"; it does not tell its input, so {spec.name}'s is taken: {describe_input(input_spec)}"
+    elif checkpoint.input is not None:
+        said += f", input {describe_input(input_spec)}"
+    return [said]
+
+
+def describe_input(spec: InputSpec) -> str:
+    """Return an input in a few words: ``3x224x224 of 256 (bilinear), mean 0.485 0.456 0.406, std ...``."""
+    resized = f" of {spec.resize}" if spec.resize is not None else ""
+    clahe = f", CLAHE {spec.clahe[0]:g} {spec.clahe[1]}x{spec.clahe[2]}" if spec.clahe is not None else ""
+    numbers = [" ".join(f"{value:.4g}" for value in values) for values in (spec.mean, spec.std)]
+    return (
+        f"{spec.channels}x{spec.size[0]}x{spec.size[1]}{resized} ({spec.fit}, {spec.interpolation}), "
+        f"mean {numbers[0]}, std {numbers[1]}{clahe}"
+    )
+
+
 def _choose_labels(
-    spec: ModelSpec, labels: Sequence[str] | None, checkpoint: Checkpoint | None
+    spec: ModelSpec, labels: Sequence[str] | None, checkpoint: Checkpoint | None, activation: str
 ) -> tuple[tuple[str, ...], list[str]]:
     """Choose by rank: given > checkpoint > spec, if the head fits > class0..., which is flagged."""
     if labels is not None:
@@ -172,10 +282,13 @@ def _choose_labels(
     if checkpoint is not None and checkpoint.labels:
         return checkpoint.labels, []
     outputs = checkpoint.outputs if checkpoint is not None else None
-    if spec.labels and outputs in (None, len(spec.labels)):
+    fitting = {None, len(spec.labels)} | ({2} if activation == "softmax" and len(spec.labels) == 1 else set())
+    if spec.labels and outputs in fitting:
         return spec.labels, []
     if outputs is not None:
         return _numbered(outputs)
+    if spec.name.startswith(TIMM):
+        raise UsageError(f"{spec.name} is built for a list of findings, and none are known", "use --labels a,b,c")
     return (), []
 
 
@@ -184,9 +297,9 @@ def _numbered(count: int) -> tuple[tuple[str, ...], list[str]]:
     return tuple(f"class{i}" for i in range(count)), [note]
 
 
-def _build(spec: ModelSpec, labels: Sequence[str]) -> nn.Module:
+def _build(spec: ModelSpec, labels: Sequence[str], variant: Mapping[str, Any]) -> nn.Module:
     try:
-        module = spec.build(labels)
+        module = spec.build(labels) if spec.build_variant is None else spec.build_variant(labels, **variant)
     except CxrxError:
         raise
     except Exception as error:

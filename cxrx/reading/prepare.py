@@ -34,9 +34,11 @@ class Prepared:
     image_id
         First 16 hex digits of `sha256`.
     pixels
-        ``(height, width)`` float32 in [0, 1], of ``InputSpec.size``.
+        ``(height, width)`` float32 in [0, 1], of ``InputSpec.size``; ``(10, height, width)`` where it asks for ten
+        crops.
     affine
-        ``(2, 3)`` float64, (x, y) of the input grid -> (x, y) of source pixels; pixel centres are at integers.
+        ``(2, 3)`` float64, (x, y) of the input grid -> (x, y) of source pixels; pixel centres are at integers. Of ten
+        crops, that of the upright one in the centre.
     rows, columns
         Of the source.
     negative
@@ -166,10 +168,15 @@ def place(rows: int, columns: int, spec: InputSpec) -> Placement:
         scale = min(rows / height, columns / width)
         x0, y0 = (columns - scale * width) / 2, (rows - scale * height) / 2
         return Placement(x0, y0, scale, scale, 0, 0, width, height)
-    else:  # as torchvision: the short side exactly, the long side cut to an integer
-        short = min(rows, columns)
-        new = int(spec.resize * rows / short), int(spec.resize * columns / short)
+    else:
+        new = _resized(rows, columns, spec.resize)
     return _centred(rows, columns, new, spec)
+
+
+def _resized(rows: int, columns: int, short_side: int) -> tuple[int, int]:
+    """Return the size after a resize as torchvision's: the short side exactly, the long side cut to an integer."""
+    short = min(rows, columns)
+    return int(short_side * rows / short), int(short_side * columns / short)
 
 
 def _centred(rows: int, columns: int, new: tuple[int, int], spec: InputSpec) -> Placement:
@@ -203,6 +210,53 @@ def resample(pixels: FloatArray, placement: Placement, spec: InputSpec) -> Float
     return canvas
 
 
+def equalise(pixels: FloatArray, clahe: tuple[float, int, int]) -> FloatArray:
+    """Return ``(h, w)`` pixels after CLAHE, on 8-bit grey as OpenCV and whoever trained with it have it."""
+    import cv2
+
+    clip, rows, columns = clahe
+    grey = np.round(pixels.clip(0, 1) * 255).astype(np.uint8)
+    equalised = cv2.createCLAHE(clipLimit=clip, tileGridSize=(columns, rows)).apply(grey)
+    return np.asarray(equalised, np.float32) / np.float32(255)
+
+
+def ten_crops(pixels: FloatArray, size: tuple[int, int]) -> FloatArray:
+    """Return ``(10, height, width)``: four corners and the centre of ``(h, w)`` pixels, and of their mirror image."""
+    height, width = size
+    bottom, right = pixels.shape[0] - height, pixels.shape[1] - width
+    corners = [(0, 0), (0, right), (bottom, 0), (bottom, right), (round(bottom / 2), round(right / 2))]
+    both = (pixels, pixels[:, ::-1])
+    return np.stack([picture[y : y + height, x : x + width] for picture in both for y, x in corners])
+
+
+def on_grid(pixels: FloatArray, placement: Placement, spec: InputSpec) -> FloatArray:
+    """Bring ``(rows, columns)`` float32 onto the input grid: resample, equalise, crop."""
+    if spec.clahe is None and spec.crops == 1:
+        return resample(pixels, placement, spec)
+    if spec.fit != "crop" or spec.resize is None:  # the grid shows all there is, or black beside it
+        p, grid = placement, resample(pixels, placement, spec)
+        film = np.s_[p.top : p.bottom, p.left : p.right]
+        if spec.clahe is not None:
+            grid[film] = equalise(grid[film], spec.clahe)
+        return grid
+    # what lies beyond the crop counts: as histogram of the outer tiles, as other crops
+    rows, columns = pixels.shape
+    everything = replace(spec, size=_resized(rows, columns, spec.resize), fit="stretch", resize=None)
+    grid = resample(pixels, place(rows, columns, everything), everything)
+    if spec.clahe is not None:
+        grid = equalise(grid, spec.clahe)
+    return ten_crops(grid, spec.size) if spec.crops > 1 else _centre(grid, placement, spec.size)
+
+
+def _centre(grid: FloatArray, p: Placement, size: tuple[int, int]) -> FloatArray:
+    """Cut the centre of `size` out of the resized film, black where it is smaller."""
+    canvas = np.zeros(size, np.float32)
+    height, width = p.bottom - p.top, p.right - p.left
+    top, left = (max(0, round((got - wanted) / 2)) for got, wanted in zip(grid.shape, size, strict=True))
+    canvas[p.top : p.bottom, p.left : p.right] = grid[top : top + height, left : left + width]
+    return canvas
+
+
 def prepare(film: Film, spec: InputSpec) -> Prepared:
     """Bring a film onto the input grid of a model."""
     rows, columns = film.pixels.shape
@@ -211,7 +265,7 @@ def prepare(film: Film, spec: InputSpec) -> Prepared:
         image_id=film.sha256[:16],
         sha256=film.sha256,
         member=film.member,
-        pixels=resample(film.pixels, placement, spec),
+        pixels=on_grid(film.pixels, placement, spec),
         affine=placement.affine(),
         rows=rows,
         columns=columns,

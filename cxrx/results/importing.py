@@ -200,6 +200,13 @@ def _box_table(truth: Path, sizes: dict[str, tuple[int, int]]) -> TruthTable:
                     "Give maps of the pictures' full size, or masks.",
                 )
             table.boxes.append((_image_id(image), box.finding, box.x, box.y, box.width, box.height))
+        for mask in film.masks:
+            if mask.shape != (rows, columns):
+                raise UsageError(
+                    "A mask has another size than its map, so the maps are not in source pixels.",
+                    "Give maps of the pictures' full size.",
+                )
+            table.masks.append(Mask.of_film(_image_id(image), mask))
     if not table.labels:
         raise UsageError(f"{truth.name} speaks of none of the {len(sizes)} mapped pictures.")
     return table

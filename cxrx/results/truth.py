@@ -10,8 +10,10 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from cxrx.datasets.rle import row_major
 from cxrx.errors import UsageError
 from cxrx.results.schema import label, put, scale, texts
+from cxrx.specs import Mask as FilmMask
 
 UNKNOWN = -2
 """Label of a film and finding that no table speaks of; 1 present, 0 absent, -1 uncertain."""
@@ -43,6 +45,11 @@ class Mask:
         edges = np.flatnonzero(flat[1:] != flat[:-1])
         runs = np.diff(np.concatenate([[0], edges, [mask.size]])).astype(np.uint32)
         return cls(image_id, finding, (int(mask.shape[0]), int(mask.shape[1])), runs)
+
+    @classmethod
+    def of_film(cls, image_id: str, mask: FilmMask) -> Mask:
+        """Rewrite what a data set says of a film, whose runs go down the columns."""
+        return cls(image_id, mask.finding, mask.shape, row_major(mask.counts, mask.shape))
 
     def decode(self) -> NDArray[np.bool_]:
         """Return the ``(rows, columns)`` mask."""

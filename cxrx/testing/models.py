@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cxrx.errors import UsageError
@@ -68,13 +67,15 @@ def _build(spec: ModelSpec) -> Model:
     from torch import nn
 
     from cxrx.models.checkpoints import read_checkpoint
+    from cxrx.models.load import own_weights
     from cxrx.models.model import Model
 
     labels = spec.labels or ("Effusion", "Nodule")
     module = spec.build(labels)
     require(isinstance(module, nn.Module), f"build returned {type(module).__name__}, not a torch.nn.Module")
-    if spec.weights is not None:
-        read_checkpoint(Path(spec.weights)).load_into(module, spec.name)
+    file = own_weights(spec)
+    if file is not None:
+        read_checkpoint(file).load_into(module, spec.name)
     return Model(
         module,
         labels,

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import math
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-from cxrx.specs import DatasetSpec, ExporterSpec, Film, FilmTruth, MetricSpec, ReaderSpec, Unreadable
+from cxrx.specs import DatasetSpec, ExporterSpec, Film, FilmTruth, MetricSpec, ReaderSpec, Split, Unreadable
 from cxrx.testing.outcome import Outcome, attempt, require, require_names
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -185,7 +186,25 @@ def _folder(spec: DatasetSpec, folder: Path) -> str:
     films = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file()]
     known = [truth for truth in map(dataset.truth, films) if truth is not None]
     require(all(isinstance(truth, FilmTruth) for truth in known), "truth must return cxrx.specs.FilmTruth or None")
+    for truth in known:
+        _film(truth, dataset.findings)
     return f"{len(known)} of {len(films)} files have labels or boxes"
+
+
+def _film(truth: FilmTruth, findings: Sequence[str]) -> None:
+    """Check what is said of one film: labels, boxes and masks that mean something, of findings that are declared."""
+    told = {*truth.labels, *(box.finding for box in truth.boxes), *(mask.finding for mask in truth.masks)}
+    require(told <= set(findings), f"a film has findings that the data set does not declare: {told - set(findings)}")
+    values = set(truth.labels.values())
+    require(values <= {1, 0, -1}, f"a label is 1, 0 or -1 (leave out what is unknown), not {values - {1, 0, -1}}")
+    require(truth.split in get_args(Split), f"split is one of {get_args(Split)}, not {truth.split!r}")
+    for box in truth.boxes:
+        sides = (box.x, box.y, box.width, box.height)
+        sound = all(map(math.isfinite, sides)) and box.width > 0 and box.height > 0
+        require(sound, f"a box needs a finite corner and a width and height above 0, not {sides}")
+    for mask in truth.masks:
+        area = mask.shape[0] * mask.shape[1]
+        require(int(sum(mask.counts.tolist())) == area, f"the runs of a mask must fill its {area} pixels")
 
 
 def check_exporter(spec: ExporterSpec) -> list[Outcome]:

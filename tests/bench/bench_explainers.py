@@ -163,7 +163,9 @@ def bench_paths(bench: Bench, method: str, plain: float, n: int) -> None:
     option = {"smoothgrad": "n", "ig": "steps"}[method]
     peer = {"smoothgrad": peer_smoothgrad, "ig": peer_ig}[method]
     peaks = [peak_memory(lambda k=k: run(model, x, method, first_findings(1, x), **{option: k})) for k in (n, 4 * n)]
-    print(f"{bench.name}: {method}, memory: {n} samples take {peaks[0]:.0f} MB, {4 * n} after them {peaks[1]:.0f} MB more")
+    print(
+        f"{bench.name}: {method}, memory: {n} samples take {peaks[0]:.0f} MB, {4 * n} after them {peaks[1]:.0f} MB more"
+    )
     f, b = forward_backward(model, model.prepare(films(ROWS)))
     one = bench.time_peer(peer(n, ROWS, 1), ours=True)
     for findings in (1, 3):

@@ -103,7 +103,7 @@ def test_a_locked_file_is_five(cli, films, net, tmp_path):
         (("predict", "nowhere"), "nowhere"),
         (("predict", "films", "-m", "densnet121"), "did you mean densenet121"),
         (("predict", "films", "-m", "densenet121", "--weights", "no.pth"), "no.pth"),
-        (("predict", "films", "--weights", "no.pth"), "-m"),
+        (("predict", "films", "--weights", "no.pth"), "no.pth"),
         (("predict", "films", "--batch-size", "many"), "--batch-size"),
         (("predict", "films", "--views", "sideways"), "sideways"),
         (("explain",), "--method"),

@@ -113,7 +113,7 @@ def test_read_truth_says_what_fits(tmp_path):
 
 
 def test_the_layout_sniffs_its_own_folder(tmp_path):
-    (spec,) = BUILTIN_DATASETS
+    (spec,) = (spec for spec in BUILTIN_DATASETS if spec.name == "tables")
     assert not spec.sniff(tmp_path)
     write(tmp_path / "truth.csv", "path,Mass\nf.png,1\n")
     assert spec.sniff(tmp_path)

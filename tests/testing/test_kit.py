@@ -184,7 +184,10 @@ class Odd:
         ({"name": "Grad CAM"}, "name 'Grad CAM' must be made of"),
         ({"aliases": ("a/b",)}, "name 'a/b' must be made of"),
         ({"summary": "two\nlines"}, "one line"),
-        ({"needs": frozenset({"gradient"})}, "needs may hold attention, cam, convolutions, gradients, relevance, not gradient"),
+        (
+            {"needs": frozenset({"gradient"})},
+            "needs may hold attention, cam, convolutions, gradients, relevance, not gradient",
+        ),
         ({"needs": {"gradients"}}, "frozenset"),
         ({"space": "pixels"}, "space must be"),
         ({"options": dict}, "dataclass"),

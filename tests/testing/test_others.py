@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from cxrx.specs import DatasetSpec, ExporterSpec, Film, FilmTruth, MetricSpec, ReaderSpec, Unreadable
+from cxrx.specs import Box, DatasetSpec, ExporterSpec, Film, FilmTruth, Mask, MetricSpec, ReaderSpec, Unreadable
 from cxrx.testing import check_dataset, check_exporter, check_metric, check_reader
 
 
@@ -160,9 +160,27 @@ def test_a_sound_data_set_passes(folder):
     assert outcomes[-1].message == "1 of 3 files have labels or boxes"
 
 
+def says(*args, **more):
+    """Return a data set that says this of its film."""
+
+    class Says(Toy):
+        def truth(self, relative_path):
+            return FilmTruth(*args, **more) if relative_path == "a.png" else None
+
+    return replace(DATASET, open=lambda folder: Says())
+
+
+MASK = Mask("Mass", (2, 3), np.array([1, 4], dtype=np.uint32))
+
+
 @pytest.mark.parametrize(
     ("spec", "check", "message"),
     [
+        (says({"Mass": 2}), "folder", "a label is 1, 0 or -1"),
+        (says({"Node": 1}), "folder", "does not declare: {'Node'}"),
+        (says(boxes=(Box("Mass", 1, 2, 0, 4),)), "folder", "width and height above 0"),
+        (says(masks=(MASK,)), "folder", "must fill its 6 pixels"),
+        (says(split="exam"), "folder", "split is one of"),
         (replace(DATASET, sniff=lambda folder: True), "foreign folder", "empty folder"),
         (replace(DATASET, sniff=lambda folder: False), "folder", "does not know the folder"),
         (replace(DATASET, open=lambda folder: Careless()), "folder", "must give None"),

@@ -1,0 +1,54 @@
+"""Augmentation of training films: the same for every label, never for validation, and repeatable film by film."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+
+from cxrx.training.recipes import Recipe
+from cxrx.training.seeds import seed_of
+
+Transform = Callable[[torch.Tensor], torch.Tensor]  # (1, H, W) uint8 to the same
+
+
+def build_transform(recipe: Recipe, size: tuple[int, int]) -> Transform | None:
+    """Return the recipe's augmentation of films of `size`; None: there is none."""
+    from torchvision.transforms import InterpolationMode, v2
+
+    bilinear = InterpolationMode.BILINEAR
+    steps: list[Transform] = []
+    if recipe.crop < 1:
+        steps.append(v2.RandomResizedCrop(size, scale=(recipe.crop, 1.0), interpolation=bilinear, antialias=True))
+    if recipe.rotate or recipe.shift or recipe.zoom or recipe.shear:
+        steps.append(
+            v2.RandomAffine(
+                degrees=recipe.rotate,
+                translate=(recipe.shift, recipe.shift),
+                scale=(1 - recipe.zoom, 1 + recipe.zoom),
+                shear=recipe.shear or None,
+                interpolation=bilinear,
+            )
+        )
+    if recipe.flip:
+        steps.append(v2.RandomHorizontalFlip(recipe.flip))
+    if recipe.randaugment:
+        # magnitudes of the literature count to 10
+        magnitude = round(recipe.randaugment)
+        steps.append(v2.RandAugment(2, magnitude, num_magnitude_bins=11, interpolation=bilinear))
+    if recipe.brightness or recipe.contrast:
+        steps.append(v2.ColorJitter(brightness=recipe.brightness, contrast=recipe.contrast))
+    return v2.Compose(steps) if steps else None
+
+
+def augment(films: torch.Tensor, ids: Sequence[str], transform: Transform, seed: int, epoch: int) -> torch.Tensor:
+    """Return ``(B, H, W)`` uint8 films, each changed by what only `seed`, `epoch` and its own id decide.
+
+    Neither the batch nor the worker matters, and torch's own random numbers are left as they were.
+    """
+    changed = []
+    with torch.random.fork_rng(devices=[]):
+        for film, image_id in zip(films, ids, strict=True):
+            torch.default_generator.manual_seed(seed_of(seed, "augment", epoch, image_id))
+            changed.append(transform(film[None])[0])
+    return torch.stack(changed)

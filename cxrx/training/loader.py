@@ -1,0 +1,88 @@
+"""Batches of films for an epoch, augmented in worker processes while the network computes."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from cxrx.training.augment import augment, build_transform
+from cxrx.training.films import FilmStore
+from cxrx.training.recipes import Recipe
+
+Pick = tuple[int, int]  # epoch and row: a worker that lives through all epochs must be told which one it is
+Batch = tuple[torch.Tensor, torch.Tensor]  # (B, H, W) uint8 films and their rows (B,)
+
+
+class TrainingFilms(Dataset[Batch]):
+    """Augmented films by epoch and row."""
+
+    def __init__(self, store: FilmStore, ids: Sequence[str], recipe: Recipe, size: tuple[int, int]) -> None:
+        self._store, self._ids, self._seed = store, ids, recipe.seed
+        self._transform = build_transform(recipe, size)
+
+    def __getitems__(self, picks: Sequence[Pick]) -> Batch:
+        """Return a whole batch at once."""
+        epoch, rows = picks[0][0], [row for _, row in picks]
+        films = torch.from_numpy(self._store.pixels[rows])
+        if self._transform is not None:
+            films = augment(films, [self._ids[row] for row in rows], self._transform, self._seed, epoch)
+        return films, torch.tensor(rows)
+
+
+class _Batches(Sampler[list[Pick]]):
+    """The batches of the epoch to come."""
+
+    def __init__(self) -> None:
+        self.epoch = 0
+        self.batches: Sequence[NDArray[np.intp]] = ()
+
+    def __iter__(self) -> Iterator[list[Pick]]:
+        for batch in self.batches:
+            yield [(self.epoch, int(row)) for row in batch]
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+
+def _leave_interrupts(_worker: int) -> None:
+    """Let the parent answer Ctrl-C, which reaches every process of a terminal."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch
+
+
+class Loader:
+    """Yields the batches of an epoch.
+
+    Parameters
+    ----------
+    workers
+        Processes that augment; 0: this one. They end with this process, however it ends.
+    """
+
+    def __init__(self, films: TrainingFilms, workers: int, device: torch.device) -> None:
+        self._batches = _Batches()
+        self._loader: DataLoader[Batch] = DataLoader(
+            films,
+            batch_sampler=self._batches,
+            collate_fn=_as_it_is,
+            num_workers=workers,
+            pin_memory=device.type == "cuda",
+            persistent_workers=workers > 0,
+            prefetch_factor=4 if workers else None,
+            multiprocessing_context="forkserver" if workers else None,
+            worker_init_fn=_leave_interrupts,
+        )
+
+    def epoch(self, epoch: int, batches: Sequence[NDArray[np.intp]]) -> Iterator[Batch]:
+        """Yield films and rows of `batches`, in order."""
+        self._batches.epoch, self._batches.batches = epoch, batches
+        return iter(self._loader)

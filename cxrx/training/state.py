@@ -1,0 +1,146 @@
+"""What a training keeps on disk to go on after a kill: whole epochs only, tensors and plain data only."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from cxrx.errors import CxrxError, LockedError
+from cxrx.results import atomic
+from cxrx.training.schedule import Plateau
+
+LAST, SETTINGS = "last.pt", "train.json"
+
+
+@dataclass
+class Progress:
+    """Where a training stands between two epochs.
+
+    There are no states of random generators: every number is drawn from the seed and the epoch.
+
+    Attributes
+    ----------
+    epoch
+        Epochs finished.
+    best, best_epoch
+        Highest score so far, and its epoch (from 1).
+    history
+        Rows of the tables of metrics.
+    """
+
+    epoch: int = 0
+    best: float = float("-inf")
+    best_epoch: int = 0
+    history: list[dict[str, Any]] = field(default_factory=list)
+    plateau: dict[str, float] = field(default_factory=dict)
+    finished: bool = False
+
+
+def save_state(
+    folder: Path, progress: Progress, modules: Mapping[str, nn.Module], optimiser: torch.optim.Optimizer
+) -> None:
+    """Write everything that the next epoch needs, all or nothing."""
+    content = {
+        "progress": asdict(progress),
+        "modules": {name: module.state_dict() for name, module in modules.items()},
+        "optimiser": optimiser.state_dict(),
+    }
+    with atomic.replacing(folder / LAST) as fd, os.fdopen(os.dup(fd), "wb") as file:
+        torch.save(content, file)
+
+
+def load_state(folder: Path, modules: Mapping[str, nn.Module], optimiser: torch.optim.Optimizer) -> Progress:
+    """Load what :func:`save_state` wrote; a fresh start where it wrote nothing.
+
+    Raises
+    ------
+    CxrxError
+        The file is damaged or of other networks.
+    """
+    path = folder / LAST
+    if not path.is_file():
+        return Progress()
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        for name, module in modules.items():
+            module.load_state_dict(content["modules"][name], strict=True)
+        optimiser.load_state_dict(content["optimiser"])
+        return Progress(**content["progress"])
+    except Exception as error:
+        raise CxrxError(
+            f"{path.name} cannot be gone on with ({type(error).__name__})", "--no-resume starts anew"
+        ) from error
+
+
+def plateau_of(progress: Progress, factor: float, patience: int) -> Plateau:
+    """Return the plateau as it was."""
+    return Plateau(factor, patience, **progress.plateau)  # type: ignore[arg-type]  # `since` is a whole number
+
+
+def claim(
+    folder: Path,
+    settings: Mapping[str, Any],
+    *,
+    resume: bool,
+    outputs: tuple[str, ...],
+    made_by: Mapping[str, str],
+) -> None:
+    """Make `folder` the home of the run with these settings.
+
+    Parameters
+    ----------
+    settings
+        All that decides the outcome, as JSON has it.
+    resume
+        Go on with a run of the same settings; False: begin anew, without what an earlier one left.
+    outputs
+        Files that belong to a run.
+    made_by
+        Versions and devices, for the record; a run may go on with others, though then not to the same bits.
+
+    Raises
+    ------
+    LockedError
+        The folder holds a run with other settings, or files of other people.
+    """
+    path = folder / SETTINGS
+    told = json.loads(json.dumps(settings, sort_keys=True))
+    if resume and path.is_file() and (folder / LAST).is_file():  # before the first epoch there is nothing to lose
+        try:
+            before = json.loads(path.read_text(encoding="utf-8"))["settings"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise CxrxError(f"{path.name} in {folder.name} is damaged", "--no-resume starts anew") from error
+        if before == told:
+            return
+        other = sorted(key for key in before.keys() | told.keys() if before.get(key) != told.get(key))
+        raise LockedError(
+            f"{folder.name} holds a training with other settings ({', '.join(other)})",
+            "name another folder with -o, or start anew with --no-resume",
+        )
+    if not path.is_file() and any((folder / name).exists() for name in outputs):
+        raise LockedError(f"{folder.name} holds files that another program wrote", "name a new folder with -o")
+    for name in outputs:
+        atomic.unlink(folder / name)
+    write_json(path, {"settings": told, "made_by": made_by})
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a JSON file, all or nothing; NaN becomes null."""
+    atomic.write_file(path, json.dumps(_plain(content), indent=2, ensure_ascii=False, allow_nan=False).encode())
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and value - value != 0:  # NaN or infinite
+        return None
+    return value

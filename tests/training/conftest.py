@@ -1,0 +1,103 @@
+"""Small labelled folders: phantoms with a white lower lung that a tiny network learns to see."""
+
+from __future__ import annotations
+
+import csv
+from functools import partial
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cxrx.compare.classification import classify
+from cxrx.compare.statistics import PatientBootstrap
+from cxrx.phantom import make_film
+from cxrx.training.recipes import make_recipe
+from cxrx.training.train import Request, train
+
+SIZE = (72, 64)
+PLAIN = {"rotate": 0, "shift": 0, "zoom": 0, "brightness": 0, "contrast": 0}
+
+
+def _write_films(folder, n, *, extra=()):
+    """Write `n` PNG films; an even film has an "Effusion" (its lower left quarter is white), a fifth has a "Mass".
+
+    Every third film says nothing of Mass. `extra` are columns to add: (name, values).
+    """
+    (folder / "films").mkdir(parents=True)
+    rows = []
+    for i in range(n):
+        pixels = make_film(11, i, size=SIZE).pixels.copy()
+        if i % 2 == 0:
+            pixels[36:, :32] = np.clip(pixels[36:, :32] + 0.4, 0, 1)
+        if i % 5 == 0:
+            pixels[:18, 24:40] = 1
+        path = f"films/{i:03d}.png"
+        Image.fromarray(np.round(pixels * 255).astype(np.uint8)).save(folder / path)
+        mass = "" if i % 3 == 0 else int(i % 5 == 0)
+        rows.append([path, f"p{i // 2 if i < 20 else i}", int(i % 2 == 0), mass, *(values[i] for _, values in extra)])
+    header = ["path", "patient", "Effusion", "Mass", *(name for name, _ in extra)]
+    _write_table(folder / "truth.csv", [header, *rows])
+    return folder
+
+
+def _write_table(path, rows):
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows(rows)
+
+
+@pytest.fixture(scope="session")
+def write_films():
+    """Write a folder of films: ``write_films(folder, n)``."""
+    return _write_films
+
+
+@pytest.fixture(scope="session")
+def write_table():
+    """Write a CSV: ``write_table(path, rows)``."""
+    return _write_table
+
+
+@pytest.fixture(scope="session")
+def easy(tmp_path_factory):
+    """Seventy films with patients and two findings; not to be changed."""
+    return _write_films(tmp_path_factory.mktemp("easy") / "data", 70)
+
+
+@pytest.fixture(scope="session")
+def film_cache(tmp_path_factory):
+    """Decoded films of all tests."""
+    return tmp_path_factory.mktemp("film_cache")
+
+
+def _score(labels, probabilities, findings, patients, thresholds):
+    bootstrap = PatientBootstrap(patients, 200, 0)
+    return classify(labels, probabilities, findings, patients=patients, bootstrap=bootstrap, thresholds=thresholds)
+
+
+@pytest.fixture(scope="session")
+def score():
+    """The scorer of ``cxrx compare``, with few resamples."""
+    return _score
+
+
+@pytest.fixture
+def request_of(tmp_path, film_cache):
+    """Make a request for a tiny network; keywords of the recipe and of the request alike."""
+
+    def make(data, out="run", model="timm/test_resnet", **given):
+        of_request = {"init", "labels", "films", "split", "resume", "cache", "workers"}
+        options = (
+            PLAIN | {"epochs": 2, "batch": 16, "lr": 3e-3} | {k: v for k, v in given.items() if k not in of_request}
+        )
+        recipe = make_recipe(options.pop("preset", "default"), options)
+        rest = {"workers": 0, "cache": film_cache} | {k: v for k, v in given.items() if k in of_request}
+        return Request(data, model, tmp_path / out, recipe, input_size=64, device="cpu", **rest)
+
+    return make
+
+
+@pytest.fixture
+def run():
+    """Train with the scorer of ``cxrx compare``."""
+    return partial(train, scorer=_score)
