@@ -34,8 +34,9 @@ def check_fit(model: Model, spec: ExplainerSpec, options: Any = None) -> None:
     missing = spec.needs - offered - ({"cam"} if layer is not None else set())
     if missing:
         fitting = [other.name for other in load_registry().explainers.values() if other.needs <= offered]
+        needed = " and ".join(_IN_WORDS.get(need, need) for need in sorted(missing))
         raise UsageError(
-            f"{spec.name} needs {' and '.join(_IN_WORDS.get(need, need) for need in sorted(missing))}, which {model.name} does not offer",
+            f"{spec.name} needs {needed}, which {model.name} does not offer",
             f"these fit: {', '.join(fitting)}",
         )
 

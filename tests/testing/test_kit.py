@@ -186,7 +186,7 @@ class Odd:
         ({"summary": "two\nlines"}, "one line"),
         (
             {"needs": frozenset({"gradient"})},
-            "needs may hold attention, cam, convolutions, gradients, relevance, not gradient",
+            "convolutions, gradients, relevance, not gradient",
         ),
         ({"needs": {"gradients"}}, "frozenset"),
         ({"space": "pixels"}, "space must be"),
