@@ -315,7 +315,7 @@ def misfits():
 
 @pytest.mark.parametrize("name", ["swin", "cnn", "gated", "attention-pooling", "parallel"])
 def test_other_networks_are_refused(name):
-    with pytest.raises(UsageError, match=r"chefer-lrp needs .*relevance"):
+    with pytest.raises(UsageError, match=r"chefer-lrp needs .*plain transformer blocks"):
         check_fit(wrap_model(misfits()[name], LABELS, 32), SPEC)
 
 
