@@ -53,7 +53,7 @@ ModelName = Annotated[
     typer.Option(
         "--model",
         "-m",
-        help="A name from `cxrx models`, timm/NAME, or ./net.py:build for your own network (runs your code).",
+        help="A name from `cxrx models`, timm/NAME, a folder of `cxrx train`, or ./net.py:build (runs your code).",
         envvar="CXRX_MODEL",
         show_default="as --weights say, else the demo model",
         rich_help_panel=_MODEL,

@@ -141,7 +141,7 @@ BUILTIN_EXPLAINERS: tuple[ExplainerSpec, ...] = (
     ),
     ExplainerSpec(
         "eigencam",
-        _lazy("library_cam", "build_library_cam", "eigencam"),
+        _lazy("rarer_cam", "build_rarer_cam", "eigencam"),
         LayerOptions,
         needs=_LAYER,
         aliases=("eigen-cam",),
@@ -152,7 +152,7 @@ BUILTIN_EXPLAINERS: tuple[ExplainerSpec, ...] = (
     ),
     ExplainerSpec(
         "scorecam",
-        _lazy("library_cam", "build_library_cam", "scorecam"),
+        _lazy("rarer_cam", "build_rarer_cam", "scorecam"),
         ChannelSweepOptions,
         needs=_LAYER,
         evaluations=_channels,
@@ -164,7 +164,7 @@ BUILTIN_EXPLAINERS: tuple[ExplainerSpec, ...] = (
     ),
     ExplainerSpec(
         "ablationcam",
-        _lazy("library_cam", "build_library_cam", "ablationcam"),
+        _lazy("rarer_cam", "build_rarer_cam", "ablationcam"),
         ChannelSweepOptions,
         needs=_LAYER,
         evaluations=_channels,
@@ -176,7 +176,7 @@ BUILTIN_EXPLAINERS: tuple[ExplainerSpec, ...] = (
     ),
     ExplainerSpec(
         "fullgrad",
-        _lazy("library_cam", "build_library_cam", "fullgrad"),
+        _lazy("rarer_cam", "build_rarer_cam", "fullgrad"),
         NoOptions,
         needs=frozenset({"gradients", "convolutions"}),
         summary="gradient times input, and gradient times bias of every convolution and batch norm",

@@ -97,21 +97,21 @@ def load_model(
     file = Path(weights) if weights is not None else own_weights(spec)
     checkpoint = read_checkpoint(file) if file is not None else None
     base = _base_input(spec, checkpoint) if input is None else input
-    input_spec = _changed(base, input_size, in_chans)
+    input_spec = change_input(base, input_size, in_chans)
     told = None if new_head else checkpoint  # what the file says of its outputs
     activation = activation or (told.activation if told is not None else None) or spec.activation
     final_labels, notes = _choose_labels(spec, labels, told, activation)
     variant = _variant(spec, checkpoint, input_spec)
     if activation == "softmax" and len(final_labels) == 1 and told is not None and told.outputs == 2:
         variant["outputs"] = 2  # one finding, told by two classes
-    module = _build(spec, final_labels, variant)
+    module = build_module(spec, final_labels, variant)
     if checkpoint is not None:
         checkpoint.load_into(module, spec.name, new_head=new_head)
         notes += _what_was_read(checkpoint, spec, input_spec, new_head=new_head) if weights is not None else []
     elif any(True for _ in module.parameters()) and ":" not in name:
         notes.append(f"{spec.name} has random weights: its predictions mean nothing until --weights names a file")
     if input is None and in_chans is None and ":" in name and spec.input is _IMAGENET:
-        input_spec = _changed(input_spec, None, _first_channels(module))
+        input_spec = change_input(input_spec, None, _first_channels(module))
     return Model(
         module,
         final_labels or _count_outputs(module, input_spec, notes),
@@ -181,7 +181,7 @@ def wrap_model(
     output, activation
         As in :class:`cxrx.ModelSpec`.
     """
-    base = _changed(_IMAGENET, input_size, in_chans)
+    base = change_input(_IMAGENET, input_size, in_chans)
     spec = replace(
         base,
         mean=tuple(mean) if mean is not None else base.mean,
@@ -236,7 +236,7 @@ def _base_input(spec: ModelSpec, checkpoint: Checkpoint | None) -> InputSpec:
     size = variant.get("img_size", base.size)
     if spec.build_variant is None:  # there is one network only: its input is known
         return base
-    return _changed(base, None if size == base.size else size, variant.get("in_chans"))
+    return change_input(base, None if size == base.size else size, variant.get("in_chans"))
 
 
 def _variant(spec: ModelSpec, checkpoint: Checkpoint | None, input_spec: InputSpec) -> dict[str, Any]:
@@ -297,7 +297,8 @@ def _numbered(count: int) -> tuple[tuple[str, ...], list[str]]:
     return tuple(f"class{i}" for i in range(count)), [note]
 
 
-def _build(spec: ModelSpec, labels: Sequence[str], variant: Mapping[str, Any]) -> nn.Module:
+def build_module(spec: ModelSpec, labels: Sequence[str], variant: Mapping[str, Any]) -> nn.Module:
+    """Return the network that `spec` builds for `labels`, in eval mode; UsageError where it cannot."""
     try:
         module = spec.build(labels) if spec.build_variant is None else spec.build_variant(labels, **variant)
     except CxrxError:
@@ -333,7 +334,9 @@ def _first_channels(module: nn.Module) -> Literal[1, 3] | None:
     return 1 if first == 1 else 3 if first == 3 else None
 
 
-def _changed(spec: InputSpec, input_size: int | tuple[int, int] | None, in_chans: Literal[1, 3] | None) -> InputSpec:
+def change_input(
+    spec: InputSpec, input_size: int | tuple[int, int] | None, in_chans: Literal[1, 3] | None
+) -> InputSpec:
     """Return `spec` with another size or number of channels; mean and std follow the channels."""
     if input_size is not None:
         size = (input_size, input_size) if isinstance(input_size, int) else input_size

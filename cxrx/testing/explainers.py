@@ -275,12 +275,12 @@ def _interrupted(trial: Trial) -> str | None:
 
     handle = model.module.register_forward_hook(interrupt)
     before = _state(model.module)
+    raised = False
     try:
         trial.run(model=model)
     except _InterruptedError:
-        pass
-    else:
-        require(not calls, "an exception raised inside the model was swallowed")
+        raised = True
+    require(raised or not calls, "an exception raised inside the model was swallowed")
     _require_state(model.module, before, " after an exception")
     handle.remove()
     return None if calls else "it never runs the model"

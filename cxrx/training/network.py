@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import nn
 
-from cxrx.errors import CxrxError, UsageError
+from cxrx.errors import UsageError
 from cxrx.models.checkpoints import read_checkpoint
-from cxrx.models.load import find_spec, load_model, pick_device
+from cxrx.models.load import build_module, change_input, find_spec, load_model, pick_device
 from cxrx.models.model import Model
-from cxrx.specs import InputSpec, ModelSpec
+from cxrx.specs import ModelSpec
 from cxrx.training.data import Task
 from cxrx.training.recipes import Recipe
 from cxrx.training.schedule import set_drop_path
@@ -89,23 +88,11 @@ def _of_spec(
     device: str,
 ) -> Model:
     """Build a network with random weights, also where the spec has weights of its own."""
-    seen = spec.input
-    if input_size is not None:
-        seen = replace(seen, size=(input_size, input_size), resize=None)
-    if in_chans is not None and in_chans != seen.channels:
-        grey = InputSpec(channels=1, mean=(0.5,), std=(0.25,)) if in_chans == 1 else InputSpec()
-        seen = replace(seen, channels=in_chans, mean=grey.mean, std=grey.std)
+    seen = change_input(spec.input, input_size, in_chans)
     variant: dict[str, Any] = {"in_chans": seen.channels, "img_size": seen.size}
     if spec.build_variant is None and seen != spec.input:
         raise UsageError(f"{spec.name} is built for one input only", "leave out --input-size and --in-chans")
-    try:
-        module = spec.build(findings) if spec.build_variant is None else spec.build_variant(findings, **variant)
-    except CxrxError:
-        raise
-    except Exception as error:
-        raise UsageError(f"{spec.name} could not be built: {type(error).__name__}: {error}") from error
-    if not isinstance(module, nn.Module):
-        raise UsageError(f"{spec.name}: build returned {type(module).__name__}, not a torch.nn.Module")
+    module = build_module(spec, findings, variant)
     return Model(
         module,
         findings,

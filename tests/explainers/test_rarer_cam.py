@@ -11,8 +11,8 @@ from torch import nn
 
 from cxrx.errors import UsageError
 from cxrx.explainers.guard import guard
-from cxrx.explainers.library_cam import build_library_cam
 from cxrx.explainers.option_types import ChannelSweepOptions, LayerOptions, NoOptions
+from cxrx.explainers.rarer_cam import build_rarer_cam
 from cxrx.models.load import wrap_model
 from cxrx.registry import load
 from cxrx.testing import check_explainer
@@ -28,7 +28,7 @@ def options(name, **given):
 
 
 def run(model, name, x, targets=EVERY, **given):
-    explainer = build_library_cam(name, options(name, **given))
+    explainer = build_rarer_cam(name, options(name, **given))
     with guard(model.module):
         return explainer(model, x, targets, torch.zeros(len(x), dtype=torch.int64)).values
 

@@ -36,7 +36,7 @@ Weigh = Callable[["Model", "CamLayer", torch.Tensor, torch.Tensor, int], torch.T
 """``weigh(model, layer, picture (1, C', H, W), A (1, C, h, w), batch)`` returns weights ``(C, K)``."""
 
 
-def build_library_cam(name: str, options: Any) -> Explainer:
+def build_rarer_cam(name: str, options: Any) -> Explainer:
     """Return the method called `name`: eigencam, scorecam, ablationcam or fullgrad."""
     return _BUILD[name](options)
 
