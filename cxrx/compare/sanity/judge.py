@@ -1,0 +1,213 @@
+"""From the rows of the sanity tests to intervals and to verdicts in words. Needs no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from cxrx.compare.sanity.similarity import SIMILARITIES
+from cxrx.compare.statistics import MIN_PATIENTS, PatientBootstrap
+
+Float = NDArray[np.float64]
+
+SUMMARY = ("test", "stage", "metric", "value", "low", "high", "n", "random_pair")
+MARGIN = 0.02
+"""A map counts as no more alike than a stranger's where the interval of the difference ends below this."""
+UNCHANGED = 1 - 1e-6
+
+CONVENTION = (
+    "a map passes the randomisation if, once the whole network is random, it is no more like the original than maps of "
+    "the same finding on different patients are, by rank correlation, SSIM and top-10 % IoU: the 95 % interval "
+    f"(patients drawn again) of the difference ends below {MARGIN}; it passes the reseeding and the noise if it is "
+    f"more alike than those by all three; under {MIN_PATIENTS} patients nothing is decided but that a map does not change"
+)
+
+_NAMES = {"spearman": "rank correlation", "ssim": "SSIM", "iou_top_10": "top-10 % IoU"}
+_EPSILON = 1e-9
+
+Verdict = tuple[str, bool | None, str]
+
+
+def summarise(rows: pd.DataFrame, random: pd.DataFrame, bootstrap: PatientBootstrap) -> pd.DataFrame:
+    """Return means and intervals of every test, stage and metric, in the order of the rows.
+
+    Parameters
+    ----------
+    rows, random
+        Of :class:`cxrx.compare.sanity.check.SanityResult`.
+    bootstrap
+        Over patients; draws of one pair are averaged before.
+
+    Returns
+    -------
+    summary
+        Columns ``test stage metric value low high n random_pair``: `n` pairs with a value, `random_pair` the mean
+        similarity of maps of different patients, NaN for what is no similarity.
+    """
+    lines = {metric: per_pair(random, metric)["value"].mean() for metric in SIMILARITIES}
+    found = []
+    for key, part in rows.groupby(["test", "stage", "metric"], sort=False):
+        test, stage, metric = (str(name) for name in key)
+        pairs = per_pair(part, metric)
+        values = pairs["value"].to_numpy(dtype=np.float64)
+        value, low, high = bootstrap.mean(values, pairs["patient"].tolist())
+        n = int(np.isfinite(values).sum())
+        found.append((test, stage, metric, value, low, high, n, lines.get(metric, np.nan)))
+    return pd.DataFrame(found, columns=list(SUMMARY))
+
+
+def per_pair(rows: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """Return the mean over draws, ``image_id patient finding value``; NaN where no draw gave a number."""
+    chosen = rows[rows["metric"] == metric]
+    return chosen.groupby(["image_id", "patient", "finding"], sort=False)["value"].mean().reset_index()
+
+
+def judge(
+    method: str, rows: pd.DataFrame, random: pd.DataFrame, bootstrap: PatientBootstrap, *, stochastic: bool = True
+) -> list[Verdict]:
+    """Return (test, passed, sentence) of the tests that `rows` hold; `passed` is None where nothing is decided.
+
+    Parameters
+    ----------
+    rows, random, bootstrap
+        As of :func:`summarise`.
+    stochastic
+        False: the sentence on repeatability says that the method is deterministic.
+    """
+    tests = set(rows["test"])
+    verdicts = []
+    if "randomisation" in tests:
+        cascade = rows[rows["test"] == "randomisation"]
+        last = cascade[cascade["stage"] == cascade["stage"].iloc[-1]]
+        verdicts.append(("randomisation", *_randomised(method, last, random, bootstrap)))
+    if "entropy" in tests:
+        verdicts.append(("entropy", *_entropy(method, rows[rows["test"] == "entropy"], bootstrap)))
+    if not stochastic:
+        sentence = f"{method} is deterministic: it gives the same map whatever the seed"
+        verdicts.append(("repeatability", True, sentence))
+    for test, what in (("repeatability", "another seed"), ("noise", "a noisy copy of the film")):
+        if test in tests:
+            chosen = rows[rows["test"] == test]
+            verdicts.append((test, *_repeated(method, what, chosen, random, bootstrap)))
+    return verdicts
+
+
+@dataclass(frozen=True)
+class _Finding:
+    """Where one metric stands against its random-pair line."""
+
+    metric: str
+    value: float
+    low: float
+    high: float
+    line: float
+    side: Literal["below", "above", "open"]
+
+    def __str__(self) -> str:
+        interval = f" [{self.low:.2f}, {self.high:.2f}]" if np.isfinite(self.low) else ""
+        line = f"{self.line:.2f}" if np.isfinite(self.line) else "not known"
+        return f"{_NAMES[self.metric]} {self.value:.2f}{interval}; maps of different patients: {line}"
+
+
+def _against_line(rows: pd.DataFrame, random: pd.DataFrame, metric: str, bootstrap: PatientBootstrap) -> _Finding:
+    """Compare with the random pairs, pair by pair."""
+    own, other = per_pair(rows, metric), per_pair(random, metric)
+    value, low, high = bootstrap.mean(own["value"].to_numpy(), own["patient"].tolist())
+    both = own.merge(other, on=["image_id", "patient", "finding"], suffixes=("", "_random"))
+    difference = (both["value"] - both["value_random"]).to_numpy()
+    _, at_least, at_most = bootstrap.mean(difference, both["patient"].tolist())
+    side: Literal["below", "above", "open"] = "below" if at_most < MARGIN else "above" if at_least > 0 else "open"
+    return _Finding(metric, value, low, high, float(other["value"].mean()), side)
+
+
+def _findings(rows: pd.DataFrame, random: pd.DataFrame, bootstrap: PatientBootstrap) -> list[_Finding]:
+    return [_against_line(rows, random, metric, bootstrap) for metric in SIMILARITIES]
+
+
+def _unchanged(rows: pd.DataFrame) -> bool:
+    values = rows["value"].to_numpy(dtype=np.float64)
+    return bool(np.isfinite(values).any()) and bool((values[np.isfinite(values)] >= UNCHANGED).all())
+
+
+def _randomised(
+    method: str, rows: pd.DataFrame, random: pd.DataFrame, bootstrap: PatientBootstrap
+) -> tuple[bool | None, str]:
+    blank = _blank(rows)
+    if blank == _count(rows):
+        return None, f"{method} cannot be tested: of a random network all its maps are constant"
+    found = _findings(rows, random, bootstrap)
+    if _unchanged(rows):
+        return False, f"{method} fails: its map does not change when the whole network is randomised ({found[0]})"
+    left_out = f"; {blank} of {_count(rows)} maps became constant and are left out" if blank else ""
+    if all(one.side == "below" for one in found):
+        return True, (
+            f"{method} passes: once the whole network is randomised, its map is no more like the original than maps of "
+            f"different patients are ({found[0]}{left_out})"
+        )
+    above = [one for one in found if one.side == "above"]
+    if above:
+        return False, (
+            f"{method} fails: even when the whole network is randomised, its map stays more like the original than "
+            f"maps of different patients are ({above[0]}{left_out})"
+        )
+    return None, _undecided(method, "the randomisation", found, rows, left_out)
+
+
+def _repeated(
+    method: str, what: str, rows: pd.DataFrame, random: pd.DataFrame, bootstrap: PatientBootstrap
+) -> tuple[bool | None, str]:
+    blank = _blank(rows)
+    if blank == _count(rows):
+        return None, f"{method} cannot be tested with {what}: no map is left to compare"
+    left_out = (
+        f"; {blank} of {_count(rows)} are left out, as the prediction moved or the map is constant" if blank else ""
+    )
+    found = _findings(rows, random, bootstrap)
+    if _unchanged(rows):
+        return True, f"{method} passes: with {what} its map is the same ({found[0]}{left_out})"
+    if all(one.side == "above" for one in found):
+        return (
+            True,
+            f"{method} passes: with {what} its map changes less than from patient to patient ({found[0]}{left_out})",
+        )
+    below = [one for one in found if one.side == "below"]
+    if below:
+        return False, (
+            f"{method} fails: with {what} its map changes as much as from patient to patient ({below[0]}{left_out})"
+        )
+    return None, _undecided(method, f"the test with {what}", found, rows, left_out)
+
+
+def _undecided(method: str, what: str, found: list[_Finding], rows: pd.DataFrame, left_out: str) -> str:
+    patients = rows.loc[rows["value"].notna(), "patient"].nunique()
+    few = f"; {patients} patients are too few for an interval" if patients < MIN_PATIENTS else ""
+    shown = next((one for one in found if one.side == "open"), found[0])
+    return f"{method}: {what} is not decidable with these films ({shown}{few}{left_out})"
+
+
+def _entropy(method: str, rows: pd.DataFrame, bootstrap: PatientBootstrap) -> tuple[bool | None, str]:
+    pairs = per_pair(rows, "entropy_rise")
+    value, low, high = bootstrap.mean(pairs["value"].to_numpy(), pairs["patient"].tolist())
+    if not np.isfinite(value):
+        return None, f"{method}: the entropy of its maps cannot be compared, as they are constant"
+    if (pairs["value"].abs().dropna() < _EPSILON).all():
+        return False, f"{method} fails: the entropy of its map does not change when the whole network is randomised"
+    interval = f" [{low:+.0%}, {high:+.0%}]" if np.isfinite(low) else ""
+    said = f"the entropy of its map changes by {value:+.0%}{interval} when the whole network is randomised"
+    if low > 0:
+        return True, f"{method} passes: {said}"
+    if high < 0:
+        return False, f"{method} fails: {said}; a random network should leave less order"
+    return None, f"{method}: not decidable with these films: {said}"
+
+
+def _count(rows: pd.DataFrame) -> int:
+    return int((rows["metric"] == SIMILARITIES[0]).sum())
+
+
+def _blank(rows: pd.DataFrame) -> int:
+    return int(rows.loc[rows["metric"] == SIMILARITIES[0], "value"].isna().sum())
