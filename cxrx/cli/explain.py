@@ -48,6 +48,7 @@ def explain(
     input_size: shared.InputSize = None,
     in_chans: shared.InChans = None,
     activation: shared.ActivationOption = None,
+    ten_crop: Annotated[bool, typer.Option("--ten-crop", hidden=True)] = False,
     out: shared.Out = shared.DEFAULT_RESULTS,
     truth: shared.Truth = None,
     images: Annotated[
@@ -77,6 +78,10 @@ def explain(
         raise UsageError("explain needs a method: --method NAME", f"methods: {', '.join(names)}")
     for name in method:
         load().explainers.find(name)  # a mistyped name should not wait for torch
+    if ten_crop:
+        raise UsageError(
+            "a mean over ten crops has no one map", "--ten-crop is for cxrx predict only: leave it out here"
+        )
     check_inputs(inputs or [])
     wanted_views = parse_views(views)
     common: dict[str, Any] = {

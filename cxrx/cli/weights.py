@@ -92,12 +92,13 @@ def convert(
     loaded = _loaded(checkpoint, name, split_names(labels))
     findings = () if headless else loaded.labels
     more = ({} if ":" in name else {"arch": name}) | ({} if headless else {"activation": loaded.activation})
-    write_file(target, to_safetensors(checkpoint, findings, loaded.input, **more))
+    tensors = checkpoint.fitting(loaded.module)
+    write_file(target, to_safetensors(checkpoint, tensors, findings, loaded.input, **more))
     notes = ("a base without a head: to train from, not to predict with",) if headless else loaded.notes
     for note in notes:
         typer.secho(f"note: {note}", fg="yellow", err=True)
     dropped = f", without {len(checkpoint.dropped)} of a decoder or a calibration" if checkpoint.dropped else ""
-    typer.echo(f"{target}: {len(checkpoint.tensors)} tensors of {name} from {checkpoint.format.says}{dropped}")
+    typer.echo(f"{target}: {len(tensors)} tensors of {name} from {checkpoint.format.says}{dropped}")
 
 
 def _loaded(checkpoint: Checkpoint, name: str, labels: list[str] | None) -> Model:

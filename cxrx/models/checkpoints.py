@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -19,6 +20,7 @@ from cxrx.specs import InputSpec
 
 _WRAPPERS = ("state_dict", "model")
 _PREFIXES = ("module.", "_orig_mod.")
+_HDF5 = b"\x89HDF\r\n\x1a\n"
 
 Tensors = Mapping[str, torch.Tensor]
 
@@ -75,9 +77,14 @@ class Checkpoint:
         return told if told and ":" not in told else guess_architecture(self.tensors)
 
     @property
+    def tells_input(self) -> bool:
+        """Whether the file itself tells its input, which else its format lets guess."""
+        return self.path.suffix == ".safetensors" and "input" in self.others
+
+    @property
     def ours(self) -> bool:
         """Whether the file itself tells its labels and input, as those written by cxrx do."""
-        return self.path.suffix == ".safetensors" and {"labels", "input"} <= self.others.keys()
+        return self.tells_input and "labels" in self.others
 
     def load_into(self, module: nn.Module, name: str, *, new_head: bool = False) -> None:
         """Load all tensors into `module`; every key must fit, none may be left over on either side.
@@ -90,10 +97,11 @@ class Checkpoint:
         Raises
         ------
         UsageError
-            Names the keys that are missing, left over or of another shape; or says that the file has no head.
+            Names the keys that are missing, left over, of another shape or not finite; or says that the file has no
+            head.
         """
         own = module.state_dict()
-        tensors = next((raw for raw in (self.tensors, *self.raw) if not _Misfit.of(raw, own)), self.tensors)
+        tensors = self.fitting(module)
         if new_head:
             tensors = {key: value for key, value in tensors.items() if not _is_head(key)}
             own = {key: value for key, value in own.items() if not _is_head(key)}
@@ -108,7 +116,17 @@ class Checkpoint:
             likely = self.architecture
             hint = f"its keys are those of {likely}: -m {likely}" if likely not in (None, name) else ""
             raise UsageError(f"{self.path.name} does not fit {name}: {misfit}", hint)
+        unsound = [key for key, value in tensors.items() if not value.isfinite().all()]
+        if unsound:
+            raise UsageError(
+                f"{self.path.name} holds NaN or infinity in {_some(unsound)}", "take an earlier checkpoint"
+            )
         module.load_state_dict(dict(tensors), strict=False)
+
+    def fitting(self, module: nn.Module) -> Tensors:
+        """Return the tensors under the names of `module`, where it has the file's own ones; else under timm's."""
+        own = module.state_dict()
+        return next((tensors for tensors in (self.tensors, *self.raw) if not _Misfit.of(tensors, own)), self.tensors)
 
 
 @dataclass(frozen=True)
@@ -170,10 +188,20 @@ def read_checkpoint(path: Path) -> Checkpoint:
         raise UsageError(f"there is no weights file {path.name!r}")
     if path.suffix == ".safetensors":
         return _read_safetensors(path)
-    if path.suffix in {".h5", ".keras", ".hdf5"}:
-        raise UsageError(f"{path.name} is a Keras file; cxrx runs PyTorch networks, so convert its weights first")
+    refuse_keras(path)
     wrapper, entries, tensors = _state_dict(read_pickle(path), path)
     return _recognised(path, wrapper, frozenset(entries), tensors, entries)
+
+
+def refuse_keras(path: Path) -> None:
+    """Raise UsageError for a file of Keras, whatever it is called: HDF5, or a zip archive that holds some."""
+    with path.open("rb") as file:
+        keras = file.read(len(_HDF5)) == _HDF5 or path.suffix in {".h5", ".hdf5", ".keras"}
+    if not keras and zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            keras = "model.weights.h5" in archive.namelist()
+    if keras:
+        raise UsageError(f"{path.name} is a Keras file; cxrx runs PyTorch networks, so convert its weights first")
 
 
 def _read_safetensors(path: Path) -> Checkpoint:
@@ -274,8 +302,10 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def to_safetensors(checkpoint: Checkpoint, labels: tuple[str, ...], input_spec: InputSpec, **more: str) -> bytes:
-    """Return the bytes of a safetensors file of `checkpoint`, with what belongs to it as metadata."""
+def to_safetensors(
+    checkpoint: Checkpoint, tensors: Tensors, labels: tuple[str, ...], input_spec: InputSpec, **more: str
+) -> bytes:
+    """Return the bytes of a safetensors file of `tensors`, with what belongs to `checkpoint` as metadata."""
     from safetensors.torch import save
 
     metadata = {
@@ -288,5 +318,4 @@ def to_safetensors(checkpoint: Checkpoint, labels: tuple[str, ...], input_spec: 
     if checkpoint.activation is not None:
         metadata.setdefault("activation", checkpoint.activation)
     # a tensor of its own for each name: safetensors refuses two names for the same memory
-    tensors = {key: value.detach().clone().contiguous() for key, value in checkpoint.tensors.items()}
-    return save(tensors, metadata)
+    return save({key: value.detach().clone().contiguous() for key, value in tensors.items()}, metadata)

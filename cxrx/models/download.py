@@ -25,7 +25,7 @@ def home() -> Path:
     """Return the folder of cxrx's own files: ``CXRX_HOME``, else ``cxrx`` in the user's cache."""
     chosen = os.environ.get("CXRX_HOME")
     if chosen:
-        return Path(chosen)
+        return Path(chosen).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cxrx"
 
 
@@ -65,9 +65,9 @@ def fetch(address: str, sha256: str, licence: str = "") -> Path:
             f"fetch {address} elsewhere and name the file with --weights",
         )
     log.info("fetching %s%s", address, f" (licence: {licence})" if licence else "")
-    path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.{os.getpid()}.part")  # of this process: two may fetch at once
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with _opened(address) as source, part.open("wb") as target:
             found = _copy(source, target)
         if found != sha256:

@@ -178,7 +178,7 @@ FLAT = Format("state-dict", "a plain state dict of timm or torchvision", lambda 
 FORMATS: tuple[Format, ...] = (
     Format(
         "chexnet",
-        "a CheXNet checkpoint (arnoweng, zoogzog; its sigmoid is left off)",
+        "a CheXNet checkpoint (arnoweng, zoogzog)",
         lambda s: any(_DENSENET.match(key) for key in s.tensors),
         _chexnet,
         labels=NIH_LABELS,
@@ -187,7 +187,7 @@ FORMATS: tuple[Format, ...] = (
     ),
     Format(
         "jrzech",
-        "the tensors of a reproduce-chexnet network (jrzech; its sigmoid is left off)",
+        "the tensors of a reproduce-chexnet network (jrzech)",
         lambda s: s.any_start("features.denseblock") and s.any_start("classifier.0."),
         _chexnet,
         labels=NIH_LABELS,

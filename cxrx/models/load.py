@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
-import inspect
-import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,13 +12,13 @@ from torch import nn
 
 from cxrx.errors import CxrxError, UsageError
 from cxrx.models.architectures import TIMM, timm_spec
-from cxrx.models.checkpoints import Checkpoint, read_checkpoint
+from cxrx.models.checkpoints import Checkpoint, read_checkpoint, refuse_keras
 from cxrx.models.download import fetch
-from cxrx.models.model import Model, describe
+from cxrx.models.model import Model
+from cxrx.models.own import IMAGENET, first_channels, last_activation, outputs_of, own_spec
 from cxrx.registry import load as load_registry
 from cxrx.specs import InputSpec, ModelSpec
 
-_IMAGENET = InputSpec()
 _GREY = InputSpec(channels=1, mean=(0.5,), std=(0.25,))
 
 
@@ -88,46 +85,115 @@ def load_model(
         Unknown name, unfit weights, unavailable device; the sentence says what fits.
     """
     chosen = pick_device(device)
-    trained = _trained(name)
-    if trained is not None:
-        if weights is not None:
-            raise UsageError(f"{Path(name).name} brings its own weights", "leave --weights out")
-        name, weights = trained
+    name, brought = _located(name, weights)
     spec = find_spec(name)
-    file = Path(weights) if weights is not None else own_weights(spec)
+    file = brought or own_weights(spec)
     checkpoint = read_checkpoint(file) if file is not None else None
-    base = _base_input(spec, checkpoint) if input is None else input
-    input_spec = change_input(base, input_size, in_chans)
-    told = None if new_head else checkpoint  # what the file says of its outputs
-    activation = activation or (told.activation if told is not None else None) or spec.activation
-    final_labels, notes = _choose_labels(spec, labels, told, activation)
-    variant = _variant(spec, checkpoint, input_spec)
-    if activation == "softmax" and len(final_labels) == 1 and told is not None and told.outputs == 2:
-        variant["outputs"] = 2  # one finding, told by two classes
-    module = build_module(spec, final_labels, variant)
-    if checkpoint is not None:
-        checkpoint.load_into(module, spec.name, new_head=new_head)
-        notes += _what_was_read(checkpoint, spec, input_spec, new_head=new_head) if weights is not None else []
-    elif any(True for _ in module.parameters()) and ":" not in name:
-        notes.append(f"{spec.name} has random weights: its predictions mean nothing until --weights names a file")
-    if input is None and in_chans is None and ":" in name and spec.input is _IMAGENET:
-        input_spec = change_input(input_spec, None, _first_channels(module))
+    asked = _Asked(labels, input_size, in_chans, input, activation, new_head)
+    network = _assemble(spec, checkpoint, asked, own=":" in name, brought=brought is not None)
     return Model(
-        module,
-        final_labels or _count_outputs(module, input_spec, notes),
-        input_spec,
+        network.module,
+        network.labels,
+        network.input,
         name=spec.name,
-        output=spec.output,
-        activation=activation,
+        output=network.output,
+        activation=network.activation,
         cam_layer=cam_layer or spec.cam_layer,
         device=chosen,
-        demo=spec.demo if checkpoint is None or weights is None else checkpoint.others.get("demo") == "1",
-        notes=notes,
-        source={
-            "name": f"{Path(name.rpartition(':')[0]).absolute()}:{name.rpartition(':')[2]}" if ":" in name else name,
-            "weights": str(Path(weights).absolute()) if weights is not None else "",
-        },
+        demo=spec.demo if brought is None else checkpoint is not None and checkpoint.others.get("demo") == "1",
+        notes=network.notes,
+        source={"name": _absolute(name), "weights": str(brought.absolute()) if brought is not None else ""},
     )
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What the caller of :func:`load_model` wants instead of what the checkpoint or the spec says."""
+
+    labels: Sequence[str] | None
+    input_size: int | tuple[int, int] | None
+    in_chans: Literal[1, 3] | None
+    input: InputSpec | None
+    activation: Literal["sigmoid", "softmax"] | None
+    new_head: bool
+
+
+@dataclass
+class _Network:
+    """A module, and all that :class:`Model` has to know of it."""
+
+    module: nn.Module
+    labels: tuple[str, ...]
+    input: InputSpec
+    output: Literal["logits", "probabilities"]
+    activation: Literal["sigmoid", "softmax"]
+    notes: list[str]
+
+
+def _assemble(spec: ModelSpec, checkpoint: Checkpoint | None, asked: _Asked, *, own: bool, brought: bool) -> _Network:
+    """Build the network of `spec` as `checkpoint` and the caller want it, and load the weights."""
+    input_spec = asked.input or change_input(_base_input(spec, checkpoint), asked.input_size, asked.in_chans)
+    told = None if asked.new_head else checkpoint  # what the file says of its outputs
+    activation = asked.activation or (told.activation if told is not None else None) or spec.activation
+    labels, notes = _choose_labels(spec, asked.labels, told, activation)
+    variant = _variant(spec, checkpoint, input_spec)
+    if activation == "softmax" and len(labels) == 1 and told is not None and told.outputs == 2:
+        variant["outputs"] = 2  # one finding, told by two classes
+    network = _Network(build_module(spec, labels, variant), labels, input_spec, spec.output, activation, notes)
+    if checkpoint is not None:
+        checkpoint.load_into(network.module, spec.name, new_head=asked.new_head)
+        if brought:
+            notes += _what_was_read(checkpoint, spec, input_spec, new_head=asked.new_head)
+    elif not own and any(True for _ in network.module.parameters()):
+        notes.append(f"{spec.name} has random weights: its predictions mean nothing until --weights names a file")
+    if own:
+        _look_at(network, spec, asked)
+    return network
+
+
+def _look_at(network: _Network, spec: ModelSpec, asked: _Asked) -> None:
+    """Find out of a network of the user's own what its file does not tell: channels, outputs, a sigmoid at its end."""
+    if asked.input is None and asked.in_chans is None and spec.input is IMAGENET:
+        network.input = change_input(network.input, None, first_channels(network.module))
+    outputs, squashed = last_activation(network.module, network.input)
+    if not network.labels:
+        network.labels, more = _numbered(outputs.shape[1])
+        network.notes += more
+    if spec.output == "probabilities":
+        return
+    if squashed is not None:
+        network.output = "probabilities"
+        network.activation = asked.activation or squashed
+        network.notes.append(
+            f"{spec.name} ends in a {squashed}: its outputs are probabilities, and logits are made of them"
+        )
+    elif outputs.min() >= 0 and outputs.max() <= 1:
+        network.notes.append(
+            f"the outputs of {spec.name} on noise lie between 0 and 1: if they are probabilities and no logits, put "
+            "OUTPUT = 'probabilities' into its file"
+        )
+
+
+def _absolute(name: str) -> str:
+    """Return a name under which the model is found from any folder."""
+    file, colon, function = name.rpartition(":")
+    return f"{Path(file).absolute()}:{function}" if colon else name
+
+
+def _located(name: str, weights: str | Path | None) -> tuple[str, Path | None]:
+    """Return the name of the network and the file of the weights that the user brings.
+
+    Raises
+    ------
+    UsageError
+        The name is that of a file or folder that ``cxrx train`` did not write.
+    """
+    trained = _trained(name)
+    if trained is None:
+        return name, None if weights is None else Path(weights)
+    if weights is not None:
+        raise UsageError(f"{Path(name).name} brings its own weights", "leave --weights out")
+    return trained
 
 
 def _trained(name: str) -> tuple[str, Path] | None:
@@ -135,10 +201,17 @@ def _trained(name: str) -> tuple[str, Path] | None:
 
     A registered name goes before a folder that happens to be called the same.
     """
+    models = load_registry().models
+    if any(name in (full, spec.name, *spec.aliases) for full, spec in models.items()):
+        return None
     path = Path(name)
     file = path / "model.safetensors" if path.is_dir() else path
-    models = load_registry().models
-    if file.suffix != ".safetensors" or any(name in (full, spec.name, *spec.aliases) for full, spec in models.items()):
+    if file.suffix != ".safetensors":
+        if file.is_file():
+            refuse_keras(file)
+            raise UsageError(
+                f"{file.name} is a file, and no model is called so", f"weights are named by --weights {name}"
+            )
         return None
     if not file.is_file():
         raise UsageError(f"{path.name} holds no model.safetensors, which cxrx train writes last", "go on with --resume")
@@ -181,15 +254,14 @@ def wrap_model(
     output, activation
         As in :class:`cxrx.ModelSpec`.
     """
-    base = change_input(_IMAGENET, input_size, in_chans)
+    base = change_input(IMAGENET, input_size, in_chans)
     spec = replace(
         base,
         mean=tuple(mean) if mean is not None else base.mean,
         std=tuple(std) if std is not None else base.std,
     )
-    notes: list[str] = []
     module.eval()
-    final = tuple(labels) if labels is not None else _count_outputs(module, spec, notes)
+    final, notes = (tuple(labels), []) if labels is not None else _numbered(outputs_of(module, spec).shape[1])
     return Model(
         module,
         final,
@@ -212,7 +284,7 @@ def find_spec(name: str) -> ModelSpec:
         There is none; the nearest names are told.
     """
     if ":" in name:
-        return _own_spec(name)
+        return own_spec(name)
     return timm_spec(name) if name.startswith(TIMM) else load_registry().models.find(name)
 
 
@@ -233,9 +305,11 @@ def _base_input(spec: ModelSpec, checkpoint: Checkpoint | None) -> InputSpec:
     if checkpoint is None:
         return spec.input
     base, variant = checkpoint.input or spec.input, checkpoint.variant
+    if spec.build_variant is None:  # there is one network only: what its author declares goes before a guess
+        return base if checkpoint.tells_input or spec.input is IMAGENET else spec.input
     size = variant.get("img_size", base.size)
-    if spec.build_variant is None:  # there is one network only: its input is known
-        return base
+    if size[0] * size[1] == base.size[0] * base.size[1]:
+        size = base.size  # as many patches: the tensors alone do not tell a square from another rectangle
     return change_input(base, None if size == base.size else size, variant.get("in_chans"))
 
 
@@ -310,30 +384,6 @@ def build_module(spec: ModelSpec, labels: Sequence[str], variant: Mapping[str, A
     return module.eval()
 
 
-def _count_outputs(module: nn.Module, spec: InputSpec, notes: list[str]) -> tuple[str, ...]:
-    parameter = next(module.parameters(), torch.zeros(()))
-    shape = (1, spec.channels, *spec.size)
-    try:
-        with torch.inference_mode():
-            out = module(torch.zeros(shape, device=parameter.device))
-    except Exception as error:
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
-        raise UsageError(
-            f"the network does not take an input of shape {shape}: {reason}",
-            "tell its size and channels: input_size, in_chans (API) or --input-size, --in-chans (command line)",
-        ) from error
-    if not isinstance(out, torch.Tensor) or out.ndim > 2:
-        raise UsageError(f"the network must return one (B, K) tensor, not {describe(out)}")
-    labels, more = _numbered(int(out.reshape(1, -1).shape[1]))
-    notes += more
-    return labels
-
-
-def _first_channels(module: nn.Module) -> Literal[1, 3] | None:
-    first = next((m.in_channels for m in module.modules() if isinstance(m, nn.Conv2d)), None)
-    return 1 if first == 1 else 3 if first == 3 else None
-
-
 def change_input(
     spec: InputSpec, input_size: int | tuple[int, int] | None, in_chans: Literal[1, 3] | None
 ) -> InputSpec:
@@ -342,47 +392,6 @@ def change_input(
         size = (input_size, input_size) if isinstance(input_size, int) else input_size
         spec = replace(spec, size=size, resize=None)
     if in_chans is not None and in_chans != spec.channels:
-        base = _GREY if in_chans == 1 else _IMAGENET
+        base = _GREY if in_chans == 1 else IMAGENET
         spec = replace(spec, channels=in_chans, mean=base.mean, std=base.std)
     return spec
-
-
-def _own_spec(name: str) -> ModelSpec:
-    """Make a spec from ``file.py:function``; importing the file runs the user's code."""
-    file, _, function = name.rpartition(":")
-    path = Path(file)
-    if not path.is_file():
-        raise UsageError(f"there is no file {file!r} (a model of your own is named FILE.py:FUNCTION)")
-    module_spec = importlib.util.spec_from_file_location(f"cxrx_own_{path.stem}", path)
-    if module_spec is None or module_spec.loader is None:
-        raise UsageError(f"{file!r} is no Python file")
-    module = importlib.util.module_from_spec(module_spec)
-    sys.modules[module_spec.name] = module  # dataclasses and pickle look their module up there
-    if str(path.parent.resolve()) not in sys.path:
-        sys.path.append(str(path.parent.resolve()))  # for the modules that the file imports from beside it
-    try:
-        module_spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:
-        raise UsageError(f"{file!r} raised {type(error).__name__}: {error}") from error
-    build = getattr(module, function, None)
-    if not callable(build):
-        raise UsageError(f"{file!r} has no function {function!r}")
-    return ModelSpec(path.stem, _adapted(build), (), getattr(module, "INPUT", _IMAGENET))
-
-
-def _adapted(build: Callable[..., Any]) -> Callable[[Sequence[str]], Any]:
-    """Accept ``build(labels)``, ``build(labels=...)`` with a default, and ``build()`` alike."""
-    positional = [
-        p
-        for p in inspect.signature(build).parameters.values()
-        if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
-    ]
-    needs_labels = any(p.default is p.empty for p in positional)
-    takes_labels = needs_labels or [p.name for p in positional[:1]] == ["labels"]
-
-    def adapted(labels: Sequence[str]) -> Any:
-        if needs_labels and not labels:
-            raise UsageError("this network is built for a list of findings, and none are known", "use --labels a,b,c")
-        return build(labels) if takes_labels and labels else build()
-
-    return adapted

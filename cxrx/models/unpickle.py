@@ -9,7 +9,9 @@ to them are the inert stand-ins below: not even NumPy's or argparse's own code r
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +51,7 @@ ALLOWED: tuple[tuple[Callable[..., Any], str], ...] = (
     (scalar, "numpy.core.multiarray.scalar"),  # NumPy 1
     (scalar, "numpy._core.multiarray.scalar"),  # NumPy 2
 )
-"""Every name beyond torch's own list that a file may use, and what it gets."""
+"""Every name beyond tensors and plain containers that a file may use, and what it gets."""
 
 
 def read_pickle(path: Path, allowed: Sequence[tuple[Callable[..., Any], str]] = ALLOWED) -> Any:
@@ -66,14 +68,35 @@ def read_pickle(path: Path, allowed: Sequence[tuple[Callable[..., Any], str]] = 
         The file is damaged, or holds what could only be read by running code.
     """
     try:
-        with torch.serialization.safe_globals(list(allowed)):
+        with _exactly(allowed), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what torch says to its user, not to ours
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         if "GLOBAL" not in str(error):  # torch's word for a name that would have to be imported
             raise UsageError(f"{path.name} is no PyTorch checkpoint, or damaged") from error
         raise needs_code(path, str(error)) from error
-    except (RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+    except RuntimeError as error:
+        if "TorchScript" in str(error):
+            raise UsageError(
+                f"{path.name} is a TorchScript program, which cxrx does not run",
+                "save the state_dict() of the network that it was made from, with safetensors",
+            ) from error
         raise UsageError(f"{path.name} is no PyTorch checkpoint, or damaged") from error
+    except (EOFError, OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise UsageError(f"{path.name} is no PyTorch checkpoint, or damaged") from error
+
+
+@contextmanager
+def _exactly(allowed: Sequence[tuple[Callable[..., Any], str]]) -> Iterator[None]:
+    """Let these names through and no others: not those that torch, other packages or the user declared to be safe."""
+    declared = torch.serialization.get_safe_globals()
+    torch.serialization.clear_safe_globals()
+    torch.serialization.add_safe_globals(list(allowed))
+    try:
+        yield
+    finally:
+        torch.serialization.clear_safe_globals()
+        torch.serialization.add_safe_globals(declared)
 
 
 _MODULES = ("torchxrayvision.", "torchvision.", "torch.nn.")

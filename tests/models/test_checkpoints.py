@@ -5,6 +5,8 @@ from __future__ import annotations
 import fractions
 import os
 import pickle
+import warnings
+import zipfile
 from functools import partial
 
 import pytest
@@ -206,6 +208,45 @@ def test_other_kinds_of_files_are_told_by_kind(name, content, message, tmp_path)
     (tmp_path / name).write_bytes(content)
     with pytest.raises(UsageError, match=message):
         read_checkpoint(tmp_path / name)
+
+
+def test_keras_is_known_by_its_bytes_too(tmp_path):
+    (tmp_path / "vgg.pth").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(100))
+    with zipfile.ZipFile(tmp_path / "model.pt", "w") as archive:
+        archive.writestr("model.weights.h5", b"")
+    for name in ("vgg.pth", "model.pt"):
+        with pytest.raises(UsageError, match=rf"{name} is a Keras file"):
+            read_checkpoint(tmp_path / name)
+
+
+def test_a_torchscript_program_is_not_run_and_told_by_kind(tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch would rather have something newer
+        torch.jit.trace(network(), torch.zeros(1, 1, 4, 4)).save(tmp_path / "net.pt")
+    with pytest.raises(UsageError, match=r"net\.pt is a TorchScript program, which cxrx does not run"):
+        read_checkpoint(tmp_path / "net.pt")
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+def test_weights_that_are_no_numbers_are_named(bad, tmp_path):
+    state = network().state_dict()
+    state["3.weight"][1, 2] = bad
+    with pytest.raises(UsageError, match=r"w\.pth holds NaN or infinity in 3\.weight$"):
+        read_checkpoint(saved(tmp_path / "w.pth", state)).load_into(network(), "net")
+
+
+class Declared:
+    """Something that another package of the process declared to be safe."""
+
+
+def test_what_others_declared_to_be_safe_is_not_let_through(tmp_path):
+    path = saved(tmp_path / "w.pth", {"state_dict": network().state_dict(), "extra": Declared()})
+    with torch.serialization.safe_globals([Declared]):
+        before = torch.serialization.get_safe_globals()
+        assert isinstance(torch.load(path, weights_only=True)["extra"], Declared)
+        with pytest.raises(UsageError, match="without running code"):
+            read_checkpoint(path)
+        assert set(torch.serialization.get_safe_globals()) == set(before)
 
 
 def test_a_file_that_is_not_there(tmp_path):

@@ -7,6 +7,7 @@ import sys
 from types import SimpleNamespace
 
 import pytest
+import timm
 import torch
 from safetensors.torch import save_file
 from torch import nn
@@ -114,6 +115,29 @@ def test_a_mistyped_name_is_answered_with_the_nearest(register):
     with pytest.raises(UsageError, match="no model named 'smal'") as error:
         load_model("smal")
     assert "small" in error.value.hint
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [("model.pth.tar", b"", "a file, and no model is called so"), ("vgg16.h5", b"", "is a Keras file")],
+)
+def test_weights_in_place_of_a_name_are_answered_with_where_they_belong(name, content, message, tmp_path):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UsageError, match=message) as error:
+        load_model(str(tmp_path / name), device="cpu")
+    assert error.value.hint == ("" if name == "vgg16.h5" else f"weights are named by --weights {tmp_path / name}")
+
+
+def test_the_input_of_the_file_decides_between_rectangles_of_as_many_patches(tmp_path):
+    """4 x 9 patches are as many as 6 x 6, and the tensors do not tell them apart."""
+    network = timm.create_model("vit_small_patch16_224", num_classes=2, img_size=(64, 144), in_chans=1)
+    told = {"labels": '["a", "b"]', "input": '{"size": [64, 144], "channels": 1, "mean": [0.5], "std": [0.5]}'}
+    save_file(network.state_dict(), tmp_path / "w.safetensors", told)
+    model = load_model("vit_small", tmp_path / "w.safetensors", device="cpu")
+    assert model.input.size == (64, 144)
+    x = torch.randn(1, 1, 64, 144)
+    with torch.inference_mode():
+        assert torch.allclose(model.logits(x), network.eval()(x), atol=1e-5)
 
 
 def test_a_spec_that_builds_no_network_is_told(monkeypatch):

@@ -150,7 +150,7 @@ def test_the_slug_names_model_and_weights():
 @pytest.mark.parametrize(
     ("network", "message"),
     [
-        (nn.Linear(3, 2), r"does not take an input of shape \(1, 1, 224, 224\)"),
+        (nn.Linear(3, 2), r"does not take an input of shape \(B, 1, 224, 224\)"),
         (nn.Identity(), r"one \(B, K\) tensor, not a tensor of shape"),
     ],
 )

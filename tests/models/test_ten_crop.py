@@ -8,10 +8,12 @@ import torch
 from PIL import Image
 from torch import nn
 from torchvision.transforms import v2
+from typer.testing import CliRunner
 
 import cxrx
+from cxrx.cli import app
 from cxrx.engine.api import explain_results, run
-from cxrx.errors import UsageError
+from cxrx.errors import EXIT_USAGE, UsageError
 from cxrx.models.model import Model
 from cxrx.models.ten_crop import ten_crop
 from cxrx.specs import InputSpec
@@ -92,6 +94,14 @@ def test_explaining_in_one_go_is_refused_before_any_work(folder, tmp_path):
     with pytest.raises(UsageError, match="a mean of ten pictures has no one map"):
         run(ten_crop(model()), folder, ["saliency"], tmp_path / "r.h5")
     assert not (tmp_path / "r.h5").exists()
+
+
+def test_asked_for_when_explaining_it_is_refused_with_a_sentence(folder, tmp_path):
+    words = ["explain", str(folder), "--ten-crop", "--method", "saliency", "-o", str(tmp_path / "r.h5")]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == EXIT_USAGE
+    assert "a mean over ten crops has no one map" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["films"]
 
 
 @pytest.mark.parametrize("activation", ["sigmoid", "softmax"])

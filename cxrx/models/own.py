@@ -1,0 +1,123 @@
+"""Networks of the user's own: a function in a file of theirs, and what a look at the network tells."""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from cxrx.errors import UsageError
+from cxrx.models.model import describe
+from cxrx.specs import InputSpec, ModelSpec
+
+IMAGENET = InputSpec()
+"""What a network of the user's own gets to see where its file has no ``INPUT``."""
+
+_PROBES = 4
+
+
+def own_spec(name: str) -> ModelSpec:
+    """Make a spec from ``file.py:function``; importing the file runs the user's code."""
+    file, _, function = name.rpartition(":")
+    path = Path(file)
+    if not path.is_file():
+        raise UsageError(f"there is no file {file!r} (a model of your own is named FILE.py:FUNCTION)")
+    module_spec = importlib.util.spec_from_file_location(f"cxrx_own_{path.stem}", path)
+    if module_spec is None or module_spec.loader is None:
+        raise UsageError(f"{file!r} is no Python file")
+    module = importlib.util.module_from_spec(module_spec)
+    sys.modules[module_spec.name] = module  # dataclasses and pickle look their module up there
+    if str(path.parent.resolve()) not in sys.path:
+        sys.path.append(str(path.parent.resolve()))  # for the modules that the file imports from beside it
+    try:
+        module_spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:
+        raise UsageError(f"{file!r} raised {type(error).__name__}: {error}") from error
+    build = getattr(module, function, None)
+    if not callable(build):
+        raise UsageError(f"{file!r} has no function {function!r}")
+    output: Any = getattr(module, "OUTPUT", "logits")
+    if output not in {"logits", "probabilities"}:
+        raise UsageError(f"OUTPUT in {file!r} is 'logits' or 'probabilities', not {output!r}")
+    return ModelSpec(path.stem, _adapted(build), (), getattr(module, "INPUT", IMAGENET), output=output)
+
+
+def _adapted(build: Callable[..., Any]) -> Callable[[Sequence[str]], Any]:
+    """Accept ``build(labels)``, ``build(labels=...)`` with a default, and ``build()`` alike."""
+    positional = [
+        p
+        for p in inspect.signature(build).parameters.values()
+        if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
+    ]
+    needs_labels = any(p.default is p.empty for p in positional)
+    takes_labels = needs_labels or [p.name for p in positional[:1]] == ["labels"]
+
+    def adapted(labels: Sequence[str]) -> Any:
+        if needs_labels and not labels:
+            raise UsageError("this network is built for a list of findings, and none are known", "use --labels a,b,c")
+        return build(labels) if takes_labels and labels else build()
+
+    return adapted
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What a forward pass tells
+
+
+def outputs_of(module: nn.Module, spec: InputSpec) -> torch.Tensor:
+    """Return what a network makes of a black picture and of a few of noise, ``(B, K)``.
+
+    Raises
+    ------
+    UsageError
+        It does not take such an input, or returns something else.
+    """
+    parameter = next(module.parameters(), torch.zeros(()))
+    shape = (_PROBES, spec.channels, *spec.size)
+    pictures = 3 * torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    pictures[0] = 0
+    try:
+        with torch.inference_mode():
+            out = module(pictures.to(parameter.device))
+    except Exception as error:
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise UsageError(
+            f"the network does not take an input of shape (B, {', '.join(map(str, shape[1:]))}): {reason}",
+            "tell its size and channels: input_size, in_chans (API) or --input-size, --in-chans (command line)",
+        ) from error
+    if not isinstance(out, torch.Tensor) or out.ndim > 2:
+        raise UsageError(f"the network must return one (B, K) tensor, not {describe(out)}")
+    return out.reshape(_PROBES, -1)
+
+
+def last_activation(module: nn.Module, spec: InputSpec) -> tuple[torch.Tensor, Literal["sigmoid", "softmax"] | None]:
+    """Return the outputs ``(B, K)`` of :func:`outputs_of`, and which layer squashed them last; None: no such layer."""
+    squashed: list[tuple[torch.Tensor, Literal["sigmoid", "softmax"]]] = []
+
+    def watch(layer: nn.Module, _inputs: Any, output: torch.Tensor) -> None:
+        squashed.append((output, "sigmoid" if isinstance(layer, nn.Sigmoid) else "softmax"))
+
+    layers = [layer for layer in module.modules() if isinstance(layer, nn.Sigmoid | nn.Softmax)]
+    handles = [layer.register_forward_hook(watch) for layer in layers]
+    try:
+        out = outputs_of(module, spec)
+    finally:
+        for handle in handles:
+            handle.remove()
+    # the same memory: what comes behind the layer at most changes the shape
+    same = [
+        kind for output, kind in squashed if output.data_ptr() == out.data_ptr() and 0 <= out.min() <= out.max() <= 1
+    ]
+    return out, same[-1] if same else None
+
+
+def first_channels(module: nn.Module) -> Literal[1, 3] | None:
+    """Return the channels that the first convolution of a network takes; None where that is neither 1 nor 3."""
+    first = next((m.in_channels for m in module.modules() if isinstance(m, nn.Conv2d)), None)
+    return 1 if first == 1 else 3 if first == 3 else None
