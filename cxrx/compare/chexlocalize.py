@@ -65,8 +65,9 @@ def score(values: ArrayLike, truth: Mask, *, true_pos_only: bool = True) -> dict
 def interpolate(values: ArrayLike, shape: tuple[int, int]) -> Single:
     """Resize ``(h, w)`` to `shape` as ``torch.nn.functional.interpolate(mode="bilinear")`` does in single precision.
 
-    Bit for bit what PyTorch's compiled loops give on a CPU (for pictures with sides of more than 128 together): along x, then y, each product added to the other without
-    being rounded first (fused multiply-add). A level of 8 bits hangs on the last bit of a few pixels in a picture.
+    Bit for bit what PyTorch's compiled loops give on a CPU, for pictures whose sides are more than 128 together: along
+    x, then y, each product added to the other without being rounded first (fused multiply-add). Whether a pixel reaches
+    its level of 8 bits can hang on the last bit.
     """
     grid = np.asarray(values).astype(np.float32)
     rows, columns = (_taps(old, new) for old, new in zip(grid.shape, shape, strict=True))
