@@ -26,6 +26,29 @@ def _agreement(a: Any, b: Any) -> dict[str, Any]:
     return dict(score_agreement(a, b))
 
 
+class _Faithfulness:
+    """One family of faithfulness scores as a metric; its randomness comes from the pictures' own values."""
+
+    def __init__(self, family: str) -> None:
+        self.family = family
+
+    def __call__(self, model: Any, x: Any, maps: Any, targets: Any) -> dict[str, Any]:
+        from cxrx.compare.faithfulness import score_faithfulness
+        from cxrx.explainers.seeds import derive_seed, tensor_id
+
+        seeds = [derive_seed(0, tensor_id(picture)) for picture in x]
+        return dict(score_faithfulness(model, x, maps, targets, (self.family,), seeds=seeds).scores)
+
+
+_FAITHFULNESS = {
+    "deletion": "area under the logit while the most relevant pixels are replaced by the picture's mean (RISE)",
+    "insertion": "area under the logit while the most relevant pixels are shown on a blurred picture (RISE)",
+    "road": "logit with the least and with the most relevant pixels imputed from their neighbours (ROAD)",
+    "aopc": "AOPC and degradation area: tiles are replaced in the order of the map",
+    "sensitivity_n": "correlation of sums of the map over superpixels with what hiding these does to the logit",
+    "infidelity": "squared error of the map, scaled as fits best, in foretelling what noise does to the logit",
+}
+
 BUILTIN_METRICS = (
     MetricSpec(
         "localisation",
@@ -38,5 +61,9 @@ BUILTIN_METRICS = (
     ),
     MetricSpec(
         "agreement", "agreement", _agreement, summary="Spearman's correlation and top-10 % IoU between two methods"
+    ),
+    *(
+        MetricSpec(family, "faithfulness", _Faithfulness(family), summary=summary)
+        for family, summary in _FAITHFULNESS.items()
     ),
 )

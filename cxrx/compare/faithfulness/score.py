@@ -10,10 +10,13 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
+from cxrx.compare.faithfulness.captum_scores import ask_infidelity
 from cxrx.compare.faithfulness.case import Answer, Case, Pair, Question, References
 from cxrx.compare.faithfulness.conventions import FAMILIES, METRICS, Faithfulness, FloatArray, Settings
 from cxrx.compare.faithfulness.curves import ask_deletion, ask_insertion
 from cxrx.compare.faithfulness.road import ask_road
+from cxrx.compare.faithfulness.superpixels import ask_sensitivity_n
+from cxrx.compare.faithfulness.tiles import ask_tiles
 from cxrx.errors import UsageError
 from cxrx.explainers.guard import guard
 from cxrx.explainers.sweep import sweep, sweep_rows
@@ -24,6 +27,9 @@ ASK: dict[str, Callable[[Case], Question]] = {
     "deletion": ask_deletion,
     "insertion": ask_insertion,
     "road": ask_road,
+    "aopc": ask_tiles,
+    "sensitivity_n": ask_sensitivity_n,
+    "infidelity": ask_infidelity,
 }
 
 
