@@ -17,6 +17,7 @@ from cxrx.cli import (
     explain,
     explainers,
     export,
+    import_maps,
     info,
     merge,
     models,
@@ -115,6 +116,7 @@ app.command()(info.info)
 app.command()(verify.verify)
 app.command()(merge.merge)
 app.command()(export.export)
+app.command()(import_maps.import_maps)
 app.command()(phantom.phantom)
 app.add_typer(models.app, name="models")
 app.add_typer(datasets.app, name="datasets")
