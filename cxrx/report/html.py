@@ -3,40 +3,31 @@
 from __future__ import annotations
 
 import base64
-import math
-from collections.abc import Sequence
+import hashlib
+from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
+from markupsafe import Markup
 
 from cxrx import __version__
 from cxrx.compare.comparison import Comparison
-from cxrx.compare.corpus import Corpus, Pair, open_corpus
-from cxrx.compare.localisation import METRICS
-from cxrx.export.cases import Key, load_cases
-from cxrx.export.overlay import COLOURS, Case, blend, jpeg, peak
-from cxrx.report.choose import MAX_CASES, choose_cases
+from cxrx.compare.corpus import open_corpus
+from cxrx.export.overlay import COLOURS
+from cxrx.report import behaviour, relations
+from cxrx.report.choose import MAX_CASES
+from cxrx.report.classifier import classifier
+from cxrx.report.figures import strokes
+from cxrx.report.gallery import Gallery, make_gallery
+from cxrx.report.localisation import localisation
+from cxrx.report.words import frame, names_of
 from cxrx.results.atomic import write_file
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-PICTURE = 384  # pixels of the longer side of every embedded picture
-FOREST = ("hit", "iou", "mass")
-HEADINGS = {
-    "hit": "Hit rate",
-    "hit_15px": "Hit rate, 15 px",
-    "iou": "IoU",
-    "mass": "Relevance mass",
-    "mass_ratio": "Mass ratio",
-    "rank": "Rank accuracy",
-    "auroc": "AUROC",
-    "f1": "F1",
-    "spearman": "Rank correlation",
-    "iou_top_10": "IoU of the top 10 %",
-}
+_WITH_METHODS = ("summary", "faithfulness", "curves", "sanity")
 
 
 def write_report(
@@ -55,7 +46,7 @@ def write_report(
     share
         Leave the films' file names out and call them by image_id.
     max_cases
-        Most rows of the case grid.
+        Most cards of the case grid.
 
     Returns
     -------
@@ -64,19 +55,25 @@ def write_report(
     with open_corpus(comparison.paths) as corpus:
         if comparison.truth is not None:
             corpus.add_truth(comparison.truth)
-        groups, missing = _cases(comparison, corpus, images, max_cases, share=share)
-    page = _environment().get_template("report.html").render(
+        gallery = make_gallery(comparison, corpus, images=images, share=share, max_cases=max_cases)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_file(out, page(comparison, gallery).encode())
+    return out
+
+
+def page(comparison: Comparison, gallery: Gallery) -> str:
+    """Return the whole page; sections whose tables are empty are left out."""
+    script = files("cxrx.report").joinpath("templates", "filters.js").read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
+    return _environment().get_template("report.html").render(
         comparison=comparison,
         version=__version__,
-        groups=groups,
-        missing=missing,
-        models=[_model(comparison, slug) for slug in comparison.models],
+        sections=_sections(comparison),
+        gallery=gallery,
         colours=_gradient(),
-        share=share,
+        script=Markup(script),  # noqa: S704  our own file; the page's policy lets this text run and no other
+        script_hash=Markup(f"sha256-{digest}"),  # noqa: S704  base64
     )  # fmt: skip
-    out.parent.mkdir(parents=True, exist_ok=True)
-    write_file(out, page.encode())
-    return out
 
 
 def _environment() -> Environment:
@@ -89,105 +86,44 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": number, "span": span, "heading": lambda name: HEADINGS.get(name, name)}
+    environment.filters["options"] = _options
     return environment
 
 
-def number(value: Any, digits: int = 2) -> str:
-    """Write a number with fixed digits, a dash where there is none."""
-    if isinstance(value, str):
-        return value
-    if value is None or not math.isfinite(value):
-        return "–"
-    return str(int(value)) if isinstance(value, (int, np.integer)) else f"{value:z.{digits}f}"
+def _options(attrs: dict[str, Any]) -> str:
+    """Write what decided a method's maps: its options and seed, the grid, whether the ReLU is part of it."""
+    settings = attrs.get("settings") or {}
+    options = settings.get("options")
+    options = options if isinstance(options, dict) else {}
+    said = [f"{name} = {value}" for name, value in options.items() if value is not None]
+    said += [f"seed {settings['seed']}"] if settings.get("seed") is not None else []
+    said += [f"{attrs['space']} grid"] if attrs.get("space") else []
+    said += ["positive part (ReLU)"] if attrs.get("relu") else ["signed"] if attrs.get("signed") else []
+    said += [f"fingerprint {attrs['fingerprint']}"] if attrs.get("fingerprint") else []
+    return ", ".join(said)
 
 
-def span(low: float, high: float, digits: int = 2) -> str:
-    """Write an interval, or nothing where there is none."""
-    return f"{low:z.{digits}f}–{high:z.{digits}f}" if math.isfinite(low + high) else ""
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Tables and figures of one model
-
-
-def _model(comparison: Comparison, slug: str) -> dict[str, Any]:
-    summary, agreement, classification = (
-        table[table["model"] == slug] for table in (comparison.summary, comparison.agreement, comparison.classification)
-    )
-    return {
-        "slug": slug,
-        "demo": comparison.models[slug]["demo"],
-        "classification": classification.to_dict("records"),
-        "localisation": _localisation(summary, comparison),
-        "forest": [_forest(summary, metric, comparison) for metric in FOREST if not summary.empty],
-        "findings": _by_finding(summary),
-        "agreement": [_matrix(agreement, metric) for metric in ("spearman", "iou_top_10") if not agreement.empty],
+def _sections(comparison: Comparison) -> dict[str, Any]:
+    """Return what every section shows: by model where it has models."""
+    slugs = list(comparison.models)
+    tables = [frame(comparison, name) for name in _WITH_METHODS]
+    methods = list(dict.fromkeys(name for table in tables for name in names_of(table, "method")))
+    look = strokes(methods, comparison.controls)
+    by_model: dict[str, dict[str, Any]] = {
+        "classifier": {slug: classifier(comparison, slug) for slug in slugs},
+        "localisation": {slug: localisation(comparison, slug) for slug in slugs},
+        "faithfulness": {slug: behaviour.faithfulness(comparison, slug, look) for slug in slugs},
+        "sanity": {slug: behaviour.sanity(comparison, slug) for slug in slugs},
+        "agreement": {slug: relations.agreement(comparison, slug) for slug in slugs},
+        "strata": {slug: relations.strata(comparison, slug) for slug in slugs},
     }
-
-
-def _localisation(summary: pd.DataFrame, comparison: Comparison) -> list[dict[str, Any]]:
-    """Return one row per method: metric to its record."""
-    table = summary[summary["finding"] == "all"]
-    rows = []
-    for method, group in table.groupby("method", sort=False):
-        records = {record["metric"]: record for record in group.to_dict("records")}
-        shown = [records[name] for name in ("hit", "hit_15px", "iou", "mass", "mass_ratio", "rank")]
-        rows.append({"method": method, "control": method in comparison.controls, "cells": shown, "n": shown[0]["n"]})
-    return rows
-
-
-def _by_finding(summary: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return, for hit and IoU, a table of methods by findings."""
-    tables = []
-    names = [name for name in dict.fromkeys(summary["finding"]) if name != "all"]
-    for metric in ("hit", "iou"):
-        table = summary[(summary["metric"] == metric) & (summary["finding"] != "all")]
-        if table.empty:
-            continue
-        cells = {(row["method"], row["finding"]): row for row in table.to_dict("records")}
-        counts = table.groupby("finding")["n"].max()
-        rows = [(method, [cells.get((method, name)) for name in names]) for method in dict.fromkeys(table["method"])]
-        tables.append({"metric": metric, "findings": [(name, int(counts[name])) for name in names], "rows": rows})
-    return tables
-
-
-def _forest(summary: pd.DataFrame, metric: str, comparison: Comparison) -> dict[str, Any]:
-    """Return the geometry of a forest plot in a box 340 wide: a line per method, the prior as a vertical rule."""
-    table = summary[(summary["metric"] == metric) & (summary["finding"] == "all")]
-    left, right, top, step = 112, 326, 14, 24
-
-    def x(value: float) -> float:
-        return round(left + (right - left) * min(max(value, 0.0), 1.0), 1)
-
-    rows = []
-    for i, row in enumerate(table.to_dict("records")):
-        rows.append({
-            "method": row["method"], "control": row["method"] in comparison.controls, "y": top + step * i + step / 2,
-            "x": x(row["value"]) if math.isfinite(row["value"]) else None, "value": row["value"],
-            "low": x(row["low"]) if math.isfinite(row["low"]) else None,
-            "high": x(row["high"]) if math.isfinite(row["high"]) else None,
-        })  # fmt: skip
-    prior = next((row["x"] for row in rows if row["method"] == "prior"), None)
-    bottom = top + step * len(rows)
-    ticks = [(x(value), f"{value:g}") for value in (0, 0.25, 0.5, 0.75, 1)]
     return {
-        "metric": metric, "rows": rows, "prior": prior, "ticks": ticks, "top": top, "bottom": bottom,
-        "left": left, "right": right, "meaning": METRICS[metric],
-    }  # fmt: skip
-
-
-def _matrix(agreement: pd.DataFrame, metric: str) -> dict[str, Any]:
-    """Return a symmetric table of methods; the colour of a cell follows its absolute value."""
-    table = agreement[(agreement["metric"] == metric) & (agreement["finding"] == "all")]
-    names = list(dict.fromkeys([*table["method_a"], *table["method_b"]]))
-    cells = {
-        pair: row
-        for row in table.to_dict("records")
-        for pair in ((row["method_a"], row["method_b"]), (row["method_b"], row["method_a"]))
+        **{name: {slug: found for slug, found in parts.items() if found} for name, parts in by_model.items()},
+        "model_agreement": relations.model_agreement(comparison),
+        "paired_tests": relations.paired_tests(comparison),
+        "costs": relations.costs(comparison),
+        "regions": relations.regions(comparison),
     }
-    rows = [(name, [cells.get((name, other)) for other in names]) for name in names]
-    return {"metric": metric, "methods": names, "rows": rows, "n": int(table["n"].max()) if len(table) else 0}
 
 
 def _gradient() -> str:
@@ -196,70 +132,3 @@ def _gradient() -> str:
     from matplotlib.colors import to_hex
 
     return ", ".join(to_hex(colormaps[COLOURS](value)) for value in np.linspace(0, 1, 9))
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# The case grid
-
-
-def _cases(
-    comparison: Comparison, corpus: Corpus, images: Path | None, limit: int, *, share: bool
-) -> tuple[list[dict[str, Any]], int]:
-    """Return the groups of cases with their pictures, and how many films could not be found."""
-    groups = choose_cases(comparison, corpus, limit)
-    wanted = [key for _, _, keys in groups for key in keys]
-    methods = {slug: list(model.methods) for slug, model in corpus.models.items()}
-    scores = _scores(comparison)
-
-    def caption(slug: str, method: str, pair: Pair) -> str:
-        row = scores.get((slug, method, pair))
-        return "" if row is None else f"IoU {row['iou']:.2f} · {'hit' if row['hit'] else 'miss'}"
-
-    cases, missing = load_cases(corpus, wanted, methods, images=images, longest=PICTURE, caption=caption)
-    shown = []
-    for heading, rule, keys in groups:
-        rows = [_row(corpus, key, cases[key], share=share) for key in keys if key in cases]
-        if rows:
-            shown.append({"heading": heading, "rule": rule, "rows": rows})
-    return shown, missing
-
-
-def _scores(comparison: Comparison) -> dict[tuple[str, str, Pair], dict[str, Any]]:
-    rows = {}
-    for record in comparison.per_pair.to_dict("records"):
-        row = {str(name): value for name, value in record.items()}
-        rows[row["model"], row["method"], (row["image_id"], row["finding"])] = row
-    return rows
-
-
-def _row(corpus: Corpus, key: Key, case: Case, *, share: bool) -> dict[str, Any]:
-    _, (image_id, finding) = key
-    film = {"title": "film", "caption": "with its truth" if case.boxes else "no truth known", **_picture(case, None)}
-    return {
-        "film": image_id if share else corpus.name(image_id),
-        "finding": finding,
-        "facts": list(case.facts),
-        "cells": [film, *(_cell(case, panel) for panel in case.panels)],
-    }
-
-
-def _cell(case: Case, panel: Any) -> dict[str, Any]:
-    return {"title": panel.title, "caption": panel.caption, **_picture(case, panel.values)}
-
-
-def _picture(case: Case, values: Any) -> dict[str, Any]:
-    height, width = case.film.shape
-    rgb = blend(case.film, values)
-    data = base64.b64encode(jpeg(rgb if values is not None else rgb[:, :, 0])).decode("ascii")
-    return {
-        "data": data,
-        "width": width,
-        "height": height,
-        "boxes": _rounded(case.boxes),
-        "peak": None if values is None else peak(values),
-        "arm": round(0.025 * max(height, width) + 1, 1),
-    }
-
-
-def _rounded(boxes: Sequence[Sequence[float]]) -> list[list[float]]:
-    return [[round(value, 1) for value in box] for box in boxes]

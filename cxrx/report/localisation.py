@@ -1,0 +1,180 @@
+"""The report on where the maps point: with the baselines in every table and the prior's line in every plot."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from markupsafe import Markup
+
+from cxrx.compare.comparison import Comparison
+from cxrx.report.figures import Dot, Figures, boxes, forest
+from cxrx.report.grids import DASH, Cell, Grid, Row, count_cell, keyed, value_cell
+from cxrx.report.words import Record, count, finite, frame, heading, meaning, names_of, number, pick, records, span
+
+MAIN = ("hit", "hit_15px", "iou", "mass", "mass_ratio", "rank")
+FOREST = ("hit", "iou")
+BOXES = ("iou", "mass")
+MOST_FINDINGS = 16  # forest plots of one metric; the tables hold all
+
+
+def localisation(comparison: Comparison, slug: str) -> dict[str, Any] | None:
+    """Return tables and plots of one model; None where nothing has a truth."""
+    summary = pick(frame(comparison, "summary"), model=slug)
+    if summary.empty:
+        return None
+    per_pair = pick(frame(comparison, "per_pair"), model=slug)
+    controls = comparison.controls
+    names = names_of(summary, "metric")
+    main = [name for name in MAIN if name in names]
+    plotted = [name for name in FOREST if name in names] or names[:1]  # a protocol may have other metrics
+    main = main or names[:6]
+    rest = [name for name in names if name not in main]
+    return {
+        "main": _means(summary, main, controls, skills=("hit", "iou"), caption=_caption(per_pair)),
+        "rest": _means(summary, rest, controls, skills=(), caption="The other metrics") if rest else None,
+        "forests": [_forests(summary, metric, meaning(comparison, metric), controls, slug) for metric in plotted],
+        "boxes": _boxes(per_pair, controls, slug),
+        "findings": [_by_finding(summary, metric, meaning(comparison, metric), controls) for metric in plotted],
+        "confusion": _confusions(pick(frame(comparison, "confusion"), model=slug)),
+    }
+
+
+def kind_of(method: str, controls: set[str]) -> str:
+    """Return the class of a method's row."""
+    return "control" if method in controls else ""
+
+
+def _caption(per_pair: pd.DataFrame) -> str:
+    if per_pair.empty:
+        return "Mean over findings"
+    pairs = per_pair[["image_id", "finding"]].drop_duplicates()
+    patients = per_pair["patient"].nunique() if "patient" in per_pair.columns else 0
+    return (
+        f"Mean over {per_pair['finding'].nunique()} findings of the means over their films: {len(pairs)} pairs of film "
+        f"and finding with a truth, {pairs['image_id'].nunique()} films of {patients} patients"
+    )
+
+
+def _means(
+    summary: pd.DataFrame, metrics: Sequence[str], controls: set[str], *, skills: Sequence[str], caption: str
+) -> Grid:
+    cells = keyed(records(pick(summary, finding="all")), "method", "metric")
+    skills = [metric for metric in skills if metric in metrics and "skill" in summary.columns]
+    body = []
+    for method in names_of(summary, "method"):
+        found = [cells.get((method, metric)) for metric in metrics]
+        skill = [Cell(number(cells.get((method, metric), {}).get("skill"))) for metric in skills]
+        first = next((row for row in found if row is not None), {"n": None})
+        body.append(Row([method], [*map(value_cell, found), *skill, count_cell(first)], kind_of(method, controls)))
+    heads = [
+        *map(heading, metrics),
+        *(f"Skill, {heading(metric)}" for metric in skills),
+        "Pairs",
+    ]
+    return Grid(caption, ["Method"], heads, body)
+
+
+def _by_finding(summary: pd.DataFrame, metric: str, said: str, controls: set[str]) -> Grid:
+    table = pick(summary, metric=metric)
+    cells = keyed(records(table), "method", "finding")
+    names = [name for name in names_of(table, "finding") if name != "all"]
+    counts = {name: pick(table, finding=name)["n"].max() for name in names}
+    body = []
+    for method in names_of(table, "method"):
+        found = [cells.get((method, name)) for name in names]
+        body.append(Row([method], [_with_skill(row) for row in found], kind_of(method, controls)))
+    caption = f"{heading(metric)}: {said}. In brackets the pairs; below a value its interval and skill"
+    return Grid(caption, ["Method"], [f"{name} ({count(counts[name])})" for name in names], body)
+
+
+def _with_skill(row: Record | None) -> Cell:
+    if row is None or finite(row, "value") is None:
+        return DASH
+    skill = finite(row, "skill")
+    under = [span(row.get("low"), row.get("high")), "" if skill is None else f"skill {number(skill)}"]
+    return Cell(number(row["value"]), " · ".join(part for part in under if part))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Figures
+
+
+def _forests(summary: pd.DataFrame, metric: str, said: str, controls: set[str], slug: str) -> Figures:
+    """Draw a forest plot for the mean over findings and for every finding."""
+    table = pick(summary, metric=metric)
+    single = [name for name in names_of(table, "finding") if name != "all"]
+    single.sort(key=lambda name: -pick(table, finding=name)["n"].max())  # a stable sort: equal ones keep their order
+    shown = single[:MOST_FINDINGS] if len(single) > 1 else []
+    panels = []
+    for finding in ["all", *shown]:
+        rows = records(pick(table, finding=finding))
+        most = max((int(row["n"]) for row in rows), default=0)
+        title = f"Mean over {len(single)} findings" if finding == "all" and len(single) > 1 else finding
+        title = single[0] if finding == "all" and len(single) == 1 else title
+        panels.append((f"{title}, n = {most}", _forest(rows, metric, title, controls, slug)))
+    left_out = len(single) - len(shown) if shown else 0
+    caption = (
+        f"{heading(metric)}: {said}. Dot and line: mean and 95 % interval of a bootstrap over "
+        "patients; an empty dot: too few patients for an interval. On the right n, the pairs of film and finding. "
+        "Grey: controls that never look at the model. Dashed: the prior, the mean truth on other patients' films."
+    )
+    if left_out:
+        caption += f" {left_out} findings with fewer pairs stand in the table only."
+    return Figures(caption, panels)
+
+
+def _forest(rows: list[Record], metric: str, title: str, controls: set[str], slug: str) -> Markup:
+    dots = [
+        Dot(
+            row["method"], row["value"], row["low"], row["high"], control=row["method"] in controls, n=int(row["n"])
+        )
+        for row in rows
+    ]  # fmt: skip
+    prior = next((row["value"] for row in rows if row["method"] == "prior"), np.nan)
+    said = ", ".join(f"{dot.name} {number(dot.value)}" for dot in dots)
+    return forest(dots, prior=prior, alt=f"{heading(metric)} of every method of {slug}, {title}: {said}.")
+
+
+def _boxes(per_pair: pd.DataFrame, controls: set[str], slug: str) -> Figures | None:
+    panels = []
+    for metric in (name for name in BOXES if name in per_pair.columns):
+        values = {
+            method: pick(per_pair, method=method)[metric].to_numpy(float) for method in names_of(per_pair, "method")
+        }
+        said = ", ".join(
+            f"{method} {number(np.nanmedian(own))}" for method, own in values.items() if np.isfinite(own).any()
+        )
+        alt = f"{heading(metric)} of single maps by method of {slug}, medians: {said}."
+        most = max((int(np.isfinite(own).sum()) for own in values.values()), default=0)
+        panels.append((f"{heading(metric)}, n = {most}", boxes(values, alt=alt, controls=controls)))
+    caption = (
+        "Single maps, all findings together: box from the first to the third quartile with the median, whiskers from "
+        "the 5th to the 95th percentile, a dot at the mean. n counts the pairs of film and finding. Grey: controls."
+    )
+    return Figures(caption, panels) if panels else None
+
+
+def _confusions(table: pd.DataFrame) -> list[Grid]:
+    """Return, for every method, the IoU of the map of one finding with the truth of another."""
+    grids = []
+    for method in names_of(table, "method"):
+        own = pick(table, method=method)
+        cells = keyed(records(own), "finding_map", "finding_truth")
+        columns = names_of(own, "finding_truth")
+        body = [
+            Row([name], [_shaded(cells.get((name, other))) for other in columns])
+            for name in names_of(own, "finding_map")
+        ]
+        caption = f"{method}: mean IoU of the map of a finding (row) with the truth of another (column); below it n"
+        grids.append(Grid(caption, ["Map of"], columns, body, matrix=True))
+    return grids
+
+
+def _shaded(row: Mapping[str, Any] | None) -> Cell:
+    value = None if row is None else finite(row, "value")
+    if row is None or value is None:
+        return DASH
+    return Cell(number(value), count(row.get("n")), min(abs(value), 1.0))
