@@ -49,7 +49,7 @@ def list_folder(top: Path, depth: int | None = None) -> Listing:
                 continue
             seen.add((state.st_dev, state.st_ino))
             with os.scandir(top / prefix) as entries:
-                found = [(entry.name, entry.is_dir()) for entry in entries]
+                found = [(entry.name, _is_folder(entry)) for entry in entries]
         except OSError:
             continue
         listing.folders.append(prefix)
@@ -66,6 +66,14 @@ def list_folder(top: Path, depth: int | None = None) -> Listing:
     for names in (listing.tables, listing.films, listing.bare, listing.folders):
         names.sort()
     return listing
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Tell whether an entry is a folder; a link that leads to itself is none, and must not hide what lies beside it."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
 
 
 def _add(listing: Listing, path: str, name: str) -> None:

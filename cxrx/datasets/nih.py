@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from cxrx.datasets.names import NIH_FINDINGS, NO_FINDING, canonical
@@ -19,6 +20,7 @@ from cxrx.specs import FilmTruth
 
 SIDE = 1024
 LIST_NAME = re.compile(r"(train|val|valid|validation|test|train_?val)(_?list)?(_\d+)?\.txt", re.IGNORECASE)
+_OF_PATIENT = re.compile(r"(?:.*/)?(\d{8})_\d{3}\.png")  # 00001335_006.png: the seventh film of patient 1335
 _PICTURE = re.compile(r"\.(png|jpe?g|dcm|dicom)$", re.IGNORECASE)
 
 
@@ -59,7 +61,15 @@ def _labels(text: str, extra: dict[str, None]) -> Mapping[str, int]:
 
 def read_bounding_boxes(sheet: Sheet) -> Table:
     """Read ``BBox_List_2017``, whose header has more cells than names: the commas of ``Bbox [x,y,w,h]`` split it."""
-    return read_boxes(sheet, "nih-boxes", SIDE)
+    table = read_boxes(sheet, "nih-boxes", SIDE)
+    table.films = {name: replace(film, patient=patient_of(name)) for name, film in table.films.items()}
+    return table
+
+
+def patient_of(name: str) -> str:
+    """Return the patient that a film's name tells, as ``Data_Entry_2017.csv`` writes it; empty for other names."""
+    match = _OF_PATIENT.fullmatch(name)
+    return str(int(match[1])) if match else ""
 
 
 def read_list(path: Path) -> Table | None:
@@ -85,7 +95,7 @@ def read_list(path: Path) -> Table | None:
             known = {}
             if len(labels) == len(NIH_FINDINGS) and set(labels) <= {"0", "1"}:
                 known, labelled = dict(zip(NIH_FINDINGS, map(int, labels), strict=True)), True
-            films[film_name(name)] = FilmTruth(known, split=split)
+            films[film_name(name)] = FilmTruth(known, patient=patient_of(name), split=split)
     return Table(path, "list", films, NIH_FINDINGS if labelled else (), [], "labels" if labelled else "split")
 
 

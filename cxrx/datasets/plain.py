@@ -1,4 +1,4 @@
-"""Anybody's own tables: ``path,<finding>,<finding>,...`` and ``path,finding,x,y,w,h``."""
+"""Anybody's own tables: ``path,<finding>,<finding>,...``, ``path,label`` and ``path,finding,x,y,w,h``."""
 
 from __future__ import annotations
 
@@ -51,8 +51,10 @@ def finding_columns(sheet: Sheet, *, blank: bool = False) -> dict[int, str]:
 
 
 def read_labels(sheet: Sheet) -> Table:
-    """Read ``path,<finding>,...``: 1 present, 0 absent, -1 uncertain, blank unknown."""
+    """Read ``path,<finding>,...``: 1 present, 0 absent, -1 uncertain, blank unknown; or ``path,label`` in words."""
     image, found = sheet.index(*IMAGE), finding_columns(sheet)
+    if not found and sheet.index(*FINDING) is not None:
+        return read_words(sheet)
     drafts, rows = drafts_of(sheet, image)
     seen: set[str] = set()
     for row in rows:
@@ -64,6 +66,29 @@ def read_labels(sheet: Sheet) -> Table:
             if (label := LABELS.get(cell(row, index))) is not None:
                 state(labels, finding, label, sheet.problems)
     findings = tuple(dict.fromkeys(found.values()))
+    return Table(sheet.path, "labels", finished(drafts), findings, sheet.sentences())
+
+
+def read_words(sheet: Sheet) -> Table:
+    """Read ``path,label`` with the name of a finding in each row, or several with pipes between them.
+
+    As in folders named by class, what a film's rows do not name is absent. It is such a table only if one of the names
+    is a known finding.
+    """
+    image, finding = sheet.index(*IMAGE), sheet.index(*FINDING)
+    drafts, rows = drafts_of(sheet, image)
+    present: dict[str, dict[str, int]] = {}
+    for row in rows:
+        names = [canonical(part) for part in cell(row, finding).split("|") if part.strip()]
+        if not names:
+            sheet.problems["rows without a finding were left out"] += 1
+            continue
+        present.setdefault(film_name(cell(row, image)), {}).update(dict.fromkeys(names, 1))
+    findings = tuple(dict.fromkeys(name for names in present.values() for name in names))
+    if not any(map(is_known, findings)):
+        findings = ()
+    for name, labels in present.items():
+        drafts[name].labels = dict.fromkeys(findings, 0) | labels
     return Table(sheet.path, "labels", finished(drafts), findings, sheet.sentences())
 
 

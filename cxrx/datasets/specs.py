@@ -24,7 +24,7 @@ _SUMMARIES = {
     VINDR: "annotations_{train,test}.csv or train.csv, image_labels_{train,test}.csv, {train,test}/*.dicom",
     SIIM: "train-rle.csv, dicom-images-train/*/*/<ImageId>.dcm",
     CLASS_FOLDERS: "{train,test}/{NORMAL,PNEUMONIA,...}/*, or {NORMAL,PNEUMONIA,...}/*",
-    TABLES: "anybody's CSV: path,<finding>,... with 1, 0, -1 or blank; path,finding,x,y,w,h",
+    TABLES: "anybody's CSV: path,<finding>,... with 1, 0, -1 or blank; path,label in words; path,finding,x,y,w,h",
 }
 
 

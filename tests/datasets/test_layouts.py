@@ -109,6 +109,23 @@ def test_the_lists_of_chexnets_reproductions_have_labels(lay):
     assert dataset.splits(fractions=(0.8, 0, 0.2)).of == ("train", "test")
 
 
+def test_the_names_of_nihs_films_tell_their_patients_where_no_table_does(lay):
+    """Lists know nothing of patients, and validation films are drawn from those of training."""
+    names = [f"{patient:08d}_{film:03d}.png" for patient in range(1, 13) for film in range(10)]
+    rows = [f"{name} 1 {' 0' * 13}\n" for name in names]
+    lists = {"train_list.txt": "".join(rows[:80]), "test_list.txt": "".join(rows[80:])}
+    dataset = open_dataset(lay(lists | {f"images/{name}": b"" for name in names}))
+    assert dataset.patients == [str(patient) for patient in range(1, 13) for _ in range(10)]
+    splits = dataset.splits()
+    assert splits.kind == "official, valid drawn"
+    pairs = set(zip(dataset.patients, splits.of, strict=True))
+    assert len(pairs) == 12  # no patient in two
+    assert {"train", "valid", "test"} == set(splits.of)
+    boxes = "Image Index,Finding Label,Bbox [x,y,w,h],,,\n00013118_008.png,Mass,225.0,547.0,86.7,79.1,,,\n"
+    boxed = open_dataset(lay({"BBox_List_2017.csv": boxes, "00013118_008.png": b""}, "boxed"))
+    assert boxed.patients == ["13118"]
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # RSNA
 
@@ -486,6 +503,38 @@ def test_plain_tables_with_splits_of_their_own(lay):
     assert dataset.splits().of[4:] == ("test", "test")
     assert dataset.split("films/f5.png") == "test"
     assert dataset.split("films/none.png") == ""
+
+
+def test_labels_in_words(lay):
+    rows = "a.png,Pneumonia|Infiltrate\nb.png,normal\nc.png,Pleural effusion\nc.png,Pneumonia\nd.png,\n"
+    top = lay({"t.csv": f"path,label\n{rows}"} | {f"{name}.png": (9, 9) for name in "abcd"})
+    dataset = opened(top, "tables")
+    assert dataset.findings == ("Pneumonia", "Infiltration", "No Finding", "Effusion")
+    assert dataset.label_matrix().tolist() == [[1, 1, 0, 0], [0, 0, 1, 0], [1, 0, 0, 1], [-2, -2, -2, -2]]
+    assert dataset.problems == ["t.csv: rows without a finding were left out (1)"]
+    other = lay({"t.csv": "path,label\na.png,blue\n", "a.png": (9, 9)}, "other")
+    assert discover([other]).name == ""
+
+
+def test_labels_as_pandas_writes_them(lay):
+    top = lay({"t.csv": "path,Mass,Nodule\na.png,True,1.0\nb.png,False,\n", "a.png": (9, 9), "b.png": (9, 9)})
+    assert open_dataset(top).label_matrix().tolist() == [[1, 1], [0, -2]]
+
+
+def test_links(lay):
+    """Films and folders that are links are films and folders; a link that leads to itself hides nothing."""
+    store = lay({"one.png": (9, 9), "more/two.png": (9, 9)}, "store")
+    top = lay({"t.csv": "path,Mass\nfilms/one.png,1\nmore/two.png,0\n", "films/readme": ""})
+    (top / "films" / "one.png").symlink_to(store / "one.png")
+    (top / "films" / "self.png").symlink_to("self.png")
+    (top / "films" / "loop").symlink_to("loop")
+    (top / "more").symlink_to(store / "more")
+    (store / "more" / "up").symlink_to(store / "more")
+    dataset = open_dataset(top)
+    assert {path: film.labels for path, film in dataset.films()} == {
+        "films/one.png": {"Mass": 1},
+        "more/two.png": {"Mass": 0},
+    }
 
 
 def test_masks_and_boxes_need_no_labels(lay):

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cxrx.datasets.names import NIH_FINDINGS, canonical
+from cxrx.datasets.sheet import film_name
 from cxrx.datasets.tables import kind_of, read_table
 from cxrx.specs import Box
 
@@ -169,3 +170,18 @@ def test_any_table_is_read_or_refused(tmp_path_factory, rows):
 def test_kind_of_needs_an_image_column():
     assert kind_of(["finding", "x", "y", "w", "h"]) is None
     assert kind_of(["Image", "Finding", "x", "y", "w", "h"]) == "boxes"
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("a.png", "a.png"),
+        ("./a.png", "a.png"),
+        ("x/./y//a.png", "x/y/a.png"),
+        ("..\\x\\a.png", "../x/a.png"),
+        ("/data/a.png", "/data/a.png"),
+        ("", ""),
+    ],
+)
+def test_names_of_films_are_spelt_in_one_way(given, expected):
+    assert film_name(given) == expected
