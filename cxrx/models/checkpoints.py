@@ -106,7 +106,7 @@ class Checkpoint:
             tensors = {key: value for key, value in tensors.items() if not _is_head(key)}
             own = {key: value for key, value in own.items() if not _is_head(key)}
         misfit = _Misfit.of(tensors, own)
-        if misfit.only_head and self.outputs is None:
+        if misfit.only_head and not any(map(_is_head, tensors)):
             raise UsageError(
                 f"{self.path.name} is {self.format.says}: a base without the head that tells findings, so it cannot "
                 f"predict (missing: {_some(misfit.missing)})",
@@ -286,9 +286,14 @@ def _short(value: Any) -> str:
 
 
 def _without_prefix(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Leave off what DataParallel and torch.compile put before all names; one that lacks it is kept, to be named."""
     for prefix in _PREFIXES:
-        if all(key.startswith(prefix) for key in tensors):
-            tensors = {key.removeprefix(prefix): value for key, value in tensors.items()}
+        if 2 * sum(key.startswith(prefix) for key in tensors) > len(tensors):
+            short = {key: key.removeprefix(prefix) for key in tensors}
+            tensors = {
+                key if short[key] != key and short[key] in tensors else short[key]: value
+                for key, value in tensors.items()
+            }
     return tensors
 
 

@@ -36,9 +36,9 @@ class Stored:
     entries: frozenset[str]
     tensors: Tensors
 
-    def all_start(self, *prefixes: str) -> bool:
-        """Whether every name starts with one of `prefixes`."""
-        return all(key.startswith(prefixes) for key in self.tensors)
+    def most_start(self, prefix: str) -> bool:
+        """Whether more than half of the names start with `prefix`; strict loading names those that do not."""
+        return 2 * sum(key.startswith(prefix) for key in self.tensors) > len(self.tensors)
 
     def any_start(self, *prefixes: str) -> bool:
         """Whether some name starts with one of `prefixes`."""
@@ -204,7 +204,7 @@ FORMATS: tuple[Format, ...] = (
     Format(
         "medical_mae-pretrained-cnn",
         "the encoder of a medical_mae pre-training",
-        lambda s: s.any_start(_ENCODER) and s.all_start(_ENCODER, *_CNN_DECODER),
+        lambda s: s.wrapper == "model" and s.any_start(_ENCODER),
         _pretrained_cnn,
         input=MAE_INPUT,
     ),
@@ -218,7 +218,7 @@ FORMATS: tuple[Format, ...] = (
     Format(
         "vit-pneumonia",
         "a ViT pneumonia classifier (dropout, layer norm and linear as its head)",
-        lambda s: s.all_start("vit.", "head.") and s.any_start("vit.") and s.any_start("head.1."),
+        lambda s: s.most_start("vit.") and s.any_start("head.1.", "head.2."),
         lambda key: key.removeprefix("vit."),
         input=PNEUMONIA_INPUT,
         activation="softmax",
@@ -260,7 +260,7 @@ FORMATS: tuple[Format, ...] = (
     Format(
         "lightning",
         "a Lightning checkpoint",
-        lambda s: s.wrapper == "state_dict" and s.all_start("model."),
+        lambda s: s.wrapper == "state_dict" and s.most_start("model."),
         lambda key: key.removeprefix("model."),
     ),
     FLAT,
@@ -306,7 +306,8 @@ def find_variant(tensors: Tensors) -> dict[str, Any]:
     if first is not None and first.ndim == 4 and first.shape[1] in (1, 3):
         variant["in_chans"] = int(first.shape[1])
     if "cls_token" in tensors and "patch_embed.proj.weight" in tensors:
-        pools = {"avg": "fc_norm.weight" in tensors, "token": "norm.weight" in tensors}
+        norms = {"avg": "fc_norm.", "token": "norm."}
+        pools = {pool: any(key.startswith(norm) for key in tensors) for pool, norm in norms.items()}
         if sum(pools.values()) == 1:
             variant["global_pool"] = next(pool for pool, there in pools.items() if there)
         position, patch = tensors.get("pos_embed"), tensors["patch_embed.proj.weight"].shape[-1]

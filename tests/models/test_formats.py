@@ -21,6 +21,7 @@ from torch import nn
 
 from cxrx.errors import UsageError
 from cxrx.models import load
+from cxrx.models.architectures import timm_builder
 from cxrx.models.checkpoints import read_checkpoint
 from cxrx.models.formats import count_outputs, find_variant, guess_architecture
 from cxrx.models.load import load_model
@@ -133,27 +134,12 @@ def test_zoogzogs_deeper_networks(depth, tmp_path):
     assert error.value.hint == f"its keys are those of densenet{depth}: -m densenet{depth}"
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda s: s.pop(DENSE), r"missing: features\.denseblock1\.denselayer1\.norm1\.weight$"),
-        (lambda s: s.update({"module.densenet121.extra": torch.zeros(1)}), "left over: extra$"),
-        (
-            lambda s: s.update({DENSE.replace("norm.1", "norm.3"): s.pop(DENSE)}),
-            r"missing: features\.\S+norm1\.weight; left over: features\.\S+norm\.3\.weight$",
-        ),
-        (lambda s: s.update({DENSE.replace("norm.1", "norm1"): torch.ones(64)}), r"left over: densenet121\.features"),
-    ],
-    ids=["missing", "extra", "renamed", "twice"],
-)
-def test_one_key_that_does_not_fit_is_named(change, message, chexnet, tmp_path):
+def test_two_names_for_one_tensor_are_told(chexnet, tmp_path):
     content = arnoweng(chexnet[0])
-    change(content["state_dict"])
-    with pytest.raises(UsageError, match=message):
+    first = "module.densenet121.features.denseblock1.denselayer1.norm.1.weight"
+    content["state_dict"][first.replace("norm.1", "norm1")] = torch.ones(64)
+    with pytest.raises(UsageError, match=r"left over: densenet121\.features\.denseblock1\.denselayer1\.norm1\.weight$"):
         load_model("densenet121", saved(tmp_path / "model.pth.tar", content), device="cpu")
-
-
-DENSE = "module.densenet121.features.denseblock1.denselayer1.norm.1.weight"
 
 
 def test_jrzechs_tensors(chexnet, tmp_path):
@@ -265,6 +251,7 @@ def thin(monkeypatch):
         return network
 
     shelf = Shelf("model", ModelSpec)
+    shelf.add("cxrx", load_registry().models.find("densenet121"))
     for name, labels, activation in (("thin", NIH_LABELS, "sigmoid"), ("pneumonia", ("Pneumonia",), "softmax")):
         spec = ModelSpec(name, build, labels, InputSpec(), build_variant=build, activation=activation)
         shelf.add("test", spec)
@@ -499,6 +486,105 @@ def test_size_and_channels_that_the_user_asks_for_are_built(name):
     with torch.device("meta"):
         network = spec.build_variant(("a", "b"), in_chans=1, img_size=(64, 64)).eval()
         assert network(torch.zeros(1, 1, 64, 64)).shape == (1, 2)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# One key too few, one too many, one of another name: each row of the table is loaded strictly
+
+
+def contents(row, chexnet):
+    """Return the file of a row: the network it is for, its content, and where the tensors lie in that."""
+    densenet = chexnet[0].densenet121.state_dict()
+    linear = {k.replace("classifier.0.", "classifier."): v for k, v in densenet.items()}
+    encoder = {f"model.encoder.{k}": v for k, v in densenet.items() if not k.startswith("classifier")}
+    return ROWS[row](chexnet[0], densenet, linear, encoder)
+
+
+def flat():
+    return timm.create_model("resnet18", num_classes=14).state_dict()
+
+
+def calibrated():
+    return timm.create_model("densenet121", num_classes=14, in_chans=1).state_dict() | {"op_threshs": torch.rand(14)}
+
+
+ROWS = {
+    "arnoweng": lambda network, *_: ("densenet121", arnoweng(network), "state_dict"),
+    "zoogzog": lambda network, *_: ("densenet121", zoogzog(network), "state_dict"),
+    "jrzech": lambda _, densenet, *__: ("densenet121", before_torch_04(densenet), ""),
+    "medical_mae": lambda *_: ("thin", wrapped(thin_vit(14, global_pool="avg").state_dict()), "model"),
+    "medical_mae DenseNet": lambda _, __, linear, ___: ("densenet121", wrapped(linear), "model"),
+    "medical_mae pre-trained": lambda *_: ("thin", wrapped(mae()[1]), "model"),
+    "medical_mae pre-trained DenseNet": lambda *states: ("densenet121", wrapped(states[-1]), "model"),
+    "attention-maps": lambda *_: ("thin", thin_vit(2).state_dict(), ""),
+    "MAE base": lambda *_: ("thin", {"model": thin_vit(0).state_dict()}, "model"),
+    "DINO base": lambda *_: ("thin", thin_vit(0).state_dict(), ""),
+    "system C": lambda *_: ("pneumonia", PneumoniaViT(1).state_dict(), ""),
+    "torchxrayvision": lambda *_: ("densenet121", calibrated(), ""),
+    "flat": lambda *_: ("timm/resnet18", flat(), ""),
+    "lightning": lambda *_: (
+        "timm/resnet18",
+        {"state_dict": {f"model.{k}": v for k, v in flat().items()}},
+        "state_dict",
+    ),
+}
+SHORT = re.compile(r"^(module\.|densenet121\.|model\.encoder\.|model\.|vit\.)+")
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_one_key_that_does_not_fit_is_named(row, chexnet, thin, tmp_path):
+    """A file is refused for one missing, one more and one renamed key, whichever layout it has; without, it loads."""
+    name, content, where = contents(row, chexnet)
+    headless = "base" in row or "pre-trained" in row
+    state = content[where] if where else content
+    victim = next(key for key in reversed(state) if key.endswith("weight") and not re.search("head|class|decoder", key))
+    called = re.sub(r"(norm|conv)\.(\d)", r"\1\2", SHORT.sub("", victim))
+
+    labels = ["a"] if headless else [f"f{i}" for i in range(14)] if name.startswith("timm/") else None
+
+    def load_changed(state):
+        path = saved(tmp_path / "w.pth", content | {where: state} if where else state)
+        return load_model(name, path, labels, "cpu", new_head=headless)
+
+    load_changed(state)
+    without = {key: value for key, value in state.items() if key != victim}
+    for changed, message in (
+        (without, rf"missing: {re.escape(called)}$"),
+        (state | {"extra.weight": torch.zeros(1)}, r"left over: extra\.weight$"),
+        (without | {f"{victim}s": state[victim]}, rf"missing: {re.escape(called)}; left over: \S*weights$"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            load_changed(changed)
+
+
+@pytest.mark.parametrize("network", [torchvision.models.resnet50, torchvision.models.densenet121])
+def test_fine_tuned_convolutional_networks_of_medical_mae(network, tmp_path):
+    source, x = seeded(network(num_classes=14)), films(64)
+    with torch.inference_mode():
+        expected = source(x)
+    path = saved(tmp_path / "checkpoint-74.pth", wrapped(source.state_dict()))
+    model = load_model(network.__name__, path, device="cpu")
+    check(model, expected, x)
+    assert (model.labels, model.input) == (NIH_LABELS, MAE_INPUT)
+
+
+@pytest.mark.parametrize("pool", ["token", "avg"])
+def test_the_builder_of_the_built_in_models_makes_the_head_of_the_pneumonia_classifier(pool, monkeypatch, tmp_path):
+    """Tiny, and of the layers that that system has: LayerNorm of eps 1e-5 in the head, 1e-6 everywhere else."""
+    vit = timm.create_model("vit_tiny_patch16_224", num_classes=0, global_pool=pool, img_size=64)
+    source = PneumoniaViT(2)
+    source.vit, source.head = vit, nn.Sequential(nn.Dropout(0.2), nn.LayerNorm(192), nn.Linear(192, 2))
+    source, x = seeded(source), films(64)
+    with torch.inference_mode():
+        z = source(x)
+    build = partial(timm_builder("vit_tiny_patch16_224"), head="norm-linear")
+    spec = ModelSpec("tiny", build, ("Pneumonia",), PNEUMONIA_INPUT, build_variant=build, activation="softmax")
+    shelf = Shelf("model", ModelSpec)
+    shelf.add("test", spec)
+    monkeypatch.setattr(load, "load_registry", lambda: SimpleNamespace(models=shelf))
+    model = load_model("tiny", saved(tmp_path / "best.pth", source.state_dict()), device="cpu")
+    check(model, z[:, 1:] - z[:, :1], x)
+    assert model.module.global_pool == pool
 
 
 # ---------------------------------------------------------------------------------------------------------------------
