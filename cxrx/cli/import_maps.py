@@ -35,16 +35,20 @@ def import_maps(
         typer.Option("--method", help="What the maps are called.", show_default="the folder in DIR, else imported"),
     ] = None,
     model: Annotated[str, typer.Option("--model", help="What the model behind them is called.")] = "imported",
+    images: Annotated[
+        Path | None,
+        typer.Option("--images", help="Folder of the pictures: tells their size, and reports can show them."),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Write over the results file.")] = False,
 ) -> None:
     """Bring maps made elsewhere into a results file; then: cxrx compare.
 
-    A map covers the whole picture, whatever the size of both. Where boxes are the truth, their table tells the size of
-    the pictures in columns rows,columns, unless the maps have it.
+    A map covers the whole picture, whatever the size of both. Where boxes are the truth, --images or columns
+    rows,columns in their table tell the size of the pictures, unless the maps have it.
     """
     from cxrx.results.importing import import_folder
 
-    report = import_folder(folder, truth, out, method=method, model=model, force=force)
+    report = import_folder(folder, truth, out, method=method, model=model, images=images, force=force)
     for sentence in report.problems:
         typer.secho(f"warning: {sentence}", fg="yellow", err=True)
     total, counts = sum(report.maps.values()), ", ".join(f"{name} {count}" for name, count in report.maps.items())

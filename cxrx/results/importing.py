@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from cxrx.errors import UsageError
-from cxrx.results.incoming import Incoming, MapFile, Problems, check_key, find_maps, id_of, names_of, sha256_of
+from cxrx.results.incoming import Incoming, MapFile, Problems, check_key, find_maps, names_of
+from cxrx.results.incoming_pictures import find_pictures, stand_in
 from cxrx.results.incoming_truth import Known, read_known
 from cxrx.results.pack import write_links, write_plan
 from cxrx.results.plan import Plan
-from cxrx.results.private import PrivateRow, private_path, write_private
+from cxrx.results.private import film_row, private_path, write_private
 from cxrx.results.ragged import Imported
-from cxrx.results.records import FloatArray, ImageRecord, Status, fingerprint
+from cxrx.results.records import FloatArray, ImageRecord, fingerprint
 from cxrx.results.schema import FINGERPRINT, SETTINGS
 from cxrx.results.truth import check_truth
+
+_IDENTITY = (
+    "sha256 of the picture's name",
+    "sha256 of the picture's file",
+    "sha256 of the picture's file where it was found, else of its name",
+)
 
 log = logging.getLogger("cxrx")
 
@@ -50,6 +57,7 @@ def import_maps(
     *,
     method: str | None = None,
     model: str = "imported",
+    images: str | Path | None = None,
     force: bool = False,
 ) -> Path:
     """Write maps made elsewhere to a new results file, so that they can be compared.
@@ -67,11 +75,14 @@ def import_maps(
         a folder of some, or CheXlocalize's ``gt_segmentations*.json`` or ``gt_annotations*.json``. None: what of this
         lies beside the maps. With boxes, which do not tell the size of a picture, either the table has columns
         ``rows`` and ``columns`` (or ``image_height`` and ``image_width``), or the data set draws on one grid, or the
-        largest map of the picture must have its size.
+        pictures are given, or the largest map of a picture must have its size.
     out
         The file to write.
     method, model
         What the maps in `folder` itself (None: ``"imported"``), and what made them, are to be called.
+    images
+        Folder of the pictures, where they are at hand. They tell their own size, maps of them meet those of other
+        results files, and a report can show them. Names are matched by path, base name or stem.
     force
         Write over `out` if it exists.
 
@@ -88,9 +99,9 @@ def import_maps(
 
     Notes
     -----
-    There may be no pictures here, so a film's identity is the sha256 of its name, and the attributes say so.
+    Without its picture a film's identity is the sha256 of its name, and the attributes say so.
     """
-    report = import_folder(folder, truth, out, method=method, model=model, force=force)
+    report = import_folder(folder, truth, out, method=method, model=model, images=images, force=force)
     for sentence in report.problems:
         log.warning("%s", sentence)
     return report.path
@@ -103,6 +114,7 @@ def import_folder(
     *,
     method: str | None = None,
     model: str = "imported",
+    images: str | Path | None = None,
     force: bool = False,
 ) -> ImportReport:
     """Do what :func:`import_maps` does and return what there was and what was left out."""
@@ -116,24 +128,30 @@ def import_folder(
     if method is not None:
         check_key(method, "method")
     maps = find_maps(folder, method, problems)
-    known = read_known(Path(truth) if truth is not None else None, folder, maps, problems)
-    images = {image: sha256_of(image) for image in sorted(names_of(maps))}
-    plan = _plan(maps, known, images)
+    pictures = find_pictures(Path(images), names_of(maps), problems) if images is not None else {}
+    known = read_known(Path(truth) if truth is not None else None, folder, maps, pictures, problems)
+    plan = _plan(maps, known, pictures)
+    identity = _IDENTITY[0 if not pictures else 1 if len(pictures) == len(known.ids) else 2]
+    imported = {
+        (model, name): _imported(name, own, known.ids, identity, problems) for name, own in maps.methods.items()
+    }
     if out.exists():
         write_private(private_path(out), plan.private)  # names of films that are no longer there must not stay
     else:
         write_links(out, plan, {})
-    write_plan(out, plan, (), {(model, name): _imported(name, own, problems) for name, own in maps.methods.items()})
-    marked = sum(bool(known.boxes.get(image) or known.masks.get(image)) for image in images)
+    write_plan(out, plan, (), imported)
+    marked = sum(bool(known.boxes.get(image) or known.masks.get(image)) for image in known.ids)
     counts = {name: len(own) for name, own in maps.methods.items()}
-    return ImportReport(out, counts, len(images), marked, problems.sentences())
+    return ImportReport(out, counts, len(known.ids), marked, problems.sentences())
 
 
-def _imported(method: str, maps: Sequence[MapFile], problems: Problems) -> Imported:
+def _imported(
+    method: str, maps: Sequence[MapFile], ids: Mapping[str, str], identity: str, problems: Problems
+) -> Imported:
     attrs: dict[str, Any] = {
         "method": method,
         "space": "source",
-        "identity": "sha256 of the picture's name",
+        "identity": identity,
         "upsample": "none; a map covers the whole source picture",
         SETTINGS: {"imported": True, "method": method},
     }
@@ -142,20 +160,15 @@ def _imported(method: str, maps: Sequence[MapFile], problems: Problems) -> Impor
     def values() -> Iterator[FloatArray]:
         return (item.read(problems) for item in maps)
 
-    keys = [(id_of(item.image), item.finding) for item in maps]
+    keys = [(ids[item.image], item.finding) for item in maps]
     return Imported(attrs, keys, [item.shape for item in maps], values)
 
 
-def _plan(maps: Incoming, known: Known, images: dict[str, str]) -> Plan:
+def _plan(maps: Incoming, known: Known, pictures: Mapping[str, ImageRecord]) -> Plan:
     records = []
-    for image, digest in images.items():
-        rows, columns = known.told.get(image, maps.largest[image])
-        records.append(
-            ImageRecord(
-                digest[:16], digest, "", rows, columns, "", Status.OK, "", synthetic=False, relative=image,
-                path="", member="", uid="", patient=known.patients.get(image, ""), size=0, mtime_ns=0,
-            )
-        )  # fmt: skip
+    for image in sorted(known.ids):
+        record = pictures.get(image) or stand_in(image, *known.told.get(image, maps.largest[image]))
+        records.append(replace(record, patient=known.patients[image]))
     table = known.table()
     if table is not None:
         check_truth(table)
@@ -169,10 +182,8 @@ def _plan(maps: Incoming, known: Known, images: dict[str, str]) -> Plan:
         ragged={},
         failures=[],
         truth=table,
-        runs=[{"command": "import", "maps": len(maps), "films": len(images)}],
-        private=[
-            PrivateRow("film", record.image_id, relative=record.relative, patient=record.patient) for record in records
-        ],
+        runs=[{"command": "import", "maps": len(maps), "films": len(records)}],
+        private=[film_row(record) for record in records],
     )
 
 

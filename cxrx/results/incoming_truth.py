@@ -29,6 +29,7 @@ from cxrx.datasets.sheet import (
 from cxrx.datasets.truth import FolderTruth, read_truth
 from cxrx.errors import UsageError
 from cxrx.results.incoming import Incoming, Name, Problems, Shape, id_of, listed, names_of, split_name
+from cxrx.results.records import ImageRecord
 from cxrx.results.truth import Mask, TruthTable
 from cxrx.specs import Box, FilmTruth
 
@@ -45,12 +46,15 @@ class Known:
 
     Attributes
     ----------
+    ids
+        The image_id of every mapped picture.
     told
         The size of a picture where something but its maps tells it.
     patients
-        Key of a picture's patient, where something tells it.
+        Key of a picture's patient; empty where nothing tells it.
     """
 
+    ids: dict[str, str]
     labels: dict[str, dict[str, int]] = field(default_factory=dict)
     boxes: dict[str, list[Box]] = field(default_factory=dict)
     masks: dict[str, list[Mask]] = field(default_factory=dict)
@@ -67,9 +71,9 @@ class Known:
         if not (self.labels or self.boxes or self.masks):
             return None
         return TruthTable(
-            labels={id_of(image): labels for image, labels in self.labels.items()},
+            labels={self.ids[image]: labels for image, labels in self.labels.items()},
             boxes=[
-                (id_of(image), box.finding, box.x, box.y, box.width, box.height)
+                (self.ids[image], box.finding, box.x, box.y, box.width, box.height)
                 for image, boxes in self.boxes.items()
                 for box in boxes
             ],
@@ -77,20 +81,26 @@ class Known:
         )
 
 
-def read_known(truth: Path | None, folder: Path, maps: Incoming, problems: Problems) -> Known:
+def read_known(
+    truth: Path | None, folder: Path, maps: Incoming, pictures: Mapping[str, ImageRecord], problems: Problems
+) -> Known:
     """Read what is known of the mapped pictures.
 
     Parameters
     ----------
     truth
         A folder of masks or tables, or a table; None: what lies beside the maps in `folder`, if anything does.
+    pictures
+        Those that are at hand.
 
     Raises
     ------
     UsageError
         If `truth` holds none, speaks of none of the pictures, or its boxes show that maps are not in source pixels.
     """
-    known, images = Known(), names_of(maps)
+    images = names_of(maps)
+    known = Known({image: pictures[image].image_id if image in pictures else id_of(image) for image in images})
+    known.told = {image: (record.rows, record.columns) for image, record in pictures.items()}
     place = truth if truth is not None else folder
     strangers = _add_masks(known, place, set(images), problems) if place.is_dir() else []
     required = truth is not None and not known.masks and not known.labels
@@ -106,8 +116,8 @@ def read_known(truth: Path | None, folder: Path, maps: Incoming, problems: Probl
     _fit_boxes(known, maps.largest, problems)
     _tell_gaps(known, place, maps, problems)
     for image in images:
-        if patient := known.patients.get(image) or _patient_in(image):
-            known.patients[image] = patient
+        own = pictures[image].patient if image in pictures else ""
+        known.patients[image] = own or known.patients.get(image, "") or _patient_in(image)
     return known
 
 
@@ -144,11 +154,11 @@ def _add_mask(known: Known, path: Path, name: Name, problems: Problems) -> None:
         return
     shape = (int(mask.shape[0]), int(mask.shape[1]))
     if known.told.setdefault(image, shape) != shape:
-        problems.add("{n} masks have another size than the other masks of their picture and were left out", path.name)
+        problems.add("{n} masks have another size than their picture (or its other masks) and were left out", path.name)
         return
     known.labels.setdefault(image, {})[finding] = int(mask.any())
     if mask.any():
-        known.masks.setdefault(image, []).append(Mask.encode(id_of(image), finding, mask))
+        known.masks.setdefault(image, []).append(Mask.encode(known.ids[image], finding, mask))
 
 
 def _read_mask(path: Path) -> NDArray[np.bool_] | None:
@@ -219,9 +229,9 @@ def _add_table(known: Known, table: FolderTruth, place: Path, images: Sequence[s
 def _add_film_masks(known: Known, image: str, film: FilmTruth, problems: Problems) -> None:
     for mask in film.masks:
         if known.told.setdefault(image, mask.shape) != mask.shape:
-            problems.add("{n} masks have another size than the other masks of their picture and were left out", image)
+            problems.add("{n} masks have another size than their picture (or its other masks) and were left out", image)
         else:
-            known.masks.setdefault(image, []).append(Mask.of_film(id_of(image), mask))
+            known.masks.setdefault(image, []).append(Mask.of_film(known.ids[image], mask))
 
 
 def _sizes(table: FolderTruth, images: Sequence[str]) -> dict[str, Shape]:
@@ -261,7 +271,7 @@ def _fit_boxes(known: Known, largest: Mapping[str, Shape], problems: Problems) -
         raise UsageError(
             f"{len(beyond)} of {boxes} boxes reach beyond their map ({listed(beyond)}), so the maps are not in source "
             "pixels and nothing tells the size of the pictures.",
-            "Add columns rows,columns to the table of boxes, or give masks, or maps of the pictures' full size.",
+            "Give the pictures with --images DIR, or add columns rows,columns to the table of boxes.",
         )
     for image, own in known.boxes.items():
         shape = known.told.get(image, largest[image])

@@ -184,7 +184,9 @@ def test_a_mask_that_is_none_is_left_out(folder, tmp_path):
     report = import_folder(folder, out=tmp_path / "results.h5")
     assert report.marked == 1
     told = "\n".join(report.problems)
-    assert "1 masks have another size than the other masks of their picture and were left out (a__b__Mass.png)" in told
+    assert (
+        "1 masks have another size than their picture (or its other masks) and were left out (a__b__Mass.png)" in told
+    )
     assert "1 masks cannot be read as pictures and were left out (c d__Mass.png)" in told
     assert "1 masks are of pictures without a map and were left out (stranger__Mass.png)" in told
     assert "1 mapped pictures are unknown to maps, so their maps cannot be scored (c d)" in told
@@ -350,6 +352,40 @@ def test_masks_and_a_table_in_one_folder_are_joined(folder, tmp_path):
         assert len(results.masks()) == 1
         assert results.boxes()["finding"].tolist() == ["Effusion", "Mass"]
         assert results.labels().loc[:, ["Mass", "Effusion"]].values.tolist() == [[1, 1], [1, -2]]
+
+
+def test_pictures_at_hand_tell_size_and_identity(folder, films, tmp_path):
+    """Ten real pictures of 48 x 40; maps of three of them, boxes in the pixels of the pictures."""
+    maps = tmp_path / "own"
+    maps.mkdir()
+    for name in ("film000", "film001", "gone"):
+        np.save(maps / f"{name}__Mass.npy", np.eye(6, 5))
+    (films / "film003.png").write_bytes((films / "film002.png").read_bytes())
+    (films / "film004.png").write_bytes(b"\x89PNG\r\n\x1a\n no picture")
+    for name in ("film002", "film003", "film004"):
+        np.save(maps / f"{name}__Mass.npy", np.eye(6, 5))
+    table = tmp_path / "boxes.csv"
+    table.write_text("path,finding,x,y,w,h\nfilm000.png,Mass,30,20,8,20\nfilm001.png,Mass,2,20,8,20\n")
+    report = import_folder(maps, truth=table, out=tmp_path / "results.h5", images=films)
+    assert verify(report.path) == []
+    digest = hashlib.sha256((films / "film000.png").read_bytes()).hexdigest()
+    with open_results(report.path) as results:
+        row = results.images().set_index("image_id").loc[digest[:16]]
+        assert (row["rows"], row["columns"]) == (48, 40)
+        assert results.maps("imported", image=digest[:16], finding="Mass").shape == (6, 5)
+        assert results.paths()[digest[:16]] == (films / "film000.png", "")
+        assert len(results.boxes()) == 2
+        assert results.attrs("imported", "imported")["identity"].endswith("where it was found, else of its name")
+        assert id_of("gone") in results.image_ids
+    told = "\n".join(report.problems)
+    assert "1 mapped pictures were not found among the pictures (gone)" in told
+    assert "1 pictures have the same bytes as another, and are told apart by their names (film003)" in told
+    assert "1 pictures could not be read: " in told
+    mask(maps, "film000__Mass", np.eye(6, 5) > 0)
+    problems = import_folder(maps, out=tmp_path / "masked.h5", images=films).problems
+    assert any("another size than their picture" in text and "film000__Mass.png" in text for text in problems)
+    with pytest.raises(UsageError, match="does not exist"):
+        import_maps(folder, out=tmp_path / "other.h5", images=tmp_path / "nowhere")
 
 
 def test_force_writes_over_and_leaves_no_names(folder, tmp_path):
