@@ -29,7 +29,7 @@ def ask_tiles(case: Case) -> Question:
 
 def tiles(size: tuple[int, int], side: int) -> NDArray[np.int64]:
     """Return the number of each pixel's tile ``(H, W)``; all tiles are as nearly of `side` px at 224 px as fits."""
-    wanted = side * min(size) / 224
+    wanted = max(1.0, side * min(size) / 224)
     down, across = (max(1, round(length / wanted)) for length in size)
     row, column = np.arange(size[0]) * down // size[0], np.arange(size[1]) * across // size[1]
     return row[:, None] * across + column
