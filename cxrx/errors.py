@@ -43,6 +43,10 @@ class UsageError(CxrxError):
     exit_code = EXIT_USAGE
 
 
+class OfflineError(UsageError):
+    """What is asked for must be fetched, and ``CXRX_OFFLINE`` forbids it."""
+
+
 class NothingReadableError(CxrxError):
     """No input held a film that could be read."""
 

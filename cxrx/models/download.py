@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO
 from urllib.parse import urlsplit
 
-from cxrx.errors import CxrxError, PluginError, UsageError
+from cxrx.errors import CxrxError, OfflineError, PluginError
 
 log = logging.getLogger("cxrx")
 
@@ -48,7 +48,7 @@ def fetch(address: str, sha256: str, licence: str = "") -> Path:
 
     Raises
     ------
-    UsageError
+    OfflineError
         ``CXRX_OFFLINE`` is set, and the file is not there.
     CxrxError
         It cannot be fetched, or is not the declared file.
@@ -60,7 +60,7 @@ def fetch(address: str, sha256: str, licence: str = "") -> Path:
     if path.is_file():
         return path
     if offline():
-        raise UsageError(
+        raise OfflineError(
             f"{name} is not in {path.parent}, and CXRX_OFFLINE forbids to fetch it",
             f"fetch {address} elsewhere and name the file with --weights",
         )

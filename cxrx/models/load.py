@@ -293,7 +293,7 @@ def own_weights(spec: ModelSpec) -> Path | None:
     if spec.weights is None:
         return None
     if callable(spec.weights):
-        return spec.weights()
+        return Path(spec.weights())
     address = str(spec.weights)
     if address.startswith(("https://", "http://")):
         return fetch(address, spec.weights_sha256, spec.licence)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from cxrx.errors import UsageError
+from cxrx.errors import OfflineError, UsageError
 from cxrx.specs import InputSpec, ModelSpec
 from cxrx.testing.outcome import Outcome, attempt, attempt_all, require, require_names
 
@@ -33,18 +33,21 @@ def check_model(spec: ModelSpec, only: Iterable[str] | None = None) -> list[Outc
     Parameters
     ----------
     spec
-        The model. Its own weights are loaded if it names some.
+        The model. Its own weights are loaded if it names some; those that ``CXRX_OFFLINE`` forbids to fetch are left
+        out, and the checks are made with random ones.
     only
         Names of the checks to run, of :data:`CHECKS`; default: all.
     """
     subject = f"model {spec.name}"
-    wanted = {DECLARATION, "build", *CHECKS} if only is None else set(only)
+    wanted = {DECLARATION, "build", "weights", *CHECKS} if only is None else set(only)
     built: list[Built] = []
     outcomes = [
         attempt(subject, DECLARATION, lambda: _declared(spec)),
         attempt(subject, "build", lambda: built.append(Built(spec, _build(spec)))),
     ]
-    if built:
+    if built and spec.weights is not None:
+        outcomes.append(attempt(subject, "weights", lambda: _load(built[0])))
+    if all(outcome.passed for outcome in outcomes[1:]):
         outcomes += attempt_all(subject, CHECKS, built[0], wanted)
     return [outcome for outcome in outcomes if outcome.check in wanted or not outcome.passed]
 
@@ -66,16 +69,11 @@ def _declared(spec: ModelSpec) -> None:
 def _build(spec: ModelSpec) -> Model:
     from torch import nn
 
-    from cxrx.models.checkpoints import read_checkpoint
-    from cxrx.models.load import own_weights
     from cxrx.models.model import Model
 
     labels = spec.labels or ("Effusion", "Nodule")
     module = spec.build(labels)
     require(isinstance(module, nn.Module), f"build returned {type(module).__name__}, not a torch.nn.Module")
-    file = own_weights(spec)
-    if file is not None:
-        read_checkpoint(file).load_into(module, spec.name)
     return Model(
         module,
         labels,
@@ -86,6 +84,20 @@ def _build(spec: ModelSpec) -> Model:
         cam_layer=spec.cam_layer,
         demo=spec.demo,
     )
+
+
+def _load(built: Built) -> str:
+    """Check that the model's own weights fit, where they are at hand or may be fetched."""
+    from cxrx.models.checkpoints import read_checkpoint
+    from cxrx.models.load import own_weights
+
+    try:
+        file = own_weights(built.spec)
+    except OfflineError as error:
+        return f"left out, random ones take their place: {error}"
+    if file is not None:
+        read_checkpoint(file).load_into(built.model.module, built.spec.name)
+    return ""
 
 
 def _films(model: Model) -> torch.Tensor:

@@ -60,7 +60,8 @@ def test_a_sound_model_passes_everything():
         (spec_of(cam_layer="fc"), "cam layer", ""),
         (spec_of(build=lambda labels: 3), "build", "build returned int"),
         (spec_of(build=lambda labels: labels[7]), "build", "IndexError"),
-        (spec_of(weights="nowhere.safetensors"), "build", "no weights file"),
+        (spec_of(weights="nowhere.safetensors"), "weights", "no weights file"),
+        (spec_of(weights=lambda: None), "weights", "raised TypeError"),
         (spec_of(labels=("Mass", "Mass")), DECLARATION, "differ"),
         (spec_of(name="My Model"), DECLARATION, "must be made of"),
         (spec_of(output="probability"), DECLARATION, "output is"),
@@ -71,6 +72,17 @@ def test_a_sound_model_passes_everything():
 )
 def test_an_offender_is_caught(spec, check, message):
     assert message in failed(spec)[check]
+
+
+def test_weights_that_may_not_be_fetched_are_left_out_and_the_rest_is_checked(monkeypatch, tmp_path):
+    monkeypatch.setenv("CXRX_OFFLINE", "1")
+    monkeypatch.setenv("CXRX_HOME", str(tmp_path))
+    spec = spec_of(weights="https://example.org/w.safetensors", weights_sha256="0" * 64)
+    outcomes = check_model(spec)
+    assert [outcome.check for outcome in outcomes] == [DECLARATION, "build", "weights", *CHECKS]
+    assert all(outcome.passed for outcome in outcomes)
+    assert "random ones take their place: w.safetensors is not in" in outcomes[2].message
+    assert failed(replace(spec, weights_sha256=""))["weights"].endswith("need the sha256 of the file")
 
 
 def test_a_model_without_a_cam_layer_is_sound():

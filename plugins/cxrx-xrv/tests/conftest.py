@@ -1,5 +1,9 @@
 """What the tests share: folders of their own, one thread, and networks made on the spot."""
 
+import os
+
+os.environ["CXRX_PLUGINS"] = "xrv"  # what else is installed, or left out elsewhere, must not decide a test
+
 import pytest
 import torch
 import torchvision

@@ -178,4 +178,14 @@ def test_the_kit_is_content(network, pickled, tmp_path, monkeypatch):
     monkeypatch.setattr(xrv.models, "get_weights", lambda _name: pickled(network, tmp_path / "any.pt"))
     outcomes = check_model(load_registry().models.find("densenet121-res224-rsna"))
     assert len(outcomes) > 4
-    assert [outcome for outcome in outcomes if not outcome.passed] == []
+    assert [outcome for outcome in outcomes if not outcome.passed or "random" in outcome.message] == []
+
+
+def test_without_a_network_the_kit_takes_random_weights(monkeypatch):
+    from cxrx.testing import check_model
+
+    monkeypatch.setenv("CXRX_OFFLINE", "1")
+    outcomes = check_model(load_registry().models.find(NIH))
+    assert all(outcome.passed for outcome in outcomes)
+    (message,) = [outcome.message for outcome in outcomes if outcome.check == "weights"]
+    assert "CXRX_OFFLINE forbids to fetch" in message

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from safetensors.torch import save
 
-from cxrx.errors import CxrxError, UsageError
+from cxrx.errors import CxrxError, OfflineError, UsageError
 from cxrx.models.download import home, offline
 from cxrx.models.load import load_model
 from cxrx.models.unpickle import ALLOWED, read_pickle
@@ -176,7 +176,7 @@ def fetch_weights(name: str) -> Path:
 
     Raises
     ------
-    UsageError
+    OfflineError
         ``CXRX_OFFLINE`` is set and they are not there.
     CxrxError
         They cannot be fetched.
@@ -192,12 +192,16 @@ def fetch_weights(name: str) -> Path:
 
 def _local_file(name: str) -> Path:
     """Let torchxrayvision's loader find or fetch the pickled weights `name`."""
-    with warnings.catch_warnings():  # importing torchxrayvision silences all warnings of the program
+    # importing torchxrayvision silences all warnings of the program, and what it prints is no data
+    with warnings.catch_warnings(), redirect_stdout(sys.stderr):
         from torchxrayvision import models, utils
     folder = Path(utils.get_cache_dir()).expanduser()
     path = folder / models.model_urls[name]["weights_url"].rpartition("/")[2]
     if offline() and not path.is_file():
-        raise UsageError(f"the weights {name} are not in {folder}, and CXRX_OFFLINE forbids to fetch them")
+        raise OfflineError(
+            f"the weights {name} are not in {folder}, and CXRX_OFFLINE forbids to fetch them",
+            f"fetch {models.model_urls[name]['weights_url']} elsewhere and put it there",
+        )
     if not path.is_file():
         sys.stderr.write(f"torchxrayvision fetches {name} (licence: {LICENCE})\n")
     try:
