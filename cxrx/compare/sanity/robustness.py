@@ -6,8 +6,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from cxrx.compare.agreement import CommonMaps
 from cxrx.compare.sanity.rerun import Request
-from cxrx.compare.sanity.similarity import Prepared, compare_maps, prepare
+from cxrx.compare.sanity.similarity import compare_maps, prepare
 from cxrx.explainers.seeds import derive_seed, generator
 from cxrx.explainers.targets import EMPTY
 
@@ -20,13 +21,13 @@ MOVED = 0.05
 RADIUS, SAMPLES = 0.02, 10
 
 
-def reseeded(request: Request, originals: Prepared, draw: int) -> dict[str, Float]:
+def reseeded(request: Request, originals: CommonMaps, draw: int) -> dict[str, Float]:
     """Return how alike the maps of other seeds are to the `originals`, metric to ``(n,)``."""
     seeds = torch.tensor([derive_seed(seed, "reseeded", draw) for seed in request.seeds.tolist()])
     return compare_maps(originals, prepare(request.maps(seeds=seeds)))
 
 
-def noisy(request: Request, originals: Prepared, draw: int) -> dict[str, Float]:
+def noisy(request: Request, originals: CommonMaps, draw: int) -> dict[str, Float]:
     """Return how alike the maps of noisy pictures are to the `originals`, metric to ``(n,)``.
 
     Gaussian noise of 0.02 of the picture's range, the same in all channels, drawn by picture; the method's own seeds

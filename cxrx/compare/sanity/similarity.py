@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from cxrx.compare.agreement import GRID, TOP, common_grid, other_film, rank_rows, spearman, top_iou, top_rows
+from cxrx.compare.agreement import GRID, TOP, CommonMaps, common_grid, compare, other_film
 
 Float = NDArray[np.float64]
 
@@ -31,49 +31,14 @@ METRICS = {
 }
 
 
-@dataclass(frozen=True)
-class Prepared:
-    """Maps brought into the forms that the similarities compare.
-
-    Attributes
-    ----------
-    ranks, tops
-        ``(n, 4096)``, of :func:`cxrx.compare.agreement.rank_rows` and ``top_rows``.
-    scaled
-        ``(n, 64, 64)`` in [0, 1]; NaN for maps that are constant or not finite.
-    """
-
-    ranks: Float
-    tops: NDArray[np.bool_]
-    scaled: Float
-
-    def rows(self, index: NDArray[np.intp]) -> Prepared:
-        """Return the maps at `index`."""
-        return Prepared(self.ranks[index], self.tops[index], self.scaled[index])
+def prepare(maps: NDArray[np.floating]) -> CommonMaps:
+    """Bring maps ``(n, h, w)``, in their published form, to the grid on which :func:`compare_maps` compares them."""
+    return CommonMaps(np.array([common_grid(values) for values in maps]).reshape(len(maps), GRID * GRID))
 
 
-def prepare(maps: NDArray[np.floating]) -> Prepared:
-    """Prepare maps ``(n, h, w)``, in their published form, for :func:`compare_maps`."""
-    grids = np.array([common_grid(values) for values in maps]).reshape(len(maps), GRID, GRID)
-    ranks = rank_rows(grids.reshape(len(maps), -1))
-    usable = np.isfinite(ranks).all(axis=1)
-    scaled = np.full(grids.shape, np.nan)
-    low, high = (bound(grids[usable], axis=(1, 2), keepdims=True) for bound in (np.min, np.max))
-    scaled[usable] = (grids[usable] - low) / (high - low)
-    return Prepared(ranks, top_rows(ranks), scaled)
-
-
-def compare_maps(a: Prepared, b: Prepared) -> dict[str, Float]:
-    """Return the similarities ``(n,)`` of maps, pair by pair; NaN where one is constant or not finite.
-
-    See :data:`METRICS` for what they are.
-    """
-    from skimage.metrics import structural_similarity
-
-    ssim = np.full(len(a.scaled), np.nan)
-    for i in np.flatnonzero(np.isfinite(a.scaled[:, 0, 0] + b.scaled[:, 0, 0])):
-        ssim[i] = structural_similarity(a.scaled[i], b.scaled[i], data_range=1.0)  # type: ignore[no-untyped-call]
-    return {"spearman": spearman(a.ranks, b.ranks), "ssim": ssim, "iou_top_10": top_iou(a.tops, b.tops)}
+def compare_maps(a: CommonMaps, b: CommonMaps) -> dict[str, Float]:
+    """Return all :data:`SIMILARITIES` ``(n,)`` of maps, pair by pair; NaN where one is constant or not finite."""
+    return {metric: compare(metric, a, b) for metric in SIMILARITIES}
 
 
 def map_entropy(values: NDArray[np.floating]) -> float:
@@ -121,7 +86,7 @@ class Pairs:
         )
 
 
-def random_pairs(maps: Prepared, pairs: Pairs, seed: int, draws: int = 3) -> pd.DataFrame:
+def random_pairs(maps: CommonMaps, pairs: Pairs, seed: int, draws: int = 3) -> pd.DataFrame:
     """Compare every map with one of the same finding from another patient, `draws` times: the random-pair baseline.
 
     Returns
@@ -132,7 +97,7 @@ def random_pairs(maps: Prepared, pairs: Pairs, seed: int, draws: int = 3) -> pd.
     tables = []
     for draw in range(draws):
         partner = other_film(pairs.findings, pairs.patients, seed + draw)
-        scores = compare_maps(maps, maps.rows(partner))  # -1 takes the last; its score is dropped
+        scores = compare_maps(maps, maps.take(partner))  # -1 takes the last; its score is dropped
         tables += [
             pairs.table("random_pairs", "", metric, np.where(partner >= 0, scores[metric], np.nan), draw)
             for metric in SIMILARITIES
