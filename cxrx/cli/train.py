@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from cxrx.training.recipes import Recipe
 
 N_BOOT = 1000
+_NOT_ON_SCREEN = {"note", "auprc_low", "auprc_high", "sensitivity", "specificity", "brier", "ece"}  # but in the files
 
 
 class Preset(StrEnum):
@@ -75,7 +76,13 @@ Cache = Annotated[
     ),
 ]
 NewSeed = Annotated[
-    int, typer.Option("--seed", help="Of weights, order, augmentation and drawn splits.", envvar="CXRX_SEED")
+    int,
+    typer.Option(
+        "--seed", help="Of weights, order and augmentation; -O split_seed for drawn splits.", envvar="CXRX_SEED"
+    ),
+]
+Split = Annotated[
+    SplitRule, typer.Option("--split", help="auto: the published split, else by patient; patient: drawn anyway.")
 ]
 SizeOption = Annotated[int | None, typer.Option("--input-size", min=8, help="Side of the network's input, pixels.")]
 AllowFailures = Annotated[bool, typer.Option("--allow-failures", help="Exit 0 even if some films cannot be read.")]
@@ -93,9 +100,7 @@ def train(
     labels: Annotated[
         str | None, typer.Option("--labels", help="Findings to learn: a,b,c.", show_default="all that the data name")
     ] = None,
-    split: Annotated[
-        SplitRule, typer.Option("--split", help="auto: the published split, else by patient; patient: drawn anyway.")
-    ] = SplitRule.auto,
+    split: Split = SplitRule.auto,
     films: Annotated[
         int | None, typer.Option("--films", min=2, help="Learn from so many films only.", show_default="all")
     ] = None,
@@ -152,8 +157,11 @@ def pretrain(
     data: Data = None,
     model: Network = None,
     out: Run = DEFAULT_RUN,
-    mask_ratio: Annotated[float, typer.Option("--mask-ratio", help="Share of the patches that are hidden.")] = 0.9,
+    mask_ratio: Annotated[
+        float, typer.Option("--mask-ratio", help="Share of the patches that are hidden; 0.75 suits photographs.")
+    ] = 0.9,
     option: Options = None,
+    split: Split = SplitRule.auto,
     films: Annotated[int | None, typer.Option("--films", min=2, help="Only so many films.", show_default="all")] = None,
     input_size: SizeOption = None,
     in_chans: shared.InChans = None,
@@ -166,20 +174,21 @@ def pretrain(
 ) -> None:
     """Pre-train a vision transformer without labels, as a masked autoencoder; `cxrx train --init RUN` starts from it.
 
-    Films that tables assign to validation or test are not looked at.
+    Films of patients whom the split puts into validation or test are not looked at.
     """
-    from cxrx.training.pretrain import Request, make_options
+    from cxrx.training.pretrain import ENCODER, Request, make_options
     from cxrx.training.pretrain import pretrain as run
 
     options = make_options({**_with_seed(option, seed), "mask_ratio": str(mask_ratio)})
     folder, network = _required("pretrain", data, model)
     request = Request(
-        *(folder, network, out, options, films, input_size, _channels(in_chans), device, workers, cache, resume)
+        *(folder, network, out, options, films, input_size, _channels(in_chans), device, workers, cache, resume),
+        split="patient" if split is SplitRule.patient else "auto",
     )
     with _bar() as tick:
         outcome = run(request, say=_say, tick=tick)
     typer.echo(f"{out}: {outcome.epochs} epochs, loss {outcome.loss:.4f}")
-    typer.echo(f"start from it with: cxrx train DATA -m {network} --init {out} -o RUN")
+    typer.echo(f"start from it with: cxrx train DATA -m {network} --init {out / ENCODER} -o RUN")
     _end(outcome.unread, out, allow_failures=allow_failures)
 
 
@@ -196,6 +205,8 @@ def _required(command: str, data: Path | None, model: str | None) -> tuple[Path,
         raise UsageError(f"{command} needs {what}", f"cxrx {command} DATA -m vit_small -o RUN")
     if not data.is_dir():
         raise UsageError(f"there is no folder {data}")
+    if (Path(model) / "model.safetensors").is_file():
+        raise UsageError(f"-m names a network, and {model} is a run", f"-m NETWORK --init {model} starts from it")
     if ":" in model:
         typer.echo(f"note: running your code in {Path(model.rpartition(':')[0]).name}", err=True)
     return data, model
@@ -256,10 +267,15 @@ def _print_numbers(title: str, part: Evaluation | None) -> None:
     if part is None:
         typer.echo(f"{title}: there are no films")
         return
-    columns = [name for name in COLUMNS if name not in {"finding", "note"}]
+    columns = [name for name in COLUMNS if name not in _NOT_ON_SCREEN]
     typer.echo(f"{title}:")
-    shared.print_table(("finding", *columns), [(row["finding"], *(row[name] for name in columns)) for row in part.rows])
+    shared.print_table(columns, [[row[name] for name in columns] for row in part.rows])
     typer.echo("")
+    if part.confusion is not None:
+        classes = [row["finding"] for row in part.rows[:-1]]
+        rows = [(name, *counts) for name, counts in zip(classes, part.confusion, strict=True)]
+        shared.print_table(("true class, down; predicted, across", *classes), rows)
+        typer.echo("")
 
 
 def _as_plain(value: Any) -> Any:

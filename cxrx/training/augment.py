@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
+from cxrx.reading.prepare import equalise
 from cxrx.training.recipes import Recipe
 from cxrx.training.seeds import seed_of
 
@@ -18,6 +19,8 @@ def build_transform(recipe: Recipe, size: tuple[int, int]) -> Transform | None:
 
     bilinear = InterpolationMode.BILINEAR
     steps: list[Transform] = []
+    if recipe.clahe:
+        steps.append(v2.RandomApply([_equalised], recipe.clahe))
     if recipe.crop < 1:
         steps.append(v2.RandomResizedCrop(size, scale=(recipe.crop, 1.0), interpolation=bilinear, antialias=True))
     if recipe.rotate or recipe.shift or recipe.zoom or recipe.shear:
@@ -39,6 +42,12 @@ def build_transform(recipe: Recipe, size: tuple[int, int]) -> Transform | None:
     if recipe.brightness or recipe.contrast:
         steps.append(v2.ColorJitter(brightness=recipe.brightness, contrast=recipe.contrast))
     return v2.Compose(steps) if steps else None
+
+
+def _equalised(film: torch.Tensor) -> torch.Tensor:
+    """Equalise a film as the input of a model does that was trained with it."""
+    changed = equalise((film[0].float() / 255).numpy(), (4.0, 7, 7))
+    return torch.from_numpy(changed * 255).round().to(torch.uint8)[None]
 
 
 def augment(films: torch.Tensor, ids: Sequence[str], transform: Transform, seed: int, epoch: int) -> torch.Tensor:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from cxrx.models.load import describe_input
 from cxrx.results import atomic
+from cxrx.training.data import untold
 from cxrx.training.metrics import Evaluation
 from cxrx.training.network import trainable
 from cxrx.training.recipes import NO_FLIPS, differences
@@ -37,8 +38,10 @@ def write_card(home: Path, study: Study, progress: Progress, valid: Evaluation |
         "recipe": f"{recipe.preset}{', with ' + changed if changed else ''}",
         "mirroring": f"probability {recipe.flip:g}" if recipe.flip else NO_FLIPS,
         "epochs": f"{progress.epoch}; the weights are those of epoch {progress.best_epoch}, best on validation films",
-        "thresholds": f"{recipe.threshold}, chosen on validation films",
+        "thresholds": f"{recipe.threshold}, chosen on validation films{_but(untold(films))}",
     }
+    if films.task == "multi-class":
+        facts["thresholds"] = "none needed: a film is of the class of highest probability"
     parts = [f"# {study.metadata['arch']}\n", _warning(study.decoded.synthetic), "| | |\n|---|---|"]
     parts[-1] += "".join(f"\n| {name} | {text} |" for name, text in facts.items())
     for title, part in (("Test films, looked at once, after training", test), ("Validation films", valid)):
@@ -51,6 +54,10 @@ def write_card(home: Path, study: Study, progress: Progress, valid: Evaluation |
         f"Use the weights with `cxrx predict DIR -m {home.name}` or from `{MODEL}`."
     )
     atomic.write_file(home / CARD, ("\n".join(parts) + "\n").encode())
+
+
+def _but(names: list[str]) -> str:
+    return f"; 0.5 for {', '.join(names)}, of which these show one side only" if names else ""
 
 
 def _warning(synthetic: bool) -> str:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cxrx.datasets import NO_FINDING, LabelledFolder, make_splits, open_dataset
+from cxrx.datasets import NO_FINDING, LabelledFolder, Splits, make_splits, open_dataset
 from cxrx.errors import UsageError
 from cxrx.training.recipes import Recipe
 from cxrx.training.seeds import seed_of
@@ -35,8 +35,8 @@ class Labelled:
         ``N``, relative to the folder.
     labels
         ``(N, K)`` int8: 1 present, 0 absent, -2 unknown; -1 uncertain is settled by the recipe.
-    patients, splits
-        ``N`` each.
+    patients, views, splits
+        ``N`` each; the view that a table tells, else empty.
     split_kind
         Whether the split was published or drawn.
     notes
@@ -49,6 +49,7 @@ class Labelled:
     paths: tuple[str, ...]
     labels: NDArray[np.int8]
     patients: tuple[str, ...]
+    views: tuple[str, ...]
     splits: tuple[str, ...]
     split_kind: str
     notes: tuple[str, ...] = ()
@@ -60,15 +61,9 @@ class Labelled:
     def take(self, rows: NDArray[np.intp], *notes: str) -> Labelled:
         """Return only these rows."""
         kept = rows.tolist()
-        paths, patients, splits = (tuple(part[i] for i in kept) for part in (self.paths, self.patients, self.splits))
-        return replace(
-            self,
-            paths=paths,
-            patients=patients,
-            splits=splits,
-            labels=self.labels[rows],
-            notes=(*self.notes, *notes),
-        )
+        names = ("paths", "patients", "views", "splits")
+        parts: dict[str, Any] = {name: tuple(getattr(self, name)[i] for i in kept) for name in names}
+        return replace(self, **parts, labels=self.labels[rows], notes=(*self.notes, *notes))
 
     def without_copies(self, ids: Sequence[str]) -> Labelled:
         """Take films out of their split that could not be read (no id) or are in another one that counts more.
@@ -103,7 +98,13 @@ def read_labels(folder: Path, recipe: Recipe, findings: Sequence[str] | None, sp
     labels = dataset.label_matrix(names)
     settled = {"ignore": -2, "positive": 1, "negative": 0}[recipe.uncertain]
     labels = np.where(labels == -1, np.int8(settled), labels)
-    splits, kind = _splits(dataset, split, recipe.seed)
+    placed = draw_or_take(dataset, split, recipe.split_seed)
+    if placed.shared_patients:
+        raise UsageError(
+            f"{placed.shared_patients} patients have films in more than one of the splits that {folder.name} "
+            "gives, so a test would not be one",
+            "--split patient draws a split by patient",
+        )
     films = Labelled(
         dataset.name,
         task,
@@ -111,8 +112,9 @@ def read_labels(folder: Path, recipe: Recipe, findings: Sequence[str] | None, sp
         tuple(path for path, _ in dataset.films()),
         labels,
         tuple(dataset.patients),
-        splits,
-        kind,
+        tuple(truth.view for _, truth in dataset.films()),
+        placed.of,
+        placed.kind,
         tuple(dataset.problems),
     )
     films = _usable(films)
@@ -139,18 +141,15 @@ def choose_task(
     return task, names
 
 
-def _splits(dataset: LabelledFolder, rule: SplitRule, seed: int) -> tuple[tuple[str, ...], str]:
+def draw_or_take(dataset: LabelledFolder, rule: SplitRule, seed: int) -> Splits:
+    """Return the split of every film of the folder: the published one, or with ``"patient"`` one drawn by patient.
+
+    The seed is not that of the training: with another seed of the weights the test films must stay the same, or what
+    was pre-trained on films of one seed would be tested on them with the next.
+    """
     if rule == "patient":
-        drawn = make_splits([""] * len(dataset.patients), dataset.patients, seed, FRACTIONS)
-        return drawn.of, drawn.kind
-    found = dataset.splits(seed)
-    if found.shared_patients:
-        raise UsageError(
-            f"{found.shared_patients} patients have films in more than one of the splits that {dataset.folder.name} "
-            "gives, so a test would not be one",
-            "--split patient draws a split by patient",
-        )
-    return found.of, found.kind
+        return make_splits([""] * len(dataset.patients), dataset.patients, seed, FRACTIONS)
+    return dataset.splits(seed)
 
 
 def _usable(films: Labelled) -> Labelled:
@@ -192,6 +191,13 @@ def check_classes(films: Labelled) -> None:
                     f"{finding} has no {word} film among the {len(train)} for training",
                     f"leave it out: --labels {others}" if others else "",
                 )
+
+
+def untold(films: Labelled) -> list[str]:
+    """Return the findings of which validation films show one side only: for them, nothing can be chosen."""
+    valid = films.labels[films.rows("valid")]
+    both = (valid == 1).any(axis=0) & (valid == 0).any(axis=0)
+    return [name for name, known in zip(films.findings, both.tolist(), strict=True) if not known]
 
 
 def fewer(films: Labelled, count: int, seed: int) -> Labelled:

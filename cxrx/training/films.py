@@ -127,25 +127,32 @@ def decode(
     there = films_below(folder)
     items = [there.get(path) for path in paths]
     options = ReadOptions()
-    key = _key(items, paths, spec, options)
+    seen = [(views or {}).get(path, "") for path in paths]
+    key = _key(items, paths, seen, spec, options)
     home = cache / key
     if not (home / _INDEX).is_file():
         shutil.rmtree(home, ignore_errors=True)  # of a run that was killed while it decoded
         atomic.make_folder(home)
-        _fill(home, _read(items, paths, spec, options, workers, views or {}), (len(paths), *spec.size), tick)
+        _fill(home, _read(items, paths, seen, spec, options, workers), (len(paths), *spec.size), tick)
     index = json.loads((home / _INDEX).read_text(encoding="utf-8"))
     unread = tuple(Unread(**entry) for entry in index["unread"])
     _check_share(unread, len(paths))
     return Decoded(FilmStore(home / _PIXELS), tuple(index["ids"]), unread, index["synthetic"])
 
 
-def _key(items: Sequence[Item | Rejected | None], paths: Sequence[str], spec: InputSpec, options: ReadOptions) -> str:
+def _key(
+    items: Sequence[Item | Rejected | None],
+    paths: Sequence[str],
+    views: Sequence[str],
+    spec: InputSpec,
+    options: ReadOptions,
+) -> str:
     """Return a name for these files on this grid; mean and std act later and do not matter."""
     geometry = {k: v for k, v in asdict(spec).items() if k not in {"mean", "std", "channels", "crops"}}
     digest = hashlib.sha256(json.dumps([geometry, asdict(options)], sort_keys=True).encode())
-    for path, item in zip(paths, items, strict=True):
+    for path, view, item in zip(paths, views, items, strict=True):
         state = (item.size, item.mtime_ns) if isinstance(item, Item) else None
-        digest.update(f"{path!r}{state}".encode("utf-8", "surrogateescape"))
+        digest.update(f"{path!r}{view}{state}".encode("utf-8", "surrogateescape"))
     return digest.hexdigest()[:16]
 
 
@@ -155,20 +162,20 @@ _Reading = tuple[str, Prepared | Unreadable]
 def _read(
     items: Sequence[Item | Rejected | None],
     paths: Sequence[str],
+    views: Sequence[str],
     spec: InputSpec,
     options: ReadOptions,
     workers: int,
-    views: Mapping[str, str],
 ) -> Iterator[_Reading]:
     """Yield what each path gives, in order."""
     prepare = partial(prepare_item, spec=replace(spec, crops=1), options=options)
     wanted = [item for item in items if isinstance(item, Item)]
     with DecodePool(workers) if workers and wanted else nullcontext() as pool:
         results = pool.map(prepare, wanted) if pool is not None else ((item, prepare(item)) for item in wanted)
-        for path, item in zip(paths, items, strict=True):
+        for path, view, item in zip(paths, views, items, strict=True):
             if isinstance(item, Item):
                 _, result = next(results)
-                yield path, _only_film([result] if isinstance(result, Unreadable) else result, views.get(path, ""))
+                yield path, _only_film([result] if isinstance(result, Unreadable) else result, view)
             elif isinstance(item, Rejected):
                 yield path, item.reason
             else:

@@ -80,6 +80,7 @@ class Loader:
             prefetch_factor=4 if workers else None,
             multiprocessing_context="forkserver" if workers else None,
             worker_init_fn=_leave_interrupts,
+            generator=torch.Generator(),  # else it draws from the network's random numbers, once a run or once an epoch
         )
 
     def epoch(self, epoch: int, batches: Sequence[NDArray[np.intp]]) -> Iterator[Batch]:

@@ -93,6 +93,7 @@ def fit(study: Study, stop: Stop) -> Progress:
         loss, waited = epochs.train(progress.epoch, batches, scale, stop)
         seconds = time.monotonic() - began
         found, valid_loss, thresholds = validate(study)
+        _check_loss(valid_loss, progress.epoch, len(batches) - 1, recipe)  # of the last step's weights
         score = found.overall["auroc"] if math.isfinite(found.overall["auroc"]) else -valid_loss
         progress.epoch += 1
         plateau.update(score)
@@ -183,7 +184,8 @@ def _check_loss(total: float, epoch: int, step: int, recipe: Recipe) -> None:
     if not math.isfinite(total):
         raise CxrxError(
             f"the loss is no number, in epoch {epoch + 1} by step {step + 1}; {epoch} finished epochs are kept",
-            f"a lower learning rate helps most often: -O lr={recipe.lr / 10:g}, or -O dtype=fp32, or -O clip=1",
+            f"a lower learning rate helps most often: -O lr={recipe.lr / 10:g}, or -O dtype=fp32, or -O clip=1"
+            + (" (other values need another -o, or --no-resume)" if epoch else ""),
         )
 
 

@@ -125,6 +125,7 @@ class MaskedAutoencoder(nn.Module):
         self.blocks = nn.ModuleList(Block(width, heads, qkv_bias=True) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
         self.draw = nn.Linear(width, self.side**2 * self.channels)
+        self.apply(_start)
 
     def forward(self, x: torch.Tensor, masking: Masking) -> torch.Tensor:
         """Return the predicted patches ``(B, N, side * side * C)`` of ``x (B, C, H, W)``."""
@@ -158,6 +159,16 @@ class MaskedAutoencoder(nn.Module):
         """Return the loss against normalised pixels."""
         predicted = self(x, masking).float()
         return masked_loss(predicted, normalised(patchify(x, self.side)), masking.hidden)
+
+
+def _start(module: nn.Module) -> None:
+    """Draw weights by Xavier's rule, as appendix A.1 has it for all blocks; the patch embedding counts as linear."""
+    if isinstance(module, nn.Linear):
+        nn.init.xavier_uniform_(module.weight)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+    elif isinstance(module, nn.Conv2d):
+        nn.init.xavier_uniform_(module.weight.view(len(module.weight), -1))
 
 
 def check_encoder(network: Any) -> Any:

@@ -1,6 +1,6 @@
 """What validation and test films say of a network, and the thresholds that are chosen on validation films.
 
-AUROC with its interval comes from a scorer that the caller hands in: the one of ``cxrx compare``, which stands above
+The numbers come from a scorer that the caller hands in: the one of ``cxrx compare``, which stands above
 this room.
 """
 
@@ -23,9 +23,13 @@ Scorer = Callable[[Labels, Scores, Sequence[str], Sequence[str], Mapping[str, fl
 """``scorer(labels, probabilities, findings, patients, thresholds)``: a row per finding and one for ``"all"``."""
 
 COLUMNS = (
-    "finding", "n", "positives", "auroc", "auroc_low", "auroc_high", "auprc", "f1", "f1_macro", "f1_weighted",
-    "accuracy", "threshold", "tn", "fp", "fn", "tp", "note",
+    "finding", "n", "positives", "auroc", "auroc_low", "auroc_high", "auprc", "auprc_low", "auprc_high", "f1",
+    "f1_macro", "f1_weighted", "accuracy", "sensitivity", "specificity", "brier", "ece", "threshold",
+    "tn", "fp", "fn", "tp", "note",
 )  # fmt: skip
+"""What the scorer must tell of a finding; it may tell more, which is not kept."""
+
+_DECIDED = ("f1", "f1_macro", "f1_weighted", "accuracy", "sensitivity", "specificity")
 
 
 @dataclass(frozen=True)
@@ -64,43 +68,39 @@ def evaluate(
     is that of the positive class; macro and weighted average it with that of the negative class, weighted by how many
     films each has. In the row ``"all"`` all of them are means over the findings that have a value.
     """
-    if task == "multi-class":
-        decided = probabilities == probabilities.max(axis=1, keepdims=True)
-    else:
-        decided = probabilities >= np.array([thresholds[name] for name in findings], np.float32)
-    rows = scorer(labels, probabilities, findings, patients, thresholds)
-    for k, row in enumerate(rows[:-1]):
-        row.update(_decisions(labels[:, k], decided[:, k], probabilities[:, k]))
-    extra = ("auprc", "f1", "f1_macro", "f1_weighted", "accuracy")
-    rows[-1] |= {name: _mean([row[name] for row in rows[:-1]]) for name in extra}
-    rows[-1] |= {name: sum(row[name] for row in rows[:-1]) for name in ("tn", "fp", "fn", "tp")}
+    rows = [
+        {name: row[name] for name in COLUMNS} for row in scorer(labels, probabilities, findings, patients, thresholds)
+    ]
     if task != "multi-class":
         return Evaluation(rows)
     from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
 
     true, said, classes = labels.argmax(axis=1), probabilities.argmax(axis=1), range(len(findings))
+    for k, row in enumerate(rows[:-1]):
+        row.update(_decisions(true == k, said == k))
+    rows[-1] |= {name: _mean([row[name] for row in rows[:-1]]) for name in _DECIDED}
+    rows[-1] |= {name: sum(row[name] for row in rows[:-1]) for name in ("tn", "fp", "fn", "tp")}
     rows[-1]["accuracy"] = float(accuracy_score(true, said))  # of films; the mean over classes flatters
     rows[-1]["f1_weighted"] = float(f1_score(true, said, labels=classes, average="weighted", zero_division=0.0))
     rows[-1]["f1_macro"] = float(f1_score(true, said, labels=classes, average="macro", zero_division=0.0))
     return Evaluation(rows, confusion_matrix(true, said, labels=classes).tolist())
 
 
-def _decisions(labels: Labels, decided: NDArray[np.bool_], scores: Scores) -> dict[str, Any]:
-    from sklearn.metrics import accuracy_score, average_precision_score, confusion_matrix, f1_score
+def _decisions(y: NDArray[np.bool_], said: NDArray[np.bool_]) -> dict[str, Any]:
+    """Return what is told of one class against the others; NaN where the films are of one side only."""
+    from sklearn.metrics import confusion_matrix, f1_score
 
-    known = labels >= 0
-    y, said = labels[known].astype(int), decided[known].astype(int)
-    nothing = dict.fromkeys(("auprc", "f1", "f1_macro", "f1_weighted", "accuracy"), math.nan)
-    if not len(y):
-        return nothing | dict.fromkeys(("tn", "fp", "fn", "tp"), 0)
-    counts = confusion_matrix(y, said, labels=[0, 1]).ravel()
-    row: dict[str, Any] = dict(zip(("tn", "fp", "fn", "tp"), map(int, counts), strict=True))
-    row["accuracy"] = float(accuracy_score(y, said))
-    if y.min() == y.max():  # F1 and AUPRC of one class alone say nothing
-        return nothing | row
+    tn, fp, fn, tp = (int(count) for count in confusion_matrix(y, said, labels=[False, True]).ravel())
+    row: dict[str, Any] = {"tn": tn, "fp": fp, "fn": fn, "tp": tp, "accuracy": (tn + tp) / len(y)}
+    row["sensitivity"], row["specificity"] = _share(tp, fn), _share(tn, fp)
+    if not tp + fn or not tn + fp:
+        return row | dict.fromkeys(("f1", "f1_macro", "f1_weighted"), math.nan)
     averages = {"f1": "binary", "f1_macro": "macro", "f1_weighted": "weighted"}
-    row |= {name: float(f1_score(y, said, average=how, zero_division=0.0)) for name, how in averages.items()}
-    return row | {"auprc": float(average_precision_score(y, scores[known]))}
+    return row | {name: float(f1_score(y, said, average=how, zero_division=0.0)) for name, how in averages.items()}
+
+
+def _share(part: int, rest: int) -> float:
+    return part / (part + rest) if part + rest else math.nan
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -52,6 +52,7 @@ def make_network(
     if init in INITS:
         model = _of_spec(find_spec(name), findings, activation, input_size, in_chans, device)
         notes = [] if init == "random" else [_load_published(model.module, init)]
+        notes += [f"--init {init} is not the folder of that name, which is {folder}" for folder in _folder(init)]
     else:
         file = init_file(init)
         model = load_model(
@@ -77,6 +78,11 @@ def init_file(init: str) -> Path:
     if not path.is_file():
         raise UsageError(f"--init is {', '.join(INITS)} or a checkpoint file, and there is no file {init!r}")
     return path
+
+
+def _folder(init: str) -> list[str]:
+    """Return how to name a folder that is called like an initialisation, where there is one."""
+    return [f"./{init}"] if Path(init).is_dir() else []
 
 
 def _of_spec(
@@ -118,7 +124,7 @@ def _load_published(network: nn.Module, kind: str) -> str:
         offered += ["supervised"] if len(tags) > len(others) else []
         raise UsageError(
             f"timm publishes no {kind} weights for {architecture or 'this network'}",
-            f"--init {' or '.join(offered)}, random, or a file" if offered else "--init random, or a file",
+            f"--init {', '.join([*offered, *_folder(kind), 'random'])} or a file",
         )
     # the first by timm's own order of preference, where that is of the kind
     default = getattr(timm.get_pretrained_cfg(architecture), "tag", "")

@@ -28,21 +28,23 @@ from cxrx.reading.find import Item
 from cxrx.results import atomic
 from cxrx.results.lock import RunLock
 from cxrx.specs import ExplainerSpec
+from cxrx.training.data import SplitRule, draw_or_take
 from cxrx.training.films import Decoded, Unread, decode, films_below
 from cxrx.training.loader import Loader, TrainingFilms
 from cxrx.training.loop import CHECK_EVERY
 from cxrx.training.mae import MaskedAutoencoder, Masking, patchify, random_masking, unpatchify
 from cxrx.training.network import make_network
-from cxrx.training.recipes import Recipe
+from cxrx.training.recipes import Recipe, note_on_warmup
 from cxrx.training.schedule import Schedule, make_optimiser, parameter_groups, set_rate
 from cxrx.training.seeds import epoch_order, in_batches, seed_of
-from cxrx.training.state import LAST, SETTINGS, Progress, claim, load_state, save_state, write_json
+from cxrx.training.state import LAST, SETTINGS, Progress, check_place, claim, load_state, save_state, write_json
 from cxrx.training.stop import Stop
 from cxrx.training.train import augmenting, cores, model_name, versions
 from cxrx.training.weights import FAILURES, METRICS, save_figure, tensor_bytes, write_failures, write_table
 
 ENCODER, PICTURE, REPORT = "encoder.safetensors", "reconstruction.png", "report.json"
 OUTPUTS = (LAST, ENCODER, METRICS, PICTURE, REPORT, FAILURES)
+JUDGED = frozenset({"valid", "test"})  # splits that only a training looks at
 SHOWN = 4  # films in the picture
 _COLUMNS = ("epoch", "loss", "lr", "seconds", "waited", "films_per_second")
 _CACHE, _LOCK = "films", ".lock"
@@ -77,7 +79,9 @@ class PretrainOptions:
     dtype
         fp32, bf16, or auto: bf16 on a GPU.
     seed
-        Of weights, order, crops and masks.
+        Of weights, order, crops, masks and what --films keeps.
+    split_seed
+        Of drawn splits: the same as in the training that follows, whose test films must not be seen here.
     """
 
     mask_ratio: float = 0.9
@@ -94,6 +98,7 @@ class PretrainOptions:
     heads: int = 16
     dtype: Literal["auto", "fp32", "bf16"] = "auto"
     seed: int = 0
+    split_seed: int = 0
 
     def __post_init__(self) -> None:
         if not 0 < self.mask_ratio < 1:
@@ -141,6 +146,7 @@ class Request:
     workers: int | None = None
     cache: Path | None = None
     resume: bool = True
+    split: SplitRule = "auto"
 
 
 @dataclass
@@ -167,7 +173,8 @@ def pretrain(
         With a sentence that says what is wrong; whole epochs are kept.
     """
     options = request.options
-    paths = films_to_learn_from(request.data, options.seed, request.films)
+    check_place(request.out, request.data)
+    paths = films_to_learn_from(request)
     model = make_network(
         *(request.model, ("none",), "binary", options.as_recipe()),
         input_size=request.input_size,
@@ -187,6 +194,8 @@ def pretrain(
             return Outcome(request.out, report["epochs"], report["loss"])
         decoded = _decoded(request, paths, model, stop.watching(tick))
         patches = f"{options.mask_ratio:.0%} of {network.grid[0]}x{network.grid[1]} patches hidden"
+        for note in note_on_warmup(options.warmup, options.epochs):
+            say(f"note: {note}")
         say(f"{len(decoded.readable)} films, {model.name}, {patches}")
         run = _Pretraining(request, model, network, decoded, say)
         progress = run.fit(stop)
@@ -198,23 +207,27 @@ def pretrain(
     return outcome
 
 
-def films_to_learn_from(folder: Path, seed: int, count: int | None) -> list[str]:
-    """Return the films of `folder`, without those that tables assign to validation or test.
+def films_to_learn_from(request: Request) -> list[str]:
+    """Return the films of a folder, without those of patients who are for validation or test.
 
     They are judged later: an encoder that has seen them, even unlabelled, would be flattered.
     """
+    folder, options, count = request.data, request.options, request.films
     paths = [path for path, found in films_below(folder).items() if isinstance(found, Item)]
     try:
         dataset = open_dataset(folder)
     except UsageError:  # nothing is known of these films, which is what pre-training is for
         kept = paths
     else:
-        kept = [path for path in paths if dataset.split(path, seed) not in {"valid", "test"}]
+        placed = draw_or_take(dataset, request.split, options.split_seed).of
+        judged = {patient for patient, split in zip(dataset.patients, placed, strict=True) if split in JUDGED}
+        whose = dict(zip((path for path, _ in dataset.films()), dataset.patients, strict=True))
+        kept = [path for path in paths if whose.get(path) not in judged]
     if not kept:
         raise UsageError(f"{folder.name} holds no films to learn from")
     if count is None or count >= len(kept):
         return kept
-    return sorted(sorted(kept, key=lambda path: seed_of(seed, "fewer", path))[:count])
+    return sorted(sorted(kept, key=lambda path: seed_of(options.seed, "fewer", path))[:count])
 
 
 def _decoded(request: Request, paths: Sequence[str], model: Model, tick: Callable[[int], Any]) -> Decoded:
@@ -294,7 +307,8 @@ class _Pretraining:
             if ((step + 1) % CHECK_EVERY == 0 or step + 1 == steps) and not math.isfinite(float(total)):
                 raise CxrxError(
                     f"the loss is no number, in epoch {epoch + 1}; {epoch} finished epochs are kept",
-                    f"a lower learning rate helps most often: -O lr={options.lr / 10:g}",
+                    f"a lower learning rate helps most often: -O lr={options.lr / 10:g}"
+                    + (" (with another -o, or --no-resume)" if epoch else ""),
                 )
             stop.check(epoch)
             asked = time.monotonic()

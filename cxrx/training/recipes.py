@@ -78,6 +78,9 @@ class Recipe:
         Share of the side, to either side.
     crop
         Least share of the area that a random crop keeps; 1: no crops.
+    clahe
+        Probability that the film is equalised (contrast-limited, clip 4, 7 x 7 tiles, as the ViT pneumonia classifier
+        does it to every film; for that, -m vit_pneumonia has it in its input).
     brightness, contrast
         Factor is drawn from 1 - value to 1 + value.
     flip
@@ -89,7 +92,9 @@ class Recipe:
     threshold
         Chosen on validation films: f1 (highest F1), youden (sensitivity + specificity) or half (0.5).
     seed
-        Of initial weights, order, augmentation and drawn splits.
+        Of initial weights, order, augmentation and what --films keeps.
+    split_seed
+        Of drawn splits; those of two trainings can be compared only with the same one.
     """
 
     preset: Preset = "default"
@@ -119,6 +124,7 @@ class Recipe:
     shift: float = 0.05
     zoom: float = 0.1
     crop: float = 1.0
+    clahe: float = 0.0
     brightness: float = 0.1
     contrast: float = 0.1
     flip: float = 0.0
@@ -126,6 +132,7 @@ class Recipe:
     dtype: Literal["auto", "fp32", "bf16"] = "auto"
     threshold: Literal["f1", "youden", "half"] = "f1"
     seed: int = 0
+    split_seed: int = 0
 
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "default": {},
@@ -220,6 +227,7 @@ class Recipe:
             "frozen": self.frozen >= 0, "patience": self.patience >= 0, "drop_path": 0 <= self.drop_path < 1,
             "smoothing": 0 <= self.smoothing < 1, "rotate": 0 <= self.rotate <= 180, "shear": 0 <= self.shear < 90,
             "shift": 0 <= self.shift <= 1, "zoom": 0 <= self.zoom < 1, "crop": 0 < self.crop <= 1,
+            "clahe": 0 <= self.clahe <= 1,
             "brightness": 0 <= self.brightness <= 1, "contrast": 0 <= self.contrast <= 1, "flip": 0 <= self.flip <= 1,
             "randaugment": 0 <= self.randaugment <= 10, "plateau_factor": 0 < self.plateau_factor < 1,
             "plateau_patience": self.plateau_patience >= 0, "momentum": 0 <= self.momentum < 1,
@@ -262,9 +270,17 @@ def make_recipe(preset: str, given: Mapping[str, Any]) -> Recipe:
 def notes_on(recipe: Recipe, seen: InputSpec) -> list[str]:
     """Return what the user should know of a recipe on an input."""
     notes = [NO_FLIPS] if recipe.flip == 0 else []
+    notes += note_on_warmup(recipe.warmup, recipe.epochs)
     if recipe.preset == "vit-pneumonia" and seen.clahe is None:
         notes.append("this recipe was published with CLAHE, which -m vit_pneumonia has in its input")
     return notes
+
+
+def note_on_warmup(warmup: float, epochs: int) -> list[str]:
+    """Return a sentence where a training ends before its learning rate has risen."""
+    if warmup < epochs or warmup == 1:
+        return []
+    return [f"the learning rate rises over {warmup:g} epochs, and there are {epochs}: -O warmup={epochs / 10:g} or so"]
 
 
 def differences(recipe: Recipe) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from cxrx.errors import CxrxError, LockedError
+from cxrx.errors import CxrxError, LockedError, UsageError
 from cxrx.results import atomic
 from cxrx.training.schedule import Plateau
 
@@ -82,6 +82,18 @@ def load_state(folder: Path, modules: Mapping[str, nn.Module], optimiser: torch.
 def plateau_of(progress: Progress, factor: float, patience: int) -> Plateau:
     """Return the plateau as it was."""
     return Plateau(factor, patience, **progress.plateau)  # type: ignore[arg-type]  # `since` is a whole number
+
+
+def check_place(out: Path, data: Path) -> None:
+    """Refuse a run among the films: its pictures would be taken for films, its folder for a class.
+
+    Raises
+    ------
+    UsageError
+        `out` lies in `data`.
+    """
+    if out.resolve().is_relative_to(data.resolve()):
+        raise UsageError(f"the run would lie among the films of {data.resolve().name}", "name a folder outside with -o")
 
 
 def claim(

@@ -19,13 +19,13 @@ from cxrx.errors import CxrxError, UsageError
 from cxrx.models.model import Model
 from cxrx.results.lock import RunLock
 from cxrx.training.card import write_card
-from cxrx.training.data import SPLITS, Labelled, SplitRule, check_classes, fewer, read_labels
+from cxrx.training.data import SPLITS, Labelled, SplitRule, check_classes, fewer, read_labels, untold
 from cxrx.training.films import Decoded, Unread, decode
 from cxrx.training.loop import Study, fit, predict, score_films
 from cxrx.training.metrics import Evaluation, Scorer
 from cxrx.training.network import make_network, weights_digest
 from cxrx.training.recipes import Recipe, notes_on
-from cxrx.training.state import LAST, SETTINGS, Progress, claim, write_json
+from cxrx.training.state import LAST, SETTINGS, Progress, check_place, claim, write_json
 from cxrx.training.stop import Stop
 from cxrx.training.weights import CARD, CURVE, FAILURES, METRICS, MODEL, REPORT, read_model, write_curve, write_failures
 
@@ -114,6 +114,7 @@ def train(
         With a sentence that says what is wrong; whole epochs are kept.
     """
     recipe = request.recipe
+    check_place(request.out, request.data)
     films = read_labels(request.data, recipe, request.labels, request.split)
     if request.films is not None:
         films = fewer(films, request.films, recipe.seed)
@@ -140,6 +141,8 @@ def train(
         for note in films.notes[told:]:
             say(f"note: {note}")
         say(_told(films, model, decoded))
+        for note in _untold(films):
+            say(f"note: {note}")
         study = Study(
             *(model, films, decoded, recipe, request.out, _metadata(request, films, model, decoded), scorer),
             workers=augmenting(request.workers, model.device.type),
@@ -156,7 +159,8 @@ def _decoded(request: Request, films: Labelled, model: Model, tick: Callable[[in
     cache = request.cache or request.out / _CACHE
     workers = cores() if request.workers is None else request.workers
     try:
-        decoded = decode(request.data, films.paths, model.input, cache, workers=workers, tick=tick)
+        views = dict(zip(films.paths, films.views, strict=True))
+        decoded = decode(request.data, films.paths, model.input, cache, workers=workers, views=views, tick=tick)
         placed = films.without_copies(decoded.ids)
         check_classes(placed)
     except CxrxError:
@@ -227,6 +231,12 @@ def _told(films: Labelled, model: Model, decoded: Decoded) -> str:
     unread = f", {len(decoded.unread)} unreadable" if decoded.unread else ""
     learned = f"{model.name}, {films.task}: {', '.join(films.findings)}"
     return f"{films.name}: {sizes}{unread} films ({films.split_kind}); {learned}"
+
+
+def _untold(films: Labelled) -> list[str]:
+    names = untold(films)
+    what = "the best epoch is chosen without them, and their threshold is 0.5"
+    return [f"of {', '.join(names)}, validation films show one side only: {what}"] if names else []
 
 
 def versions(model: Model) -> dict[str, str]:

@@ -13,7 +13,7 @@ from cxrx.training.recipes import make_recipe
 
 OFF = {"rotate": 0, "shear": 0, "shift": 0, "zoom": 0, "crop": 1, "brightness": 0, "contrast": 0, "flip": 0}
 KINDS = [{"rotate": 20}, {"shift": 0.2}, {"zoom": 0.3}, {"shear": 10}, {"crop": 0.5}, {"brightness": 0.4},
-         {"contrast": 0.4}, {"randaugment": 6}]  # fmt: skip
+         {"contrast": 0.4}, {"randaugment": 6}, {"clahe": 1}]  # fmt: skip
 
 
 @pytest.fixture
@@ -39,8 +39,9 @@ def test_only_seed_epoch_and_film_matter(films, options):
     assert not torch.equal(whole, films)
     order = [4, 1, 5]
     assert torch.equal(changed(films[order], options, ids=[*"ebf"]), whole[order])
-    assert not torch.equal(changed(films, options, epoch=1), whole)
-    assert not torch.equal(changed(films, options, seed=1), whole)
+    if options != {"clahe": 1}:  # which draws nothing but whether
+        assert not torch.equal(changed(films, options, epoch=1), whole)
+        assert not torch.equal(changed(films, options, seed=1), whole)
 
 
 def test_the_random_numbers_of_the_training_are_left_alone(films):
@@ -53,6 +54,16 @@ def test_the_random_numbers_of_the_training_are_left_alone(films):
 
 def test_flips_mirror_left_and_right(films):
     assert torch.equal(changed(films, {"flip": 1}), films.flip(2))
+
+
+def test_films_are_equalised_as_often_as_asked(films):
+    import cv2
+
+    expected = cv2.createCLAHE(clipLimit=4.0, tileGridSize=(7, 7)).apply(films[0].numpy())
+    assert np.array_equal(changed(films, {"clahe": 1})[0].numpy(), expected)
+    many = films[:1].expand(200, -1, -1)
+    told = changed(many, {"clahe": 0.3}, ids=[str(i) for i in range(200)])
+    assert (told != many).any(dim=(1, 2)).float().mean() == pytest.approx(0.3, abs=0.1)
 
 
 def test_brightness_is_a_factor_within_its_range():
@@ -70,10 +81,15 @@ def test_workers_do_not_matter(tmp_path, films):
     batches = [np.array([5, 0]), np.array([3, 1])]
 
     def drawn(workers):
+        torch.manual_seed(0)
         source = TrainingFilms(FilmStore(tmp_path / "pixels.npy"), list("abcdef"), recipe, (32, 24))
         loader = Loader(source, workers, torch.device("cpu"))
-        return [(f.clone(), r.tolist()) for epoch in (0, 1) for f, r in loader.epoch(epoch, batches)]
+        batches_of = [(f.clone(), r.tolist()) for epoch in (0, 1) for f, r in loader.epoch(epoch, batches)]
+        assert torch.equal(torch.rand(3), untouched)  # those of dropout: the same whoever loads, and after a resume
+        return batches_of
 
+    torch.manual_seed(0)
+    untouched = torch.rand(3)
     here, there = drawn(0), drawn(1)
     assert [rows for _, rows in here] == [rows for _, rows in there] == [[5, 0], [3, 1]] * 2
     assert all(torch.equal(a, b) for (a, _), (b, _) in zip(here, there, strict=True))

@@ -9,7 +9,7 @@ import pytest
 
 from cxrx.cli.main import app
 from cxrx.errors import UsageError
-from cxrx.training.data import read_labels
+from cxrx.training.data import read_labels, untold
 from cxrx.training.recipes import make_recipe
 
 DEFAULT = make_recipe("default", {})
@@ -70,6 +70,22 @@ def test_uncertain_labels_are_what_the_recipe_says(table_of, rule, value):
         assert set(films.labels[np.array(uncertain), 0]) == {value}
 
 
+def test_another_seed_has_the_same_test_films(easy):
+    """Else what was pre-trained with one seed would be tested, with the next, on films it has seen."""
+    first, other = (read_labels(easy, make_recipe("default", {"seed": seed}), None) for seed in (0, 1))
+    assert first.splits == other.splits
+    assert read_labels(easy, make_recipe("default", {"split_seed": 1}), None).splits != first.splits
+
+
+def test_a_run_among_the_films_is_refused(easy, cli, monkeypatch):
+    for command in ("train", "pretrain"):
+        code, told = cli(command, easy, "-m", "timm/test_vit", "--input-size", "64", "-o", easy / "run")
+        assert (code, "among the films" in told) == (2, True), told
+    monkeypatch.chdir(easy)
+    assert cli("train", ".", "-m", "timm/test_vit", "--input-size", "64")[0] == 2
+    assert not (easy / "run").exists()
+
+
 def test_published_splits_are_taken(table_of):
     names = ["train"] * 4 + ["valid", "test"]
     films = read_labels(table_of(["Effusion", "split"], lambda i: [(i // 6) % 2, names[i % 6]]), DEFAULT, None)
@@ -122,6 +138,26 @@ def test_a_finding_that_is_never_or_always_present_is_refused(table_of):
     assert caught.value.hint == "leave it out: --labels Effusion"
 
 
+def test_a_class_without_films_is_told(tmp_path, write_films):
+    films = sorted((write_films(tmp_path / "source", 30) / "films").iterdir())
+    for i, name in enumerate(["COVID19", "NORMAL", "PNEUMONIA"]):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for path in films[i::3] if name != "PNEUMONIA" else []:
+            path.rename(tmp_path / "data" / name / path.name)
+    films = read_labels(tmp_path / "data", DEFAULT, None)
+    assert films.findings == ("COVID-19", "No Finding")
+    assert any("PNEUMONIA" in note for note in films.notes)
+    with pytest.raises(UsageError, match="knows no finding 'Pneumonia'"):
+        read_labels(tmp_path / "data", DEFAULT, ["COVID-19", "Pneumonia"])
+
+
+def test_what_validation_films_cannot_choose_is_told(table_of):
+    places = ["train"] * 3 + ["valid", "test"]
+    data = table_of(["Effusion", "Mass", "split"], lambda i: [i % 2, int(i % 3 == 0 and i % 5 < 3), places[i % 5]])
+    films = read_labels(data, DEFAULT, None)
+    assert untold(films) == ["Mass"]
+
+
 @pytest.mark.parametrize(
     ("header", "row", "phrase"),
     [(["note"], ["x"], "nothing"), (["finding", "x", "y"], ["Effusion", 1, 2], "lacks")],
@@ -139,6 +175,13 @@ def test_what_is_missing_is_asked_for(cli, tmp_path):
                           (["train", tmp_path, "-m", "timm/test_vit"], "nothing")):  # fmt: skip
         code, told = cli(*words)
         assert (code, phrase in told) == (2, True), told
+
+
+def test_a_run_is_no_network_to_train(easy, cli, tmp_path):
+    (tmp_path / "before").mkdir()
+    (tmp_path / "before" / "model.safetensors").touch()
+    code, told = cli("train", easy, "-m", tmp_path / "before", "-o", tmp_path / "run")
+    assert (code, "--init" in told) == (2, True), told
 
 
 def test_unreadable_films_end_in_code_three(tmp_path, write_films, cli):

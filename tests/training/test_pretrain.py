@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import math
 
 import numpy as np
@@ -10,9 +11,11 @@ import timm
 import torch
 from safetensors.torch import load_file
 
+from cxrx.datasets import open_dataset
 from cxrx.errors import UsageError
 from cxrx.models.checkpoints import read_checkpoint
 from cxrx.training import pretrain as module
+from cxrx.training.data import draw_or_take
 from cxrx.training.mae import (
     MaskedAutoencoder,
     Masking,
@@ -109,6 +112,15 @@ def test_with_nothing_hidden_the_encoder_is_the_network_itself(autoencoder):
         torch.testing.assert_close(encoded, autoencoder.encoder.forward_features(x))
 
 
+def test_weights_start_by_xaviers_rule(autoencoder):
+    first = autoencoder.encoder.blocks[0].mlp.fc1
+    bound = math.sqrt(6 / sum(first.weight.shape))
+    assert 0.9 * bound < float(first.weight.detach().abs().max()) <= bound
+    assert not first.bias.any()
+    patches = autoencoder.encoder.patch_embed.proj.weight.detach()
+    assert float(patches.abs().max()) <= math.sqrt(6 / (len(patches) + patches[0].numel()))
+
+
 @pytest.mark.parametrize("name", ["test_resnet", "test_vit_relpos"])
 def test_other_networks_are_refused(name):
     with pytest.raises(UsageError, match="plain vision transformer"):
@@ -174,18 +186,41 @@ def test_pretraining_resumes_to_the_same_bits(request_for, monkeypatch):
 
 
 def test_films_of_validation_and_test_are_not_looked_at(easy, tmp_path):
-    from cxrx.datasets import open_dataset
+    def films_of(data=easy, count=None, split="auto", **options):
+        return films_to_learn_from(Request(data, "timm/test_vit", tmp_path, make_options(options), count, split=split))
 
     dataset = open_dataset(easy)
-    learned = set(films_to_learn_from(easy, 0, None))
+    learned = set(films_of())
     assert learned == {path for path, _ in dataset.films() if dataset.split(path, 0) == "train"}
-    few = films_to_learn_from(easy, 0, 10)
+    few = films_of(count=10)
     assert len(few) == 10
-    assert set(few) < set(films_to_learn_from(easy, 0, 20)) < learned
+    assert set(few) < set(films_of(count=20)) < learned
+    assert set(films_of(seed=5)) == learned  # what a training with any seed is tested on stays unseen
+    assert set(films_of(split_seed=5)) == {path for path, _ in dataset.films() if dataset.split(path, 5) == "train"}
     (tmp_path / "bare").mkdir()
     for path in list(learned)[:3]:
         (tmp_path / "bare" / path[-7:]).write_bytes((easy / path).read_bytes())
-    assert len(films_to_learn_from(tmp_path / "bare", 0, None)) == 3  # without any table
+    assert len(films_of(tmp_path / "bare")) == 3  # without any table
+
+
+def test_pretraining_leaves_out_what_a_training_of_the_same_split_tests(tmp_path, write_films):
+    """Published splits that share patients, and splits drawn in spite of published ones."""
+    places = ["train"] * 20 + ["valid"] * 4 + ["test"] * 6
+    data = write_films(
+        tmp_path / "data", 30, extra=[("split", places)]
+    )  # of the patient of 18 and 19, no film is judged
+    with (data / "truth.csv").open(newline="") as file:
+        rows = {row["path"]: row for row in csv.DictReader(file)}
+    for rule in ("auto", "patient"):
+        request = Request(data, "timm/test_vit", tmp_path, make_options({}), split=rule)
+        placed = draw_or_take(open_dataset(data), rule, 0).of
+        paths = [path for path, _ in open_dataset(data).films()]
+        judged = {rows[path]["patient"] for path, split in zip(paths, placed, strict=True) if split != "train"}
+        learned = {rows[path]["patient"] for path in films_to_learn_from(request)}
+        assert learned
+        assert not learned & judged
+    request = Request(data, "timm/test_vit", tmp_path, make_options({}))
+    assert len(films_to_learn_from(request)) == 20
 
 
 @pytest.mark.parametrize(

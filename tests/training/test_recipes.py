@@ -56,6 +56,13 @@ def test_schedule_is_the_closed_form():
     assert Schedule("constant", 0.1, 0, 0, 10).at(7) == 0.1
 
 
+def test_a_warmup_that_outlasts_the_training_is_told():
+    long = make_recipe("medical-mae", {"epochs": 3})
+    assert any("rises over 5 epochs, and there are 3" in note for note in notes_on(long, InputSpec()))
+    for sound in (make_recipe("medical-mae", {}), make_recipe("default", {"epochs": 1})):
+        assert not any("rises over" in note for note in notes_on(sound, InputSpec()))
+
+
 def test_plateau_lowers_the_rate_after_too_many_epochs_without_a_better_score():
     plateau = Plateau(0.1, patience=1)
     scales = []

@@ -160,7 +160,9 @@ def test_classes_that_exclude_each_other(tmp_path, request_of, run, write_films)
     assert outcome.test.overall["accuracy"] == pytest.approx(np.trace(confusion) / confusion.sum())
     assert outcome.test.rows[1]["tp"] == confusion[1, 1]
     assert load_model("timm/test_resnet", outcome.out / "model.safetensors", device="cpu").activation == "softmax"
-    assert "true class" in (outcome.out / "card.md").read_text()
+    card = (outcome.out / "card.md").read_text()
+    assert "true class" in card
+    assert "the class of highest probability" in card
 
 
 @pytest.mark.parametrize(
@@ -364,6 +366,18 @@ def test_a_loss_that_is_no_number_ends_the_training_with_nothing_half_written(ea
     assert run(request_of(easy, epochs=1)).progress.epoch == 1  # another rate may take the folder over
 
 
+def test_weights_that_the_last_step_ruined_are_not_kept(easy, request_of, run):
+    """The loss of the only step is a number; that of the weights it leaves is none."""
+    request = request_of(easy, model="timm/test_vit", epochs=1, batch=99, lr=1e30, optimiser="sgd", clip=0, warmup=0)
+    with pytest.raises(CxrxError, match="no number") as caught:
+        run(request)
+    assert "--no-resume" not in caught.value.hint
+    assert not {"model.safetensors", "last.pt"} & {p.name for p in request.out.iterdir()}
+    with pytest.raises(CxrxError) as caught:
+        loop._check_loss(float("nan"), 2, 5, request.recipe)
+    assert "--no-resume" in caught.value.hint  # whole epochs with other values lie there
+
+
 def test_state_is_written_whole_or_not_at_all(easy, request_of, run, monkeypatch):
     request = request_of(easy, epochs=2)
     run(request)
@@ -394,6 +408,14 @@ def test_unreadable_films_are_listed_and_left_out(tmp_path, request_of, run, wri
     assert (outcome.out / "failures.csv").stat().st_mode & 0o077 == 0
     report = json.loads((outcome.out / "report.json").read_text())
     assert (report["unreadable"], sum(report["films"].values())) == (1, 38)
+
+
+def test_films_that_a_table_calls_lateral_are_not_learned(tmp_path, request_of, run, write_films):
+    views = ["LATERAL" if i % 4 == 0 else "PA" for i in range(40)]
+    outcome = run(request_of(write_films(tmp_path / "data", 40, extra=[("view", views)]), epochs=1, batch=8))
+    assert sorted(u.path for u in outcome.unread) == [f"films/{i:03d}.png" for i in range(0, 40, 4)]
+    assert {u.code for u in outcome.unread} == {"view"}
+    assert sum(json.loads((outcome.out / "report.json").read_text())["films"].values()) == 30
 
 
 def test_copies_are_not_learned_and_tested(tmp_path, request_of, run, write_films):
@@ -482,6 +504,18 @@ def test_initial_weights_that_are_not_to_be_had(easy, request_of, run, monkeypat
         run(request)
     assert words in str(caught.value)
     assert not request.out.exists()
+
+
+def test_a_folder_that_is_called_like_an_initialisation_is_told(easy, request_of, run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "random").mkdir()
+    lines = []
+    run(request_of(easy, epochs=1), say=lines.append)
+    assert any("./random" in line for line in lines)
+    (tmp_path / "mae").mkdir()
+    with pytest.raises(UsageError) as caught:
+        run(request_of(easy, out="other", init="mae"))
+    assert "./mae" in caught.value.hint
 
 
 def test_published_weights_are_loaded_but_for_the_head(easy, request_of, monkeypatch):
