@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,6 +11,15 @@ import typer
 
 from cxrx.cli import shared
 from cxrx.cli.runs import demo_banner
+
+
+class Protocol(StrEnum):
+    """See ``cxrx.score_localisation``."""
+
+    native = "native"
+    chexlocalize = "chexlocalize"
+    arun = "arun"
+
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -25,26 +35,66 @@ def compare(
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Folder of the report.", show_default="beside the file")
     ] = None,
-    metrics: Annotated[str, typer.Option("--metrics", help="auto (what the inputs allow), or names.")] = "auto",
+    metrics: Annotated[
+        str,
+        typer.Option(
+            "--metrics",
+            help="auto (all but the sanity tests), fast (without running the model), full, or names: classification, "
+            "localisation, agreement, faithfulness, sanity, deletion, road, randomisation, ...",
+        ),
+    ] = "auto",
+    protocol: Annotated[Protocol, typer.Option("--protocol", help="How localisation is scored.")] = Protocol.native,
+    signed: Annotated[
+        bool, typer.Option("--signed", help="Score maps as stored, without the ReLU of their published form.")
+    ] = False,
+    stratify: Annotated[
+        str, typer.Option("--stratify", help="Of size, confidence, outcome; or none.")
+    ] = "size,confidence,outcome",
+    max_pairs: Annotated[
+        int | None,
+        typer.Option(
+            "--max-pairs",
+            min=1,
+            help="Most pairs of film and finding for metrics that run the model.",
+            show_default="20; full: 100",
+        ),
+    ] = None,
     n_boot: Annotated[int, typer.Option("--n-boot", min=10, help="Bootstrap resamples of patients.")] = 1000,
     seed: shared.Seed = 0,
+    model: Annotated[
+        str | None,
+        typer.Option("-m", "--model", help="The model to run again.", show_default="as the file records it"),
+    ] = None,
+    weights: shared.Weights = None,
+    labels: shared.Labels = None,
+    device: shared.Device = "auto",
     images: Annotated[
-        Path | None, typer.Option("--images", help="Folder of moved films, for the pictures of the report.")
+        Path | None, typer.Option("--images", help="Folder of moved films; they are recognised by their content.")
     ] = None,
     share: Annotated[bool, typer.Option("--share", help="Leave file names out of the report.")] = False,
     as_json: shared.Json = False,
 ) -> None:
     """Compare explanations; writes report.html.
 
-    With boxes where there are some, with each other, and with baselines that never saw the picture.
+    With boxes where there are some, with what the model does when the map's pixels change, with each other, and with
+    baselines that never saw the picture.
     """
     shared.start_logging()
     from cxrx.compare.run import compare as run_comparison
     from cxrx.compare.run import write_tables
     from cxrx.report.html import write_report
 
+    given = None
+    if model is not None or weights is not None:
+        from cxrx.cli.runs import make_model
+
+        given = make_model(model, weights, labels, device)
     files = results or [shared.DEFAULT_RESULTS]
-    comparison = run_comparison(files, truth=truth, metrics=metrics, n_boot=n_boot, seed=seed)
+    comparison = run_comparison(
+        files, truth, metrics, protocol=protocol.value, signed=signed, model=given, images=images,
+        stratify=() if stratify == "none" else tuple(shared.split_names(stratify) or ()), max_pairs=max_pairs,
+        n_boot=n_boot, seed=seed,
+    )  # fmt: skip
     folder = out or files[0].absolute().parent
     folder.mkdir(parents=True, exist_ok=True)
     written = write_tables(comparison, folder)

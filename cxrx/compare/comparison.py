@@ -4,17 +4,54 @@ from __future__ import annotations
 
 import json
 import math
+import platform
 from dataclasses import dataclass, field
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from cxrx import __version__
+from cxrx.compare import classification, costs, paired, strata, thresholds
+from cxrx.compare.localise import PER_PAIR
+from cxrx.compare.summaries import KEYS, SUMMARY
 from cxrx.results.atomic import write_file
 from cxrx.results.private import csv_bytes
 
-TABLES = ("summary", "per_pair", "classification", "agreement")
+#: Tables of a comparison, with their columns; those that are open have a column a metric beside these.
+COLUMNS: dict[str, tuple[str, ...]] = {
+    "summary": SUMMARY,
+    "per_pair": PER_PAIR,
+    "classification": classification.COLUMNS,
+    "classifier_curves": ("model", *classification.CURVES),
+    "thresholds": ("model", *thresholds.COLUMNS),
+    "agreement": (
+        "model", "method_a", "method_b", "finding", "metric", "value", "n", "low", "high", "random_pair",
+    ),
+    "model_agreement": (
+        "method", "model_a", "model_b", "finding", "metric", "value", "n", "low", "high", "random_pair",
+    ),
+    "faithfulness": KEYS,
+    "faithfulness_pairs": ("image_id", "patient", "model", "method", "finding", "probability"),
+    "curves": ("model", "method", "curve", "x", "value", "low", "high", "n"),
+    "sanity": ("model", "method", "test", "stage", "metric", "value", "low", "high", "n", "random_pair"),
+    "sanity_verdicts": ("model", "method", "test", "passed", "sentence"),
+    "strata": strata.COLUMNS,
+    "confusion": ("model", "method", "finding_map", "finding_truth", "value", "n"),
+    "regions": ("model", "method", "region", "metric", "value", "low", "high", "n"),
+    "paired_tests": paired.COLUMNS,
+    "costs": costs.COLUMNS,
+}  # fmt: skip
+ALWAYS = ("summary", "per_pair", "paired_tests")
+"""Tables that are written even when they are empty."""
+_LONG = frozenset({"per_pair", "faithfulness_pairs", "classifier_curves"})
+"""Tables of many rows, which are left out of the JSON."""
+
+
+def empty_tables() -> dict[str, pd.DataFrame]:
+    """Return every table without a row."""
+    return {name: pd.DataFrame(columns=list(columns)) for name, columns in COLUMNS.items()}
 
 
 @dataclass
@@ -25,13 +62,10 @@ class Comparison:
     ----------
     paths, truth
         The results files and the truth table that was given.
-    summary
-        Localisation, averaged: model, method, finding (``all``: mean over findings), metric, value, n, low, high,
-        skill = (value - prior) / (1 - prior).
-    per_pair
-        One row per film, model, method and finding that has a truth.
-    classification, agreement
-        See :mod:`cxrx.compare.classification` and :mod:`cxrx.compare.agreement`.
+    summary, per_pair, ...
+        The tables, see :data:`COLUMNS`. ``summary``: localisation, averaged (finding ``all``: mean over findings;
+        skill = (value - prior) / (1 - prior)). ``per_pair``: one row per film, model, method and finding that has a
+        truth.
     skipped
         (what, why).
     warnings
@@ -58,7 +92,20 @@ class Comparison:
     summary: pd.DataFrame
     per_pair: pd.DataFrame
     classification: pd.DataFrame
+    classifier_curves: pd.DataFrame
+    thresholds: pd.DataFrame
     agreement: pd.DataFrame
+    model_agreement: pd.DataFrame
+    faithfulness: pd.DataFrame
+    faithfulness_pairs: pd.DataFrame
+    curves: pd.DataFrame
+    sanity: pd.DataFrame
+    sanity_verdicts: pd.DataFrame
+    strata: pd.DataFrame
+    confusion: pd.DataFrame
+    regions: pd.DataFrame
+    paired_tests: pd.DataFrame
+    costs: pd.DataFrame
     skipped: list[tuple[str, str]]
     warnings: list[str]
     demo: bool
@@ -69,9 +116,12 @@ class Comparison:
     controls: set[str] = field(default_factory=set)
     names: dict[str, str] = field(default_factory=dict)
 
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """Return all tables by name."""
+        return {name: getattr(self, name) for name in COLUMNS}
+
     def as_json(self) -> dict[str, Any]:
-        """Return plain data: the tables but per_pair, the sentences, the conventions; what is not finite as null."""
-        tables = {name: getattr(self, name) for name in TABLES if name != "per_pair"}
+        """Return plain data: all but the longest tables, the sentences, the conventions; not finite is null."""
         return {
             "format": "cxrx-comparison",
             "version": __version__,
@@ -82,25 +132,32 @@ class Comparison:
             "warnings": self.warnings,
             "skipped": [{"what": what, "why": why} for what, why in self.skipped],
             "settings": self.settings,
+            "versions": versions(),
             "models": _plain(self.models),
             "conventions": self.conventions,
             **{
                 name: [dict(zip(table.columns, row, strict=True)) for row in _rows(table, None)]
-                for name, table in tables.items()
+                for name, table in self.tables().items()
+                if name not in _LONG
             },
         }
 
 
+def versions() -> dict[str, str]:
+    """Return the versions of the libraries that the numbers come from."""
+    names = ("cxrx", "numpy", "scipy", "pandas", "scikit-learn", "scikit-image", "torch", "captum")
+    return {"python": platform.python_version()} | {name: metadata.version(name) for name in names}
+
+
 def write_tables(comparison: Comparison, folder: Path) -> list[Path]:
-    """Write ``summary.csv``, ``per_pair.csv``, ``compare.json`` and, where not empty, the other tables.
+    """Write ``summary.csv``, ``per_pair.csv``, ``paired_tests.csv``, ``compare.json``, and other tables with rows.
 
     Films appear by image_id only. Returns the paths.
     """
     folder.mkdir(parents=True, exist_ok=True)
     written = []
-    for name in TABLES:
-        table: pd.DataFrame = getattr(comparison, name)
-        if len(table) or name in ("summary", "per_pair"):
+    for name, table in comparison.tables().items():
+        if len(table) or name in ALWAYS:
             written.append(folder / f"{name}.csv")
             write_file(written[-1], csv_bytes(list(table.columns), _rows(table)))
     written.append(folder / "compare.json")

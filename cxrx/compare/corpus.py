@@ -78,8 +78,8 @@ class ModelData:
     ----------
     findings
         Canonical names, in the order of its outputs.
-    probability, affine
-        By film: ``(K,)`` and ``(2, 3)``.
+    logit, probability, affine
+        By film: ``(K,)`` each, and ``(2, 3)``.
     input_size
         ``(height, width)``, or None for imported maps, which cover the picture itself.
     methods
@@ -98,6 +98,7 @@ class ModelData:
     fingerprint: str = ""
     settings: dict[str, Any] = field(default_factory=dict)
     controls: set[str] = field(default_factory=set)
+    logit: dict[str, NDArray[np.float32]] = field(default_factory=dict)
     probability: dict[str, NDArray[np.float32]] = field(default_factory=dict)
     affine: dict[str, Float] = field(default_factory=dict)
     methods: dict[str, list[Source]] = field(default_factory=dict)
@@ -105,6 +106,23 @@ class ModelData:
     def source(self, method: str, pair: Pair) -> Source | None:
         """Return the first file that holds this map."""
         return next((source for source in self.methods.get(method, []) if source.has(pair)), None)
+
+    def probability_of(self, pair: Pair) -> float:
+        """Return the probability of a finding on a film; NaN where it was not predicted."""
+        row = self.probability.get(pair[0])
+        return float("nan") if row is None or pair[1] not in self.findings else float(row[self.findings.index(pair[1])])
+
+    def threshold(self, finding: str) -> float:
+        """Return the probability from which a finding counts as found: what training chose, else 0.5."""
+        return self.thresholds.get(finding, 0.5)
+
+    def outcome(self, pair: Pair, label: int | None) -> str:
+        """Return TP, FP, FN or TN; empty where the label (1 or 0) or the probability is not known."""
+        probability = self.probability_of(pair)
+        if label not in (0, 1) or np.isnan(probability):
+            return ""
+        found = probability >= self.threshold(pair[1])
+        return ("TP" if found else "FN") if label == 1 else ("FP" if found else "TN")
 
     def pairs(self) -> list[Pair]:
         """Return every (film, finding) that has a map of any method."""
@@ -114,11 +132,15 @@ class ModelData:
             found |= {(ids[i], names[k]): None for i, k in np.argwhere(source.present).tolist()}
         return sorted(found)
 
+    def covers(self, film: FilmInfo) -> bool:
+        """Tell whether the model's maps of a film cover the film itself, as imported ones do."""
+        return self.input_size is None or film.image_id not in self.affine
+
     def placed(self, values: ArrayLike, film: FilmInfo, shape: tuple[int, int] | None = None) -> Float:
         """Carry a map to the pixels of the film, or of a thumbnail of `shape`; unseen pixels are 0."""
         size = (film.rows, film.columns)
         shape = shape or size
-        if self.input_size is None or film.image_id not in self.affine:
+        if self.input_size is None or self.covers(film):
             return resize(values, shape)
         return to_source(values, scaled(self.affine[film.image_id], size, shape), self.input_size, shape)
 
@@ -222,10 +244,12 @@ class Corpus:
         if not _attrs(results, model.slug):
             return  # imported maps have no predictions
         probability, affine = results.probabilities(model.slug), results.affine(model.slug)
+        logit = results.logits(model.slug)
         differing = 0
         for row in np.flatnonzero(results.predicted(model.slug)).tolist():
             old = model.probability.setdefault(ids[row], probability[row])
             model.affine.setdefault(ids[row], affine[row])
+            model.logit.setdefault(ids[row], logit[row])
             differing += not np.allclose(old, probability[row], atol=1e-3, equal_nan=True)
         if differing:
             self.warnings.append(
@@ -307,10 +331,12 @@ class Corpus:
         """Count the films that truth speaks of and that have no usable picture in the results."""
         return len({pair[0] for pair in (*self.boxes, *self.masks)} - set(self.films))
 
-    def read(self, model: ModelData, method: str, pairs: Sequence[Pair]) -> dict[Pair, NDArray[np.float32]]:
+    def read(
+        self, model: ModelData, method: str, pairs: Sequence[Pair], *, signed: bool = False
+    ) -> dict[Pair, NDArray[np.float32]]:
         """Read maps in their published form (the ReLU of a method that publishes one, on the native grid).
 
-        One read per file; pairs without a map have no key.
+        One read per file; pairs without a map have no key. With `signed` maps are as they are stored.
         """
         by_source: dict[int, list[Pair]] = {}
         sources = model.methods.get(method, [])
@@ -320,7 +346,7 @@ class Corpus:
                 by_source.setdefault(first, []).append(pair)
         maps: dict[Pair, NDArray[np.float32]] = {}
         for i, members in by_source.items():
-            relu = sources[i].relu
+            relu = sources[i].relu and not signed
             maps |= {pair: np.maximum(grid, 0) if relu else grid for pair, grid in sources[i].read(members).items()}
         return maps
 

@@ -7,6 +7,8 @@ integers, so cell ``j`` of a grid of ``n`` cells over an extent of ``N`` pixels 
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import csr_array, diags_array
@@ -56,11 +58,13 @@ def resize(values: ArrayLike, shape: tuple[int, int]) -> Float:
     grid = np.asarray(values, dtype=np.float64)
     if grid.shape == shape:
         return grid
-    rows, columns = (
-        axis_weights((np.arange(new) + 0.5) * old / new - 0.5, old, old / new)
-        for new, old in zip(shape, grid.shape, strict=True)
-    )
+    rows, columns = (_resize_weights(old, new) for new, old in zip(shape, grid.shape, strict=True))
     return multiply(rows, grid, columns)
+
+
+@lru_cache(maxsize=256)
+def _resize_weights(old: int, new: int) -> csr_array:
+    return axis_weights((np.arange(new) + 0.5) * old / new - 0.5, old, old / new)
 
 
 def multiply(rows: csr_array, grid: Float, columns: csr_array) -> Float:
@@ -74,26 +78,6 @@ def multiply(rows: csr_array, grid: Float, columns: csr_array) -> Float:
         return np.ascontiguousarray((columns @ (rows @ grid).T).T)
     result: Float = rows @ np.ascontiguousarray((columns @ grid.T).T)
     return result
-
-
-def resize_plain(values: ArrayLike, shape: tuple[int, int]) -> NDArray[np.float32]:
-    """Resize ``(h, w)`` to `shape` in float32, bilinear, ``align_corners=False``, never antialiased.
-
-    The convention of ``torch.nn.functional.interpolate(mode="bilinear")``, in the same precision, for protocols that
-    were published with it.
-    """
-    grid = np.asarray(values, dtype=np.float32)
-    indices = []
-    for new, old in zip(shape, grid.shape, strict=True):
-        scale = np.float32(old) / np.float32(new)
-        position = np.maximum(scale * (np.arange(new, dtype=np.float32) + np.float32(0.5)) - np.float32(0.5), 0)
-        low = np.minimum(position.astype(np.int64), old - 1)
-        fraction = np.clip(position - low.astype(np.float32), 0, 1).astype(np.float32)
-        indices.append((low, np.minimum(low + 1, old - 1), fraction))
-    (y0, y1, fy), (x0, x1, fx) = indices
-    across = grid[:, x0] * (1 - fx) + grid[:, x1] * fx  # (h, W)
-    down: NDArray[np.float32] = across[y0] * (1 - fy)[:, None] + across[y1] * fy[:, None]  # (H, W)
-    return down
 
 
 def to_source(
@@ -147,18 +131,19 @@ def source_weights(
     matrix = np.asarray(affine, dtype=np.float64)
     if matrix.shape != (2, 3) or matrix[0, 1] != 0 or matrix[1, 0] != 0 or matrix[0, 0] == 0 or matrix[1, 1] == 0:
         raise ResultsError("the stored affine is not a plain scale and shift; the maps cannot be placed on the film")
-    weights = []
-    for scale, offset, size, cells, pixels in (
-        (matrix[1, 1], matrix[1, 2], input_size[0], grid[0], shape[0]),
-        (matrix[0, 0], matrix[0, 2], input_size[1], grid[1], shape[1]),
-    ):
-        position = (np.arange(pixels) - offset) / scale  # of source pixels, on the input grid
-        ratio = cells / size
-        # rounding of the affine must not cut the outermost row off
-        seen = (position >= -0.5 - 1e-6) & (position <= size - 0.5 + 1e-6)
-        axis = axis_weights((position + 0.5) * ratio - 0.5, cells, ratio / scale)
-        weights.append(diags_array(seen.astype(np.float64)) @ axis)
-    return weights[0], weights[1]
+    rows = _seen_weights(float(matrix[1, 1]), float(matrix[1, 2]), input_size[0], grid[0], shape[0])
+    columns = _seen_weights(float(matrix[0, 0]), float(matrix[0, 2]), input_size[1], grid[1], shape[1])
+    return rows, columns
+
+
+@lru_cache(maxsize=1024)  # films of one size share them
+def _seen_weights(scale: float, offset: float, size: int, cells: int, pixels: int) -> csr_array:
+    position = (np.arange(pixels) - offset) / scale  # of source pixels, on the input grid
+    ratio = cells / size
+    # rounding of the affine must not cut the outermost row off
+    seen = (position >= -0.5 - 1e-6) & (position <= size - 0.5 + 1e-6)
+    axis = axis_weights(np.asarray((position + 0.5) * ratio - 0.5), cells, ratio / scale)
+    return csr_array(diags_array(seen.astype(np.float64)) @ axis)
 
 
 def coverage(affine: ArrayLike, input_size: tuple[int, int], shape: tuple[int, int]) -> Mask:

@@ -3,28 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
 
-from cxrx import __version__
-from cxrx.compare import agreement as agree
-from cxrx.compare import classification as classify
-from cxrx.compare import localisation, tables
-from cxrx.compare.comparison import Comparison, write_tables
+from cxrx.compare import localise as locate
+from cxrx.compare.agreement_table import Agreement, agreement
+from cxrx.compare.classifier import classifier
+from cxrx.compare.comparison import Comparison, empty_tables, write_tables
+from cxrx.compare.confusion import confusion
 from cxrx.compare.controls import CONTROLS
-from cxrx.compare.corpus import Corpus, open_corpus
+from cxrx.compare.conventions import conventions
+from cxrx.compare.corpus import Corpus, ModelData, open_corpus
+from cxrx.compare.costs import costs
+from cxrx.compare.films import check_within_reach, film_edges
+from cxrx.compare.localisation import PROTOCOLS, Protocol
+from cxrx.compare.localise import Scoring, Truth
+from cxrx.compare.notes import Notes
+from cxrx.compare.paired import paired_tests
+from cxrx.compare.plan import SECTIONS, Plan, make_plan
 from cxrx.compare.statistics import PatientBootstrap
+from cxrx.compare.strata import KINDS, strata
+from cxrx.compare.summaries import published_intervals, summarise, with_skill
 from cxrx.compare.verdict import verdict
-from cxrx.errors import UsageError
-from cxrx.registry import load
-from cxrx.specs import MetricSpec
+from cxrx.errors import CxrxError, UsageError
+
+if TYPE_CHECKING:
+    from cxrx.models.model import Model
 
 __all__ = ["SECTIONS", "Comparison", "compare", "write_tables"]
 
-SECTIONS = ("classification", "localisation", "agreement")
-_BOOTSTRAP = "95 % interval: percentile bootstrap over patients; none under 10 patients"
+Stratum = Literal["size", "confidence", "outcome"]
+MAX_EDGES = 300
+"""Films that are read again for the control ``edge``; beyond, it costs more than it tells."""
 
 
 def compare(
@@ -32,6 +45,12 @@ def compare(
     truth: Path | str | None = None,
     metrics: str | Sequence[str] = "auto",
     *,
+    protocol: Protocol = "native",
+    signed: bool = False,
+    model: Model | None = None,
+    images: Path | str | None = None,
+    stratify: Sequence[str] = KINDS,
+    max_pairs: int | None = None,
     n_boot: int = 1000,
     seed: int = 0,
 ) -> Comparison:
@@ -45,111 +64,243 @@ def compare(
         CSV of labels or boxes (or a folder with some) that counts before what the files hold; keyed by file name or
         by image_id.
     metrics
-        ``"auto"`` for all that the inputs allow, else names out of classification, localisation, agreement and
-        registered metrics (``owner/name``), as a list or separated by commas.
+        ``"auto"``: all that the inputs allow but the sanity tests; ``"fast"``: without running the model, localisation
+        on a grid of 224 px; ``"full"``: all; else names of sections, metrics and tests, as a list or separated by
+        commas.
+    protocol
+        How localisation is scored: see :func:`cxrx.score_localisation`.
+    signed
+        Score maps as they are stored, not in their published form (without the ReLU of CAMs).
+    model
+        The model itself, for metrics that run it, where it cannot be found through the file's own record.
+    images
+        Folder of moved films.
+    stratify
+        Some of size, confidence, outcome.
+    max_pairs
+        At most so many pairs of film and finding for metrics that run the model.
     n_boot
         Replicates of the bootstrap; 0 for none.
     seed
-        For the bootstrap, the random control and the random pairs.
+        For the bootstrap, the random control, the random pairs, and whatever else is drawn.
 
     Raises
     ------
     UsageError
-        Unknown metric, no file, no such truth.
+        Unknown metric, protocol or stratum, no file, no such truth.
     ResultsError
         A file is damaged or no results file.
     """
     listed = [Path(paths)] if isinstance(paths, (str, Path)) else [Path(path) for path in paths]
-    sections, extra = _chosen(metrics)
+    plan = make_plan(metrics, max_pairs)
+    if protocol not in PROTOCOLS:
+        raise UsageError(f"there is no protocol {protocol!r}; there are {', '.join(PROTOCOLS)}")
+    if unknown := [name for name in stratify if name not in KINDS]:
+        raise UsageError(f"--stratify knows {', '.join(KINDS)}, not {unknown[0]!r}")
     with open_corpus(listed) as corpus:
-        notes = tables.Notes()
         matched = corpus.add_truth(Path(truth)) if truth is not None else ""
-        if corpus.unknown_truth():
-            notes.warnings.append(f"the truth names {corpus.unknown_truth()} films that the results hold no picture of")
-        bootstrap = PatientBootstrap([film.patient for film in corpus.films.values()], n_boot, seed)
-        found = _tables(corpus, sections, extra, bootstrap=bootstrap, seed=seed, notes=notes)
-        notes.flush()
-        models = corpus.models.values()
-        controls = {*CONTROLS, *(name for model in models for name in model.controls)}
+        work = _Work(
+            corpus,
+            plan,
+            PatientBootstrap([film.patient for film in corpus.films.values()], n_boot, seed),
+            Scoring(protocol, plan.grid, plan.detailed, signed, plan.extra_of("localisation"), seed),
+            images=Path(images) if images is not None else None,
+            given=model,
+            stratify=tuple(stratify),
+        )
+        work.make()
         return Comparison(
             paths=tuple(listed),
             truth=Path(truth) if truth is not None else None,
             films=len(corpus.films),
-            **found,
-            skipped=notes.skipped,
-            warnings=_demo_warnings(corpus) + corpus.warnings + notes.warnings,
-            demo=any(model.demo for model in models),
-            verdict=verdict(**found, controls=controls, bootstrap=bootstrap),
-            settings={"n_boot": n_boot, "seed": seed, "metrics": [*sections, *extra], "truth": matched},
-            conventions=_conventions(),
+            **work.tables,
+            skipped=work.notes.skipped,
+            warnings=_demo_warnings(corpus) + corpus.warnings + work.notes.warnings,
+            demo=any(one.demo for one in corpus.models.values()),
+            verdict=verdict(work.tables, controls=work.controls, protocol=protocol),
+            settings={
+                "n_boot": n_boot, "seed": seed, "metrics": plan.names, "truth": matched, "protocol": protocol,
+                "signed": signed, "grid": plan.grid, "max_pairs": plan.pairs, "stratify": list(stratify),
+            },
+            conventions=conventions(plan, protocol),
             models=_described(corpus),
-            controls=controls,
+            controls=work.controls,
             names={film.image_id: film.name for film in corpus.films.values() if film.name},
+        )  # fmt: skip
+
+
+class _Work:
+    """A comparison under way: the tables that are made, and what is noted beside them."""
+
+    def __init__(
+        self,
+        corpus: Corpus,
+        plan: Plan,
+        bootstrap: PatientBootstrap,
+        scoring: Scoring,
+        *,
+        images: Path | None,
+        given: Model | None,
+        stratify: tuple[str, ...],
+    ) -> None:
+        self.corpus, self.plan, self.bootstrap, self.scoring = corpus, plan, bootstrap, scoring
+        self.images, self.given, self.stratify = images, given, stratify
+        self.notes = Notes()
+        self.tables = empty_tables()
+        self.mapped = [model for model in corpus.models.values() if model.methods]
+        self.controls = {*CONTROLS, *(name for model in corpus.models.values() for name in model.controls)}
+
+    def make(self) -> None:
+        """Make every section; what cannot be made is noted."""
+        if self.corpus.unknown_truth():
+            self.notes.warn(f"the truth names {self.corpus.unknown_truth()} films that the results hold no picture of")
+        if "classification" in self.plan.sections:
+            self._classification()
+        if self.mapped:
+            self._maps()
+        else:
+            why = "the results hold no maps; make some with cxrx explain"
+            left = [name for name in self.plan.sections if name != "classification"]
+            self.notes.skipped += [(what, why) for what in left]
+        self._tests()
+        self.tables["costs"] = costs(self.corpus)
+        self.notes.skipped += self.plan.left_out
+        self.notes.flush()
+
+    def _maps(self) -> None:
+        spread = None
+        if "localisation" in self.plan.sections:
+            self._localisation()
+        if "agreement" in self.plan.sections:
+            found: Agreement = agreement(
+                self.corpus, self.bootstrap, self.scoring.seed, self.plan.similarities, self.notes
+            )
+            self.tables |= {"agreement": found.methods, "model_agreement": found.models}
+            spread = found.spread
+        if self.stratify and spread is not None:
+            self.tables["strata"] = strata(self.tables["per_pair"], spread, self.stratify, self.bootstrap)
+        if {"faithfulness", "sanity"} & set(self.plan.sections):
+            for model in self.mapped:
+                self._run_again(model)
+
+    def _classification(self) -> None:
+        if not self.corpus.labels:
+            self.notes.skip("classification", "no labels are known; give them with --truth labels.csv")
+            return
+        found = classifier(self.corpus, self.bootstrap, self.scoring.seed, self.notes)
+        self.tables |= {
+            "classification": found.classification,
+            "classifier_curves": found.curves,
+            "thresholds": found.thresholds,
+        }
+
+    def _localisation(self) -> None:
+        if not (self.corpus.boxes or self.corpus.masks):
+            self.notes.skip("localisation", "no boxes or masks are known; give them with --truth boxes.csv")
+            return
+        truth = Truth(self.corpus, self.scoring, self.notes)
+        edges = self._edges(truth)
+        per_pair = locate.localise(self.corpus, truth, self.scoring, edges, self.notes)
+        if self.plan.detailed and not self.scoring.raw:
+            per_pair = self._with_protocols(per_pair, truth)
+        metrics = [name for name in per_pair.columns if name not in locate.BASE]
+        summary = with_skill(summarise(per_pair, metrics, self.bootstrap))
+        if self.scoring.protocol == "chexlocalize":
+            summary = published_intervals(summary, per_pair, self.corpus.name)
+        self.tables |= {"per_pair": per_pair, "summary": summary}
+        if self.plan.detailed:
+            self.tables["confusion"] = confusion(self.corpus, truth, self.scoring)
+        with_prior = set(per_pair[per_pair["method"] == "prior"]["finding"])
+        for finding in sorted(set(per_pair["finding"]) - with_prior):
+            self.notes.skip(f"prior of {finding}", "no other patient's film has a box of it")
+
+    def _with_protocols(self, per_pair: pd.DataFrame, truth: Truth) -> pd.DataFrame:
+        """Add the numbers of the published protocols, as columns of their own."""
+        keys = ["image_id", "model", "method", "finding"]
+        for protocol in ("chexlocalize", "arun"):
+            scoring = replace(self.scoring, protocol=protocol, detailed=False, extra={})
+            table = locate.localise(self.corpus, truth, scoring, {}, Notes())
+            metrics = [name for name in table.columns if name not in locate.BASE]
+            renamed = table[[*keys, *metrics]].rename(columns={name: f"{protocol}_{name}" for name in metrics})
+            per_pair = per_pair.merge(renamed, on=keys, how="left")
+        return per_pair
+
+    def _edges(self, truth: Truth) -> dict[str, Any]:
+        """Return the edges of the films that have a truth, where the films can be read again."""
+        if self.scoring.raw or all("edge" in model.methods for model in self.mapped):
+            return {}
+        films = list(dict.fromkeys(image_id for image_id, _ in truth.pairs))
+        if len(films) > MAX_EDGES:
+            self.notes.skip("edge", f"it would read {len(films)} films again; store it: cxrx explain --method edge")
+            return {}
+        try:
+            edges = film_edges(self.corpus, films, self.images)
+        except CxrxError as error:
+            self.notes.skip("edge", f"the films cannot be read again: {error}")
+            return {}
+        if len(edges) < len(films):
+            self.notes.skip("edge", f"{len(films) - len(edges)} of {len(films)} films cannot be found or read again")
+        return edges if len(edges) == len(films) else {}
+
+    def _run_again(self, data: ModelData) -> None:
+        """Make the sections that need the model; a model or films that are gone are told."""
+        sections = [name for name in ("faithfulness", "sanity") if name in self.plan.sections]
+        try:
+            # before torch is loaded for nothing
+            check_within_reach(self.corpus, data, self.images, given=self.given is not None)
+            from cxrx.compare.rerun import load_again
+
+            rerun = load_again(self.corpus, data.slug, self.notes, given=self.given, images=self.images)
+        except CxrxError as error:
+            hint = f" ({error.hint})" if error.hint else ""
+            for section in sections:
+                self.notes.skip(f"{section} of {data.slug}", f"{error}{hint}")
+            return
+        for section in sections:
+            try:
+                self._faithfulness(rerun) if section == "faithfulness" else self._sanity(rerun)
+            except CxrxError as error:
+                self.notes.skip(f"{section} of {data.slug}", str(error))
+
+    def _faithfulness(self, rerun: Any) -> None:
+        from cxrx.compare.behaviour import BASE, draw_pairs, measure
+
+        extra = self.plan.extra_of("faithfulness")
+        pairs = draw_pairs(self.corpus, rerun.data, self.plan.pairs, self.scoring.seed)
+        found = measure(
+            rerun, self.corpus, pairs, self.plan.faithfulness, extra, seed=self.scoring.seed, notes=self.notes
         )
+        table = pd.DataFrame(found.rows)
+        metrics = [name for name in table.columns if name not in BASE]
+        if table.empty:
+            return
+        self._append("faithfulness_pairs", table)
+        self._append("faithfulness", summarise(table, metrics, self.bootstrap))
+        self._append("curves", found.curve_table(self.bootstrap))
 
+    def _sanity(self, rerun: Any) -> None:
+        from cxrx.compare.behaviour import draw_pairs
+        from cxrx.compare.plan import SANITY_PAIRS
+        from cxrx.compare.sanity_table import sanity
 
-def _tables(
-    corpus: Corpus,
-    sections: Sequence[str],
-    extra: dict[str, MetricSpec],
-    *,
-    bootstrap: PatientBootstrap,
-    seed: int,
-    notes: tables.Notes,
-) -> dict[str, pd.DataFrame]:
-    found = {
-        "summary": pd.DataFrame(columns=list(tables.SUMMARY)),
-        "per_pair": pd.DataFrame(columns=list(tables.PER_PAIR)),
-        "classification": pd.DataFrame(columns=list(classify.COLUMNS)),
-        "agreement": pd.DataFrame(columns=list(tables.AGREEMENT)),
-    }
-    maps = any(model.methods for model in corpus.models.values())
-    if not maps:
-        notes.skipped += [(what, "the results hold no maps; make some with cxrx explain") for what in SECTIONS[1:]]
-    if "classification" in sections:
-        if corpus.labels:
-            found["classification"] = tables.classification(corpus, bootstrap, notes)
-        else:
-            notes.skipped.append(("classification", "no labels are known; give them with --truth labels.csv"))
-    if "localisation" in sections and maps:
-        if corpus.boxes or corpus.masks:
-            found["per_pair"] = tables.localise(corpus, seed, extra, notes)
-            found["summary"] = tables.summarise(found["per_pair"], bootstrap)
-            _tell_priors(found["per_pair"], notes)
-        else:
-            notes.skipped.append(("localisation", "no boxes or masks are known; give them with --truth boxes.csv"))
-    if "agreement" in sections and maps:
-        found["agreement"] = tables.agreement(corpus, bootstrap, seed, notes)
-    return found
+        limit = min(self.plan.pairs, SANITY_PAIRS)
+        pairs = draw_pairs(self.corpus, rerun.data, limit, self.scoring.seed)
+        rows, verdicts = sanity(
+            rerun, self.corpus, pairs, self.plan.tests, self.bootstrap, seed=self.scoring.seed, notes=self.notes
+        )
+        self._append("sanity", rows)
+        self._append("sanity_verdicts", verdicts)
 
+    def _tests(self) -> None:
+        for name, base in (("per_pair", locate.BASE), ("faithfulness_pairs", locate.BASE)):
+            table = self.tables[name]
+            metrics = [column for column in table.columns if column not in base and not column.endswith("flagged")]
+            self._append("paired_tests", paired_tests(table, metrics, self.controls, self.bootstrap))
 
-def _tell_priors(per_pair: pd.DataFrame, notes: tables.Notes) -> None:
-    with_prior = set(per_pair[per_pair["method"] == "prior"]["finding"])
-    notes.skipped += [
-        (f"prior of {finding}", "no other patient's film has a box of it")
-        for finding in sorted(set(per_pair["finding"]) - with_prior)
-    ]
-
-
-def _chosen(metrics: str | Sequence[str]) -> tuple[list[str], dict[str, MetricSpec]]:
-    """Return the sections to make and the third-party localisation metrics to add."""
-    shelf = load().metrics
-    foreign = {name: spec for name, spec in shelf.items() if not name.startswith("cxrx/")}
-    names = [name.strip() for name in metrics.split(",")] if isinstance(metrics, str) else list(metrics)
-    if names == ["auto"]:
-        return list(SECTIONS), {name: spec for name, spec in foreign.items() if spec.kind == "localisation"}
-    sections, extra = [], {}
-    for name in names:
-        if name in SECTIONS:
-            sections.append(name)
-            continue
-        full = shelf.full_name(name)
-        if shelf[full].kind != "localisation":
-            raise UsageError(f"{name} is a metric of {shelf[full].kind}; only metrics of localisation can be added")
-        extra[full] = shelf[full]
-    if extra and "localisation" not in sections:
-        sections.append("localisation")
-    return sections, extra
+    def _append(self, name: str, table: pd.DataFrame) -> None:
+        parts = [part for part in (self.tables[name], table) if len(part)]
+        if parts:
+            self.tables[name] = pd.concat(parts, ignore_index=True)
 
 
 def _demo_warnings(corpus: Corpus) -> list[str]:
@@ -174,22 +325,3 @@ def _described(corpus: Corpus) -> dict[str, dict[str, Any]]:
         }
         for model in corpus.models.values()
     }
-
-
-def _conventions() -> dict[str, str]:
-    said = {f"localisation: {name}": text for name, text in localisation.METRICS.items()}
-    said["localisation: protocol"] = (
-        "native: maps in their published form (with the ReLU where the method has one) are carried to the pixels of "
-        "the source picture, bilinear; what the crop cut off is 0"
-    )
-    said["localisation: controls"] = (
-        f"{', '.join(CONTROLS[:3])} never saw the picture or the model; prior is the mean truth of the finding on the "
-        "other patients' films"
-    )
-    said["localisation: skill"] = "(value - prior) / (1 - prior)"
-    said |= {f"agreement: {name}": text for name, text in agree.METRICS.items()}
-    said["agreement: random_pair"] = "the same number for maps of the same finding on films of different patients"
-    said |= {f"classification: {name}": text for name, text in classify.CONVENTIONS.items()}
-    said["interval"] = _BOOTSTRAP
-    said["version"] = f"cxrx {__version__}"
-    return said

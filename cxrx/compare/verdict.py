@@ -1,43 +1,48 @@
-"""The comparison in sentences, each with its n."""
+"""The comparison in sentences, each with its n: the answer first."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 
 import numpy as np
 import pandas as pd
 
-from cxrx.compare.statistics import MIN_PATIENTS, PatientBootstrap, numbered
+from cxrx.compare.faithfulness import HIGHER_IS_BETTER
+from cxrx.compare.statistics import MIN_PATIENTS
 
-LEAD_METRIC = "hit"
+LEAD = {"native": "hit", "chexlocalize": "hit", "arun": "auprc"}
+"""The metric that decides which method points best, by protocol."""
+WORDS = {"hit": "hit rate", "auprc": "AUPRC", "road": "ROAD", "insertion": "insertion AUC"}
+FAITHFUL = ("road", "insertion", "aopc", "degradation", "sensitivity_n")
+"""Metrics that decide which method is most faithful: the first that was measured."""
+
+Tables = Mapping[str, pd.DataFrame]
 
 
-def verdict(
-    summary: pd.DataFrame,
-    per_pair: pd.DataFrame,
-    classification: pd.DataFrame,
-    agreement: pd.DataFrame,
-    *,
-    controls: AbstractSet[str],
-    bootstrap: PatientBootstrap,
-) -> list[str]:
-    """Say what the tables say, model by model; a difference whose interval holds 0 is called not decidable.
+def verdict(tables: Tables, *, controls: AbstractSet[str], protocol: str = "native") -> list[str]:
+    """Say what the tables say, model by model.
 
-    `controls` are the methods that never look at the model.
+    A difference counts where Holm's correction leaves it significant and its interval leaves 0 out; else the sentence
+    says that it is not decidable with these films. `controls` are the methods that never look at the model.
     """
+    names = ("summary", "faithfulness", "sanity_verdicts", "regions", "classification", "agreement")
+    models = list(dict.fromkeys(model for name in names for model in tables[name]["model"]))
     sentences = []
-    tables = (summary, classification, agreement)
-    models = list(dict.fromkeys(model for table in tables for model in table["model"]))
     for model in models:
+        own = {name: table[table["model"] == model] for name, table in tables.items() if "model" in table.columns}
+        own["paired_tests"] = _methods_of(tables["paired_tests"], model)
         prefix = f"{model}: " if len(models) > 1 else ""
         said = [
-            *_localisation(
-                summary[summary["model"] == model], per_pair[per_pair["model"] == model], controls, bootstrap
-            ),
-            *_agreement(agreement[agreement["model"] == model], controls),
-            *_classifier(classification[classification["model"] == model]),
+            *_regions(own["regions"], controls),
+            *_localisation(own, controls, LEAD[protocol]),
+            *_faithfulness(own, controls),
+            *_sanity(own["sanity_verdicts"]),
+            *_classifier(own["classification"]),
+            *_agreement(own["agreement"], controls),
         ]
         sentences += [prefix + sentence for sentence in said]
+    sentences += _models(tables["paired_tests"], LEAD[protocol])
     return sentences or ["Nothing could be compared; see what was skipped and why."]
 
 
@@ -47,21 +52,151 @@ def number(value: float, low: float = np.nan, high: float = np.nan, *, sign: boo
     return f"{value:{form}} [{low:{form}}, {high:{form}}]" if np.isfinite(low + high) else f"{value:{form}}"
 
 
-def paired_difference(
-    per_pair: pd.DataFrame, a: str, b: str, metric: str, bootstrap: PatientBootstrap
-) -> tuple[float, float, float, int]:
-    """Return the mean difference ``a - b`` over the pairs both have (mean over findings), its interval and n.
+def _methods_of(tests: pd.DataFrame, model: str) -> pd.DataFrame:
+    return tests[(tests["kind"] == "methods") & (tests["model_a"] == model)]
 
-    `per_pair` is of one model; the resamples are shared, so that the difference is paired.
-    """
-    keys = ["image_id", "patient", "finding"]
-    one, two = (per_pair[per_pair["method"] == name].set_index(keys)[metric] for name in (a, b))
-    difference = (one - two).dropna().reset_index()
-    if difference.empty:
-        return np.nan, np.nan, np.nan, 0
-    _, groups = numbered(list(difference["finding"]))
-    value, low, high = bootstrap.mean(difference[metric].to_numpy(float), list(difference["patient"]), groups)
-    return value, low, high, len(difference)
+
+def _localisation(tables: Tables, controls: AbstractSet[str], metric: str) -> list[str]:
+    lead = _means(tables["summary"], metric)
+    methods = [name for name in lead.index if name not in controls]
+    blind = [name for name in lead.index if name in controls]
+    if not methods:
+        return []
+    best = max(methods, key=lambda name: lead.loc[name, "value"])
+    row = lead.loc[best]
+    pairs = tables["per_pair"]
+    patients = pairs[pairs["method"] == best]["patient"].nunique()
+    share = number(row["value"], row["low"], row["high"])
+    cases = f"mean over findings; {int(row['n'])} truth pairs of {patients} patients"
+    often = "most often, " if len(methods) > 1 else ""
+    said = (
+        f"{best} puts its maximum into the finding {often}in {share} of cases ({cases})."
+        if metric == "hit"
+        else f"{best} overlaps the finding best: {WORDS.get(metric, metric)} {share} ({cases})."
+    )
+    others = ", ".join(f"{name} {number(lead.loc[name, 'value'])}" for name in blind)
+    # the prior of a finding with one box does not exist: a rival must be scored on the same pairs
+    rivals = [name for name in blind if lead.loc[name, "n"] == row["n"]] or blind
+    sentences = [f"{said} Without looking at the model: {others}."]
+    for group in (rivals, [name for name in methods if name != best]):
+        if group:
+            other = max(group, key=lambda name: lead.loc[name, "value"])
+            sentences.append(decided(tables["paired_tests"], metric, best, other))
+    return sentences
+
+
+def _means(table: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """Return the means over findings of one metric, by method."""
+    return table[(table["metric"] == metric) & (table["finding"] == "all") & table["value"].notna()].set_index("method")
+
+
+def decided(tests: pd.DataFrame, metric: str, best: str, other: str, *, higher: bool = True) -> str:
+    """Say whether `best` differs from `other` in a metric, after Holm's correction."""
+    rows = tests[(tests["metric"] == metric) & (tests["finding"] == "all")]
+    forward = rows[(rows["method_a"] == best) & (rows["method_b"] == other)]
+    backward = rows[(rows["method_a"] == other) & (rows["method_b"] == best)]
+    if forward.empty and backward.empty:
+        return f"Whether {best} is better than {other} cannot be said: they have no pair in common."
+    row, turn = (forward.iloc[0], 1) if len(forward) else (backward.iloc[0], -1)
+    low, high = sorted((turn * row["low"], turn * row["high"])) if np.isfinite(row["low"]) else (np.nan, np.nan)
+    value = turn * row["difference"]
+    what = WORDS.get(metric, metric.replace("_", " "))
+    said = f"{best} against {other}: {number(value, low, high, sign=True)} {what} (n = {row['n']}"
+    if value == 0:
+        return f"{said}); they do not differ on these films."
+    if not np.isfinite(low + high):
+        return f"{said}); not decidable with these films: fewer than {MIN_PATIENTS} patients."
+    said += f", Holm-adjusted p = {row['p_holm']:.2g})"
+    if row["decided"]:
+        return f"{said}; {best} is {'better' if (value > 0) == higher else 'worse'}."
+    why = "the interval holds 0" if low <= 0 <= high else "the difference does not survive Holm's correction"
+    return f"{said}; not decidable with these films: {why}."
+
+
+def _faithfulness(tables: Tables, controls: AbstractSet[str]) -> list[str]:
+    table = tables["faithfulness"]
+    metric = next((name for name in FAITHFUL if name in set(table["metric"])), None)
+    if metric is None:
+        return []
+    lead = _means(table, metric)
+    methods = [name for name in lead.index if name not in controls]
+    blind = [name for name in lead.index if name in controls]
+    if not methods:
+        return []
+    best = max(methods, key=lambda name: lead.loc[name, "value"])
+    row, what = lead.loc[best], WORDS.get(metric, metric.replace("_", " "))
+    others = ", ".join(f"{name} {number(lead.loc[name, 'value'])}" for name in blind)
+    most = " most" if len(methods) > 1 else ""
+    said = (
+        f"When the pixels of a map are changed, the model follows {best}{most}: {what} "
+        f"{number(row['value'], row['low'], row['high'])} logits (n = {int(row['n'])}). "
+        f"Without looking at the model: {others}."
+    )
+    sentences = [said]
+    for group in (blind, [name for name in methods if name != best]):
+        if group:
+            other = max(group, key=lambda name: lead.loc[name, "value"])
+            sentences.append(decided(tables["paired_tests"], metric, best, other, higher=HIGHER_IS_BETTER[metric]))
+    return sentences + _flagged(table)
+
+
+def _flagged(table: pd.DataFrame) -> list[str]:
+    """Tell where a baseline keeps the finding, so that deletion or insertion says little."""
+    said = []
+    for metric, name in (("flagged", "deletion"), ("insertion_flagged", "insertion")):
+        rows = table[(table["metric"] == metric) & (table["finding"] != "all")]
+        rows = rows.drop_duplicates("finding")  # the baseline is the same for all methods
+        bad = rows[rows["value"] > 0.5]
+        if len(bad):
+            findings = ", ".join(bad["finding"])
+            said.append(
+                f"The baseline of {name} keeps over half of the probability of {findings}: {name} says little there."
+            )
+    return said
+
+
+def _sanity(table: pd.DataFrame) -> list[str]:
+    rows = table[table["test"] == "randomisation"]
+    failed = rows[rows["passed"] == False]  # noqa: E712 - a column of True, False and None
+    passed = list(rows[rows["passed"] == True]["method"])  # noqa: E712
+    said = [f"{sentence}." for sentence in failed["sentence"]]
+    if passed:
+        verb = "passes" if len(passed) == 1 else "pass"
+        said.append(f"{_list(passed)} {verb} the randomisation test: with a random network the maps are others.")
+    return said
+
+
+def _regions(table: pd.DataFrame, controls: AbstractSet[str]) -> list[str]:
+    """Say whether a model looks at what is not in the patient."""
+    marker = table[(table["region"] == "marker") & ~table["method"].isin(list(controls))]
+    rows = {metric: part.to_dict("records") for metric, part in marker.groupby("metric", sort=False)}
+    said = []
+    if rows.get("mass_ratio"):
+        top = max(rows["mass_ratio"], key=lambda row: row["value"])
+        share = next(row for row in rows["mass"] if row["method"] == top["method"])
+        said.append(
+            f"{top['method']} puts {number(share['value'], share['low'], share['high'])} of its relevance on the "
+            f"marker, {top['value']:.1f} times the marker's share of the picture (n = {int(top['n'])})."
+        )
+    for row in rows.get("drop", ()):
+        drop = number(row["value"], row["low"], row["high"])
+        end = ": the model reads the marker, not the patient." if row["low"] > 0 else "."
+        said.append(f"Painting the marker over lowers the logit by {drop} (n = {int(row['n'])}){end}")
+    return said
+
+
+def _models(tests: pd.DataFrame, metric: str) -> list[str]:
+    """Compare the models under each method, on the films both explain."""
+    rows = tests[(tests["kind"] == "models") & (tests["finding"] == "all") & (tests["metric"] == metric)]
+    said = []
+    for row in rows.to_dict("records"):
+        difference = number(row["difference"], row["low"], row["high"], sign=True)
+        end = "" if row["decided"] else "; not decidable with these films"
+        said.append(
+            f"{row['method_a']} on {row['model_a']} against {row['model_b']}: {difference} "
+            f"{WORDS.get(metric, metric)} (n = {row['n']}){end}."
+        )
+    return said
 
 
 def _classifier(table: pd.DataFrame) -> list[str]:
@@ -73,61 +208,23 @@ def _classifier(table: pd.DataFrame) -> list[str]:
     return [f"The classifier separates films with an AUROC of {auroc} ({found['note']})."]
 
 
-def _localisation(
-    summary: pd.DataFrame, per_pair: pd.DataFrame, controls: AbstractSet[str], bootstrap: PatientBootstrap
-) -> list[str]:
-    lead = summary[(summary["metric"] == LEAD_METRIC) & (summary["finding"] == "all")].set_index("method")
-    methods = [name for name in lead.index if name not in controls]
-    blind = [name for name in lead.index if name in controls]
-    if not methods:
-        return []
-    best = max(methods, key=lambda name: lead.loc[name, "value"])
-    row = lead.loc[best]
-    patients = per_pair[per_pair["method"] == best]["patient"].nunique()
-    others = ", ".join(f"{name} {number(lead.loc[name, 'value'])}" for name in blind)
-    often = "most often, " if len(methods) > 1 else ""
-    cases = f"mean over findings; {int(row['n'])} truth pairs of {patients} patients"
-    share = number(row["value"], row["low"], row["high"])
-    said = f"{best} puts its maximum into the finding {often}in {share} of cases ({cases})."
-    sentences = [f"{said} Without looking at the model: {others}."]
-    # the prior of a finding with one box does not exist: a rival must be scored on the same pairs
-    rivals = [name for name in blind if lead.loc[name, "n"] == row["n"]] or blind
-    seconds = [name for name in methods if name != best]
-    for group in (rivals, seconds):
-        if group:
-            other = max(group, key=lambda name: lead.loc[name, "value"])
-            sentences.append(_decided(per_pair, best, other, bootstrap))
-    return sentences
-
-
-def _decided(per_pair: pd.DataFrame, best: str, other: str, bootstrap: PatientBootstrap) -> str:
-    value, low, high, n = paired_difference(per_pair, best, other, LEAD_METRIC, bootstrap)
-    if n == 0:
-        return f"Whether {best} is better than {other} cannot be said: they have no pair in common."
-    said = f"{best} against {other}: {number(value, low, high, sign=True)} hit rate (n = {n})"
-    if value == 0:
-        return f"{said}; they do not differ on these films."
-    if not np.isfinite(low + high):
-        return f"{said}; not decidable with these films: fewer than {MIN_PATIENTS} patients."
-    if low <= 0 <= high:
-        return f"{said}; not decidable with these films: the interval holds 0."
-    return f"{said}; {best} is {'better' if value > 0 else 'worse'} (95 % interval, not adjusted for many tests)."
-
-
 def _agreement(table: pd.DataFrame, controls: AbstractSet[str]) -> list[str]:
-    if table.empty:
-        return []
     table = table[(table["metric"] == "spearman") & (table["finding"] == "all")]
     real = table[~table["method_a"].isin(list(controls)) & ~table["method_b"].isin(list(controls))]
-    real = real[np.isfinite(real["value"])]
+    real = real[np.isfinite(real["value"].astype(float))]
     if real.empty:
         return []
-    low, high = real.loc[real["value"].idxmin()], real.loc[real["value"].idxmax()]
+    records = real.sort_values("value", kind="stable").to_dict("records")
+    low, high = records[0], records[-1]
     baseline = number(real["random_pair"].max())
-    if len(real) == 1:
+    if len(records) == 1:
         said = f"{low['method_a']} and {low['method_b']} agree with a rank correlation of {number(low['value'])}"
         return [f"{said}; maps of different patients reach {baseline}."]
     ends = [f"{number(row['value'])} ({row['method_a']} and {row['method_b']})" for row in (low, high)]
     return [
         f"The methods' rank correlations lie between {' and '.join(ends)}; maps of different patients reach {baseline}."
     ]
+
+
+def _list(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

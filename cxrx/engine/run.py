@@ -102,6 +102,7 @@ class _Run:
         report = RunReport(store.out, model.slug, tuple(self.methods), options.read.polarity)
         self.recorder = Recorder(store, builder, report)
         self.batch_size = self._fixed_batch_size()
+        self.cost: dict[str, list[float]] = {}
 
     def execute(self, argv: Sequence[str]) -> RunReport:
         started = time.time()
@@ -141,6 +142,7 @@ class _Run:
         worker = BatchWorker(
             self.model, self.methods, explainers, self.options, self.ledger, self.recorder, self.batch_size, len(todo)
         )
+        self.cost = worker.cost
         workers = _cores() if self.options.workers is None else self.options.workers
         items = with_data(todo, plan, self.inputs, self.options)
         report = self.recorder.report
@@ -182,6 +184,8 @@ class _Run:
             "batch_size": self.batch_size,
             "films": len(plan.items),
             "counts": dict(report.counts),
+            "model": self.model.slug,
+            "cost": {key: {"seconds": seconds, "maps": int(maps)} for key, (seconds, maps) in self.cost.items()},
         }
         sources = {self.model.slug: self.model.source} if self.model.source else {}
         table = self._truth_table(truth, done)

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxrx.compare.corpus import Corpus, Pair
+from cxrx.compare.films import film_paths, read_options, read_pictures
 from cxrx.compare.geometry import resize
-from cxrx.export.films import read_options, read_pictures
 from cxrx.export.overlay import LONGEST, Box, Case, Grey, Panel, scaled_boxes, thumbnail_shape
 
 Key = tuple[str, Pair]  # (model slug, (image_id, finding))
@@ -110,12 +110,8 @@ def _maps(
 
 
 def _pictures(corpus: Corpus, ids: Sequence[str], images: Path | None) -> tuple[dict[str, NDArray[np.float32]], int]:
-    paths: dict[str, tuple[Path, str]] = {}
-    for results in corpus.files:
-        if images is not None or results.links():
-            paths = results.paths(images) | paths
     settings = next((model.settings for model in corpus.models.values() if model.settings), {})
-    pictures, missing = read_pictures(paths, ids, read_options(settings))
+    pictures, missing = read_pictures(film_paths(corpus, images), ids, read_options(settings))
     fitting = {
         image_id: pixels
         for image_id, pixels in pictures.items()

@@ -5,9 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import spearmanr
+from skimage.metrics import structural_similarity
 from sklearn.metrics import jaccard_score
 
-from cxrx.compare.agreement import GRID, common_grid, other_film, rank_rows, score_agreement, top_rows
+from cxrx.compare.agreement import GRID, common_grid, other_film, rank_rows, score_agreement, spread, top_rows
 from cxrx.compare.controls import Prior, centre_map, random_map
 
 
@@ -18,17 +19,19 @@ def test_against_scipy_and_scikit_learn(seed):
     a, b = rng.standard_normal((7, 7)), rng.standard_normal((16, 16))
     scores = score_agreement(a, b)
     one, two = common_grid(a).ravel(), common_grid(b).ravel()
-    assert scores["spearman"] == pytest.approx(spearmanr(one, two).statistic, abs=1e-9)
+    assert scores["spearman"] == pytest.approx(spearmanr(one, two).statistic, abs=1e-6)
     n = round(GRID * GRID / 10)
     tops = [np.zeros(GRID * GRID, bool) for _ in "ab"]
     for top, values in zip(tops, (one, two), strict=True):
         top[np.argsort(-values, kind="stable")[:n]] = True
     assert scores["iou_top_10"] == pytest.approx(jaccard_score(*tops), abs=1e-9)
+    scaled = [((grid - grid.min()) / np.ptp(grid)).reshape(GRID, GRID) for grid in (one, two)]
+    assert scores["ssim"] == pytest.approx(structural_similarity(*scaled, data_range=1), abs=1e-6)
 
 
 def test_a_map_agrees_with_itself_whatever_its_scale():
     values = np.random.default_rng(0).random((8, 8))
-    assert score_agreement(values, 4 * values - 1) == pytest.approx({"spearman": 1, "iou_top_10": 1})
+    assert score_agreement(values, 4 * values - 1) == pytest.approx({"spearman": 1, "iou_top_10": 1, "ssim": 1})
     assert score_agreement(values, -values)["spearman"] == pytest.approx(-1)
 
 
@@ -36,6 +39,20 @@ def test_a_map_agrees_with_itself_whatever_its_scale():
 def test_what_orders_nothing_agrees_with_nothing(other):
     assert np.isnan(list(score_agreement(np.eye(8), other).values())).all()
     assert not top_rows(rank_rows(other.reshape(1, -1))).any()
+
+
+def test_spread_by_hand():
+    """Two equal points half the picture apart lie a quarter from their middle; a point scatters nowhere."""
+    grid = np.zeros((3, GRID, GRID))
+    grid[0, 10, 20] = 5
+    grid[1, 10, 16], grid[1, 10, 48] = 2, 2
+    grid[2] = 1
+    found = spread(grid.reshape(3, -1))
+    assert found[:2] == pytest.approx([0, 0.25], abs=1e-9)
+    assert found[2] == pytest.approx(np.sqrt(2 * (1 - 1 / GRID**2) / 12))
+    assert np.isnan(spread(np.stack([np.zeros(GRID**2), np.full(GRID**2, np.nan)]))).all()
+    negative = grid.reshape(3, -1)[:1] - 1  # what is negative does not count
+    assert spread(negative) == pytest.approx([0], abs=1e-9)
 
 
 def test_partners_are_of_the_same_finding_and_another_patient():

@@ -32,12 +32,13 @@ def comparison(tiny):
 
 
 def test_rows_of_methods_and_controls(comparison):
-    assert list(dict.fromkeys(comparison.summary["method"])) == ["gradcam", "smoothgrad", "prior", "centre", "random"]
+    methods = ["gradcam", "smoothgrad", "prior", "centre", "random", "edge"]
+    assert list(dict.fromkeys(comparison.summary["method"])) == methods
     assert list(comparison.summary.columns) == [
-        "model", "method", "finding", "metric", "value", "n", "low", "high", "skill",
+        "model", "method", "finding", "metric", "value", "n", "nan", "low", "high", "skill",
     ]  # fmt: skip
     assert set(comparison.summary["finding"]) == {"all", "Mass", "Effusion"}  # Pleural Effusion is Effusion
-    assert len(comparison.per_pair) == 21 * 5
+    assert len(comparison.per_pair) == 21 * 6
     assert set(METRICS) <= set(comparison.per_pair.columns)
 
 
@@ -100,7 +101,8 @@ def test_the_same_again_is_the_same(comparison, tiny):
 def test_files_written(comparison, tmp_path, tiny):
     paths = write_tables(comparison, tmp_path / "out")
     assert [path.name for path in paths] == [
-        "summary.csv", "per_pair.csv", "classification.csv", "agreement.csv", "compare.json",
+        "summary.csv", "per_pair.csv", "classification.csv", "classifier_curves.csv", "thresholds.csv", "agreement.csv",
+        "strata.csv", "paired_tests.csv", "compare.json",
     ]  # fmt: skip
     rows = list(csv.DictReader((tmp_path / "out" / "summary.csv").read_text().splitlines()))
     assert {row["method"] for row in rows} >= {"gradcam", "centre", "random"}
@@ -118,7 +120,12 @@ def test_truth_by_file_name_and_by_id(make_tiny, tmp_path):
     own = make_tiny(boxed=False, labelled=False)
     bare = compare(own.results, n_boot=0)
     assert bare.summary.empty
-    assert [what for what, _ in bare.skipped] == ["classification", "localisation"]
+    assert [what for what, _ in bare.skipped] == [
+        "classification",
+        "localisation",
+        "faithfulness of tiny@01234567",
+        "sanity",
+    ]
     lines = [f"{name},Mass,{','.join(map(str, own.boxes[i]))}" for name, i in zip(own.names, own.ids, strict=True)]
     table = tmp_path / "boxes.csv"
     table.write_text("path,finding,x,y,w,h\n" + "\n".join(lines))

@@ -120,7 +120,7 @@ def _three(name: str, sentence: str) -> dict[str, str]:
     }
 
 
-#: Family (what is asked for) to the scores it gives, each with its convention.
+#: Family (what is asked for) to the scores it gives, each with its convention under the default settings.
 FAMILIES: dict[str, dict[str, str]] = {
     "deletion": _three(
         "deletion",

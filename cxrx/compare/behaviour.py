@@ -1,0 +1,215 @@
+"""Faithfulness of every method in the results: the model is run again on changed films."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch.nn import functional
+
+from cxrx.compare.controls import centre_map, random_map
+from cxrx.compare.corpus import Corpus, ModelData, Pair
+from cxrx.compare.faithfulness import METRICS, Faithfulness, score_faithfulness
+from cxrx.compare.faithfulness.order import spread
+from cxrx.compare.notes import Notes
+from cxrx.compare.rerun import Rerun
+from cxrx.compare.statistics import PatientBootstrap
+from cxrx.errors import CxrxError, PluginError
+from cxrx.explainers.seeds import derive_seed
+from cxrx.explainers.targets import EMPTY
+from cxrx.specs import MetricSpec
+
+log = logging.getLogger("cxrx")
+
+Float = NDArray[np.float64]
+BASE = ("image_id", "patient", "model", "method", "finding", "probability")
+CURVES = ("model", "method", "curve", "x", "value", "low", "high", "n")
+
+
+def draw_pairs(corpus: Corpus, data: ModelData, limit: int, seed: int) -> list[Pair]:
+    """Draw at most `limit` explained pairs of a model by seed; those that every method explains come first."""
+    methods = [name for name in data.methods if name not in data.controls]
+    pairs = [pair for pair in data.pairs() if pair[0] in corpus.films and pair[0] in data.logit]
+    shared = [pair for pair in pairs if all(data.source(name, pair) is not None for name in methods)]
+    pool = shared or pairs
+    if len(pool) > limit:
+        pool = [pool[i] for i in sorted(np.random.default_rng(seed).choice(len(pool), limit, replace=False).tolist())]
+    return pool
+
+
+@dataclass
+class Behaviour:
+    """Faithfulness of one model's maps.
+
+    Attributes
+    ----------
+    rows
+        One per film, finding and method: :data:`BASE` and the scores.
+    curves
+        Curve to its x ``(S,)``; and (method, curve) to the normalised f of each pair ``(n, S)``.
+    keys
+        Method to (patient, finding) of each row of its curves.
+    """
+
+    slug: str
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    x: dict[str, Float] = field(default_factory=dict)
+    curves: dict[tuple[str, str], list[Float]] = field(default_factory=dict)
+    keys: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
+
+    def curve_table(self, bootstrap: PatientBootstrap) -> pd.DataFrame:
+        """Return the mean curves over findings, with the columns :data:`CURVES`."""
+        rows = []
+        for (method, curve), values in self.curves.items():
+            patients, findings = zip(*self.keys[method], strict=True)
+            found = bootstrap.table(np.stack(values), patients, findings)
+            for s, x in enumerate(self.x[curve].tolist()):
+                at = (0, s)
+                bounds = (found.value[at], found.low[at], found.high[at], int(found.n[at]))
+                rows.append((self.slug, method, curve, x, *bounds))
+        return pd.DataFrame(rows, columns=list(CURVES))
+
+
+def measure(
+    rerun: Rerun,
+    corpus: Corpus,
+    pairs: Sequence[Pair],
+    families: Sequence[str],
+    extra: Mapping[str, MetricSpec],
+    *,
+    seed: int,
+    notes: Notes,
+) -> Behaviour:
+    """Score the maps of all methods, and of the controls, on `pairs` of one model.
+
+    Parameters
+    ----------
+    families
+        Of :data:`cxrx.compare.faithfulness.FAMILIES`.
+    extra
+        Faithfulness metrics of plugins, by name.
+    """
+    data, behaviour = rerun.data, Behaviour(rerun.data.slug)
+    by_film: dict[str, list[Pair]] = {}
+    for pair in pairs:
+        by_film.setdefault(pair[0], []).append(pair)
+    log.info("%s: running the model again for faithfulness on %d films", data.slug, len(by_film))
+    for ids, x in rerun.batches(list(by_film)):
+        members = [by_film[image_id] for image_id in ids]
+        width = max(map(len, members))
+        targets = np.full((len(ids), width), EMPTY, dtype=np.int64)  # (B, T)
+        for b, own in enumerate(members):
+            targets[b, : len(own)] = [data.findings.index(finding) for _, finding in own]
+        maps = _maps(corpus, data, members, x, seed)  # method -> (B, T, H, W)
+        asked = {name: np.where(np.isfinite(values[:, :, 0, 0]), targets, EMPTY) for name, values in maps.items()}
+        seeds = np.array([derive_seed(seed, "faithfulness", image_id) for image_id in ids], dtype=np.int64)
+        # all methods side by side: equal perturbations are run once
+        beside = np.concatenate([np.nan_to_num(values) for values in maps.values()], axis=1)
+        wanted = np.concatenate(list(asked.values()), axis=1)
+        found = score_faithfulness(rerun.model, x, beside, wanted, families, seeds=seeds)
+        foreign = _third_party(rerun, x, maps, asked, extra, notes)
+        for m, name in enumerate(maps):
+            _note(behaviour, corpus, data, name, members, asked[name], m * width, found, foreign[name])
+    return behaviour
+
+
+def _maps(
+    corpus: Corpus, data: ModelData, members: Sequence[Sequence[Pair]], x: torch.Tensor, seed: int
+) -> dict[str, NDArray[np.float32]]:
+    """Return the maps of every method and control on the model's input, ``(B, T, H, W)``; NaN where there is none."""
+    size = (int(x.shape[2]), int(x.shape[3]))
+    flat = [pair for own in members for pair in own]
+    edges = _edges(x)
+    controls: dict[str, Callable[[int, Pair], Float]] = {
+        "centre": lambda _, __: centre_map(),
+        "random": lambda _, pair: random_map(seed, *pair),
+        "edge": lambda b, _: edges[b],
+    }
+    maps = {}
+    for name in [*data.methods, *(name for name in controls if name not in data.methods)]:
+        read = corpus.read(data, name, flat) if name in data.methods else {}
+        values = np.full((len(members), max(map(len, members)), *size), np.nan, dtype=np.float32)
+        for b, own in enumerate(members):
+            for t, pair in enumerate(own):
+                grid = read.get(pair) if name in data.methods else controls[name](b, pair)
+                if grid is not None and np.isfinite(grid).all():
+                    values[b, t] = spread(grid, size)
+        maps[name] = values
+    return maps
+
+
+def _edges(x: torch.Tensor) -> Float:
+    """Return the Sobel magnitude of prepared pictures, ``(B, H, W)``: what the control explainer ``edge`` shows."""
+    grey = functional.pad(x.mean(dim=1, keepdim=True), (1, 1, 1, 1), mode="replicate")
+    slope = x.new_tensor([[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]]) / 8
+    magnitude = functional.conv2d(grey, torch.stack([slope, slope.T])[:, None]).norm(dim=1)
+    return np.asarray(magnitude.cpu().numpy(), dtype=np.float64)
+
+
+def _third_party(
+    rerun: Rerun,
+    x: torch.Tensor,
+    maps: Mapping[str, NDArray[np.float32]],
+    asked: Mapping[str, NDArray[np.int64]],
+    extra: Mapping[str, MetricSpec],
+    notes: Notes,
+) -> dict[str, dict[str, Float]]:
+    """Return, for every method, the scores ``(B, T)`` of plugins."""
+    found: dict[str, dict[str, Float]] = {name: {} for name in maps}
+    for spec in extra.values():
+        for name, values in maps.items():
+            try:
+                scores = spec.compute(rerun.model, x, np.nan_to_num(values), asked[name])
+                found[name] |= {key: np.asarray(score, dtype=np.float64) for key, score in scores.items()}
+            except Exception as error:  # noqa: BLE001  a plugin's fault must not end the comparison; it is told
+                kind = "" if isinstance(error, CxrxError) else f"{type(error).__name__}: "
+                notes.count(f"the metric {spec.name} failed on {{n}} batches of {name} ({kind}{error})")
+    for scores in found.values():
+        for key, score in scores.items():
+            if score.shape != asked[next(iter(asked))].shape:
+                raise PluginError(f"a faithfulness metric returned {key} of shape {score.shape}, not (B, T)")
+    return found
+
+
+def _note(
+    behaviour: Behaviour,
+    corpus: Corpus,
+    data: ModelData,
+    name: str,
+    members: Sequence[Sequence[Pair]],
+    asked: NDArray[np.int64],
+    first: int,
+    found: Faithfulness,
+    foreign: Mapping[str, Float],
+) -> None:
+    """Add the rows and curves of the method `name`, whose columns begin at `first`."""
+    normalised = {curve: found.normalised(curve) for curve in found.curves}
+    for curve, (x, _) in normalised.items():
+        behaviour.x[curve] = x
+    for b, t, pair in _asked(members, asked):
+        patient = corpus.films[pair[0]].patient
+        row: dict[str, Any] = {
+            "image_id": pair[0], "patient": patient, "model": data.slug, "method": name, "finding": pair[1],
+            "probability": data.probability_of(pair),
+        }  # fmt: skip
+        row |= {metric: float(values[b, first + t]) for metric, values in found.scores.items()}
+        behaviour.rows.append(row | {metric: float(values[b, t]) for metric, values in foreign.items()})
+        behaviour.keys.setdefault(name, []).append((patient, pair[1]))
+        for curve, (_, values) in normalised.items():
+            behaviour.curves.setdefault((name, curve), []).append(values[b, first + t])
+
+
+def _asked(members: Sequence[Sequence[Pair]], asked: NDArray[np.int64]) -> Iterator[tuple[int, int, Pair]]:
+    for b, own in enumerate(members):
+        for t, pair in enumerate(own):
+            if asked[b, t] != EMPTY:
+                yield b, t, pair
+
+
+__all__ = ["BASE", "CURVES", "METRICS", "Behaviour", "draw_pairs", "measure"]
