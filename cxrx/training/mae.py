@@ -203,5 +203,8 @@ def _grid(encoder: Any, size: tuple[int, int]) -> tuple[tuple[int, int], int]:
     side = round((size[0] * size[1] / patches) ** 0.5)
     grid = (size[0] // side, size[1] // side)
     if grid[0] * grid[1] != patches or grid[0] * side != size[0] or grid[1] * side != size[1]:
-        raise UsageError(f"{size[0]} x {size[1]} pixels cannot be cut into {patches} square patches")
+        raise UsageError(
+            f"{size[0]} x {size[1]} pixels cannot be cut into {patches} square patches",
+            "--input-size is a multiple of a patch's side, 16 pixels in most networks",
+        )
     return grid, side

@@ -235,7 +235,8 @@ def _told(films: Labelled, model: Model, decoded: Decoded) -> str:
 
 def _untold(films: Labelled) -> list[str]:
     names = untold(films)
-    what = "the best epoch is chosen without them, and their threshold is 0.5"
+    by = "without them" if len(names) < len(films.findings) else "by the loss"
+    what = f"the best epoch is chosen {by}, and their threshold is 0.5"
     return [f"of {', '.join(names)}, validation films show one side only: {what}"] if names else []
 
 

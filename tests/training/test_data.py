@@ -145,7 +145,7 @@ def test_a_class_without_films_is_told(tmp_path, write_films):
         for path in films[i::3] if name != "PNEUMONIA" else []:
             path.rename(tmp_path / "data" / name / path.name)
     films = read_labels(tmp_path / "data", DEFAULT, None)
-    assert films.findings == ("COVID-19", "No Finding")
+    assert (films.findings, films.task) == (("COVID-19",), "binary")
     assert any("PNEUMONIA" in note for note in films.notes)
     with pytest.raises(UsageError, match="knows no finding 'Pneumonia'"):
         read_labels(tmp_path / "data", DEFAULT, ["COVID-19", "Pneumonia"])
