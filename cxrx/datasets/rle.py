@@ -2,7 +2,6 @@
 
 All encodings here go down the columns. They differ in how they write a run:
 
-- absolute (Kaggle's usual): ``start length start length ...``, starts counted from pixel 1
 - relative (SIIM-ACR): ``gap length gap length ...``, a gap counted from the end of the run before it
 - COCO: the lengths of all runs, absent ones first, as a list or packed into text
 """
@@ -33,12 +32,6 @@ def from_relative(text: str, shape: Shape) -> Counts:
     gaps, lengths = _pairs(text)
     ends = np.cumsum(gaps + lengths)
     return from_intervals(ends - lengths, ends, shape)
-
-
-def from_absolute(text: str, shape: Shape) -> Counts:
-    """Decode ``start length start length ...``, starts counted from 1; ValueError as :func:`from_relative`."""
-    starts, lengths = _pairs(text)
-    return from_intervals(starts - 1, starts - 1 + lengths, shape)
 
 
 def _pairs(text: str) -> tuple[Ints, Ints]:

@@ -121,7 +121,8 @@ def timm_names(text: str = "") -> list[str]:
     """Return the names of timm's networks that hold `text`, as ``-m`` takes them."""
     import timm
 
-    return [f"{TIMM}{name}" for name in timm.list_models() if text.lower() in name]
+    part = text.lower().removeprefix(TIMM)
+    return [f"{TIMM}{name}" for name in timm.list_models() if part in name]
 
 
 def timm_spec(name: str) -> ModelSpec:

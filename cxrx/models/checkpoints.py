@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -245,14 +246,34 @@ def _told(path: Path, metadata: Mapping[str, str]) -> tuple[tuple[str, ...], Inp
     if path.suffix != ".safetensors":
         return (), None, None
     try:
-        labels = tuple(json.loads(metadata["labels"])) if "labels" in metadata else ()
+        names = json.loads(metadata.get("labels", "[]"))
         input_spec = input_from_json(metadata["input"]) if "input" in metadata else None
-    except (ValueError, TypeError, AttributeError) as error:
-        raise UsageError(
-            f"the labels or the input in the metadata of {path.name} are not as cxrx writes them"
-        ) from error
+        sound = isinstance(names, list) and all(isinstance(name, str) for name in names)
+        sound = sound and (input_spec is None or _is_sound(input_spec))
+    except (ValueError, TypeError, AttributeError):
+        sound = False
+    if not sound:
+        raise UsageError(f"the labels or the input in the metadata of {path.name} are not as cxrx writes them")
     activation = metadata.get("activation")
-    return labels, input_spec, activation if activation in {"sigmoid", "softmax"} else None
+    return tuple(names), input_spec, activation if activation in {"sigmoid", "softmax"} else None
+
+
+def _is_sound(spec: InputSpec) -> bool:
+    """Tell whether every field of an input holds what it may."""
+    clahe = spec.clahe
+    return (
+        spec.channels in {1, 3}
+        and len(spec.size) == 2
+        and all(isinstance(side, int) and side > 0 for side in spec.size)
+        and (spec.resize is None or (isinstance(spec.resize, int) and spec.resize > 0))
+        and spec.fit in {"crop", "pad", "stretch"}
+        and spec.interpolation in {"bilinear", "bicubic"}
+        and all(len(values) in {1, spec.channels} for values in (spec.mean, spec.std))
+        and all(math.isfinite(value) for value in spec.mean)
+        and all(0 < value < math.inf for value in spec.std)
+        and (clahe is None or (len(clahe) == 3 and min(clahe) > 0))
+        and spec.crops in {1, 10}
+    )
 
 
 def input_from_json(text: str) -> InputSpec:

@@ -68,14 +68,10 @@ def load_model(
         ``class0 ...`` (flagged in ``model.notes``).
     device
         ``"auto"``, ``"cpu"``, ``"cuda"``, ...
-    input_size, in_chans
-        Replace what the checkpoint or the spec says the network expects.
+    input, input_size, in_chans, activation
+        Replace what the checkpoint or the spec says the network expects: all of it, its size, its channels; and ends in.
     cam_layer
         Dotted name of the layer for CAM methods.
-    input
-        Replaces all that the checkpoint or the spec says of the input.
-    activation
-        Replaces what the checkpoint or the spec says of it.
     new_head
         Start with a random head, whatever the checkpoint has there: for training from a base.
 
@@ -132,7 +128,7 @@ class _Network:
 
 def _assemble(spec: ModelSpec, checkpoint: Checkpoint | None, asked: _Asked, *, own: bool, brought: bool) -> _Network:
     """Build the network of `spec` as `checkpoint` and the caller want it, and load the weights."""
-    input_spec = asked.input or change_input(_base_input(spec, checkpoint), asked.input_size, asked.in_chans)
+    input_spec = change_input(asked.input or _base_input(spec, checkpoint), asked.input_size, asked.in_chans)
     told = None if asked.new_head else checkpoint  # what the file says of its outputs
     activation = asked.activation or (told.activation if told is not None else None) or spec.activation
     labels, notes = _choose_labels(spec, asked.labels, told, activation)

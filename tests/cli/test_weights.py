@@ -154,6 +154,7 @@ def test_timms_networks_are_listed_and_shown():
     names = cxrx("models", "--search", "ReSNet18").stdout.split()
     assert "timm/resnet18" in names
     assert json.loads(cxrx("models", "--search", "resnet18", "--json").stdout) == names
+    assert cxrx("models", "--search", "timm/resnet18").stdout.split() == names
     assert "no network with 'xyzzy'" in cxrx("models", "--search", "xyzzy", code=1).stderr
     shown = json.loads(cxrx("models", "show", "timm/vit_tiny_patch16_224", "--json").stdout)
     assert shown["input"] == {

@@ -38,10 +38,6 @@ def relative(mask):
     return " ".join(map(str, words))
 
 
-def absolute(mask):
-    return " ".join(f"{start + 1} {length}" for start, length in plain_runs(mask))
-
-
 def coco_counts(mask):
     counts, end = [], 0
     for start, length in plain_runs(mask):
@@ -69,7 +65,6 @@ def packed(counts):
 def test_every_encoding_gives_the_pixels_back(mask):
     shape = mask.shape
     assert (decode(rle.from_relative(relative(mask), shape), shape) == mask).all()
-    assert (decode(rle.from_absolute(absolute(mask), shape), shape) == mask).all()
     assert (decode(rle.from_coco(coco_counts(mask), shape), shape) == mask).all()
     assert (decode(rle.from_coco(packed(coco_counts(mask)), shape), shape) == mask).all()
     assert (decode(rle.from_pixels(mask), shape) == mask).all()
@@ -123,7 +118,6 @@ def test_polygons_are_filled_as_pillow_fills_them_on_the_whole_picture(polygons)
         (rle.from_relative, "90 20"),
         (rle.from_relative, "-1"),
         (rle.from_relative, "one two"),
-        (rle.from_absolute, "0 5"),
         (rle.from_coco, "!!"),
         (rle.from_coco, ""),
         (rle.from_coco, "P"),

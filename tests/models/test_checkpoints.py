@@ -188,7 +188,20 @@ def test_a_file_without_a_fitting_state_dict_is_told(content, message, tmp_path)
 
 
 @pytest.mark.parametrize(
-    "metadata", [{"labels": "Mass"}, {"labels": "3"}, {"input": "[1]"}, {"input": "{"}], ids=lambda m: next(iter(m))
+    "metadata",
+    [
+        *({"labels": text} for text in ("Mass", '"Mass"', "3", "[1, 2]", '[["a"]]')),
+        *({"input": text} for text in ("[1]", "{", '{"size": [8]}', '{"size": [8, "8"]}', '{"size": 8}')),
+        *(
+            {"input": f'{{"channels": 1, "mean": [0.5], {text}}}'}
+            for text in ('"std": [0]', '"std": [1, 1]', '"std": 1')
+        ),
+        *(
+            {"input": text}
+            for text in ('{"channels": 2}', '{"fit": "squeeze"}', '{"clahe": [4, 7]}', '{"resize": "256"}')
+        ),
+    ],
+    ids=lambda metadata: "".join(metadata.values()),
 )
 def test_damaged_metadata_is_a_sentence(metadata, tmp_path):
     save_file({"w": torch.zeros(1)}, tmp_path / "w.safetensors", metadata)

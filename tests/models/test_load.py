@@ -102,6 +102,13 @@ def test_the_input_of_the_file_goes_before_that_of_the_spec(register, save):
     assert load_model("small", path, device="cpu").input == InputSpec(size=(8, 8), channels=1, mean=(0.1,), std=(0.9,))
 
 
+def test_the_input_that_is_given_goes_before_all_and_size_and_channels_before_it():
+    given = InputSpec(size=(96, 96), resize=110, mean=(0.2,), std=(0.3,))
+    assert load_model("timm/resnet18", labels=["a"], device="cpu", input=given).input == given
+    model = load_model("timm/resnet18", labels=["a"], device="cpu", input=given, input_size=64)
+    assert model.input == InputSpec(size=(64, 64), mean=(0.2,), std=(0.3,))
+
+
 def test_only_its_own_weights_make_a_demo_model_a_demo(register, save):
     register("demo", demo=True, weights=save(2, "own.safetensors"))
     register("plain")
