@@ -25,6 +25,7 @@ from cxrx.explainers.options import parse_options
 from cxrx.models.inference import autocast
 from cxrx.models.model import Model
 from cxrx.reading.find import Item
+from cxrx.reading.gate import VIEW_GROUP
 from cxrx.results import atomic
 from cxrx.results.lock import RunLock
 from cxrx.specs import ExplainerSpec
@@ -208,9 +209,9 @@ def pretrain(
 
 
 def films_to_learn_from(request: Request) -> list[str]:
-    """Return the films of a folder, without those of patients who are for validation or test.
+    """Return the films of a folder, without laterals and those of patients who are for validation or test.
 
-    They are judged later: an encoder that has seen them, even unlabelled, would be flattered.
+    The latter are judged later: an encoder that has seen them, even unlabelled, would be flattered.
     """
     folder, options, count = request.data, request.options, request.films
     paths = [path for path, found in films_below(folder).items() if isinstance(found, Item)]
@@ -221,8 +222,9 @@ def films_to_learn_from(request: Request) -> list[str]:
     else:
         placed = draw_or_take(dataset, request.split, options.split_seed).of
         judged = {patient for patient, split in zip(dataset.patients, placed, strict=True) if split in JUDGED}
+        lateral = {path for path, truth in dataset.films() if VIEW_GROUP.get(truth.view, "frontal") != "frontal"}
         whose = dict(zip((path for path, _ in dataset.films()), dataset.patients, strict=True))
-        kept = [path for path in paths if whose.get(path) not in judged]
+        kept = [path for path in paths if whose.get(path) not in judged and path not in lateral]
     if not kept:
         raise UsageError(f"{folder.name} holds no films to learn from")
     if count is None or count >= len(kept):
