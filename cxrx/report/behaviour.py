@@ -13,7 +13,7 @@ from cxrx.compare.comparison import Comparison
 from cxrx.report.figures import Figures, Line, Stroke, curves, strokes
 from cxrx.report.grids import Cell, Grid, Row, count_cell, keyed, value_cell
 from cxrx.report.localisation import kind_of
-from cxrx.report.words import count, finite, frame, heading, names_of, number, pick, records
+from cxrx.report.words import count, finite, heading, methods_of, names_of, number, pick, records
 
 _CURVES = ("deletion", "insertion", "road_morf", "road_lerf", "aopc_morf", "aopc_lerf")
 _SAME_SCALE = (("deletion", "insertion"), ("road_morf", "road_lerf"), ("aopc_morf", "aopc_lerf"))
@@ -33,26 +33,29 @@ _TESTS = {
 
 def faithfulness(comparison: Comparison, slug: str, look: Mapping[str, Stroke]) -> dict[str, Any] | None:
     """Return table, flags and curves of one model; None where the model was not run again."""
-    table = pick(frame(comparison, "faithfulness"), model=slug)
-    points = pick(frame(comparison, "curves"), model=slug)
+    table = pick(comparison.faithfulness, model=slug)
+    points = pick(comparison.curves, model=slug)
     if table.empty and points.empty:
         return None
     return {
-        "main": _means(table, comparison.controls),
+        "main": _means(table, comparison.controls, other=False),
+        "rest": _means(table, comparison.controls, other=True),
         "findings": [_by_finding(table, metric, comparison.controls) for metric in ("deletion", "insertion", "road")],
-        "flagged": _flagged(pick(frame(comparison, "faithfulness_pairs"), model=slug)),
+        "flagged": _flagged(pick(comparison.faithfulness_pairs, model=slug)),
         "figures": _curves(points, look, slug),
     }
 
 
-def _means(table: pd.DataFrame, controls: set[str]) -> Grid | None:
+def _means(table: pd.DataFrame, controls: set[str], *, other: bool) -> Grid | None:
+    """Return the scores in logits, or their `other` forms: of probabilities, and scaled to the film's own."""
     table = pick(table, finding="all")
     metrics = [name for name in names_of(table, "metric") if not name.endswith(("flagged", "baseline_share"))]
+    metrics = [name for name in metrics if name.endswith(("_probability", "_normalised")) == other]
     cells = keyed(records(table), "method", "metric")
     if not metrics:
         return None
     body = []
-    for method in names_of(table, "method"):
+    for method in methods_of(table, controls):
         found = [cells.get((method, metric)) for metric in metrics]
         first = next((row for row in found if row is not None), {"n": None})
         cells_ = [*(value_cell(row, 3) for row in found), count_cell(first)]
@@ -70,7 +73,7 @@ def _by_finding(table: pd.DataFrame, metric: str, controls: set[str]) -> Grid | 
     counts = [count(pick(table, finding=name)["n"].max()) for name in names]
     body = [
         Row([method], [value_cell(cells.get((method, name)), 3) for name in names], kind_of(method, controls))
-        for method in names_of(table, "method")
+        for method in methods_of(table, controls)
     ]
     heads = [f"{name} ({n})" for name, n in zip(names, counts, strict=True)]
     return Grid(f"{heading(metric)} by finding; in brackets the pairs", ["Method"], heads, body)
@@ -145,8 +148,8 @@ def _limits(rows: pd.DataFrame) -> tuple[float, float]:
 
 def sanity(comparison: Comparison, slug: str) -> dict[str, Any] | None:
     """Return verdicts, curves and numbers of one model; None where no test was made."""
-    table = pick(frame(comparison, "sanity"), model=slug)
-    verdicts = records(pick(frame(comparison, "sanity_verdicts"), model=slug))
+    table = pick(comparison.sanity, model=slug)
+    verdicts = records(pick(comparison.sanity_verdicts, model=slug))
     if table.empty and not verdicts:
         return None
     marks = {True: ("passes", "pass"), False: ("fails", "fail")}

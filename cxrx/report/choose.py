@@ -11,7 +11,7 @@ import pandas as pd
 
 from cxrx.compare.comparison import Comparison
 from cxrx.compare.corpus import Corpus, ModelData, Pair
-from cxrx.report.words import frame, number, pick, records
+from cxrx.report.words import number, pick, records
 
 MAX_CASES = 250
 
@@ -35,7 +35,7 @@ class Group:
 
 def lead_method(comparison: Comparison, slug: str, methods: Sequence[str]) -> str:
     """Return the method with the highest hit rate (controls only if there is nothing else), else the first."""
-    table = pick(frame(comparison, "summary"), model=slug, metric="hit", finding="all")
+    table = pick(comparison.summary, model=slug, metric="hit", finding="all")
     values = {row["method"]: row["value"] for row in records(table)}
     real = [name for name in methods if name not in comparison.controls] or list(methods)
     return max(real, key=lambda name: values.get(name, -1.0))
@@ -58,7 +58,7 @@ def choose_cases(comparison: Comparison, corpus: Corpus, limit: int = MAX_CASES)
     for model in models:
         lead = lead_method(comparison, model.slug, list(model.methods))
         mark = f", {model.slug}" if len(models) > 1 else ""
-        table = pick(frame(comparison, "per_pair"), model=model.slug, method=lead)
+        table = pick(comparison.per_pair, model=model.slug, method=lead)
         for heading, rule, cases in (*_by_iou(model, table, lead, share, mark), *_by_error(model, corpus, share, mark)):
             rules.setdefault(heading, (rule, []))[1].extend(cases)
     drawn, total = _lot(models, corpus, limit // 5, comparison.settings.get("seed", 0))

@@ -10,7 +10,7 @@ import pandas as pd
 from cxrx.compare.comparison import Comparison
 from cxrx.report.figures import Figures, Line, Stroke, curves, strokes
 from cxrx.report.grids import DASH, Cell, Grid, Row, text_cell, value_cell
-from cxrx.report.words import Record, count, finite, frame, heading, names_of, number, pick, records
+from cxrx.report.words import Record, count, finite, heading, names_of, number, pick, records
 
 _RANKING = ("auroc", "auprc", "brier", "ece")
 _DECIDING = ("threshold", "f1", "f1_macro", "f1_weighted", "accuracy", "sensitivity", "specificity")
@@ -24,15 +24,15 @@ _CURVES = {
 
 def classifier(comparison: Comparison, slug: str) -> dict[str, Any] | None:
     """Return what the page shows of one classifier: two tables, the curves and the thresholds; None without labels."""
-    table = pick(frame(comparison, "classification"), model=slug)
+    table = pick(comparison.classification, model=slug)
     if table.empty:
         return None
     rows = records(table)
     return {
         "ranking": _ranking(rows, list(table.columns)),
         "deciding": _deciding(rows, list(table.columns)),
-        "figures": _figures(pick(frame(comparison, "classifier_curves"), model=slug), table, slug),
-        "thresholds": _thresholds(records(pick(frame(comparison, "thresholds"), model=slug))),
+        "figures": _figures(pick(comparison.classifier_curves, model=slug), table, slug),
+        "thresholds": _thresholds(records(pick(comparison.thresholds, model=slug))),
     }
 
 

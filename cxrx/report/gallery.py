@@ -1,7 +1,7 @@
 """The case grid: every film once as a JPEG, every map once as a small PNG with its own transparency.
 
 Cards refer to them (SVG ``<use>``), which needs no script and costs a few bytes, so that the same film can stand in
-many cards. Maps are drawn on the film's own frame, at :data:`MAP` pixels; the browser enlarges them.
+many cards. Maps are drawn on the film's own at :data:`MAP` pixels; the browser enlarges them.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from cxrx.compare.films import film_paths, read_options, read_pictures
 from cxrx.compare.geometry import resize
 from cxrx.export.overlay import COLOURS, OPACITY, Grey, jpeg, peak, relative, scaled_boxes, thumbnail_shape
 from cxrx.report.choose import Group, choose_cases, label_of
-from cxrx.report.words import OUTCOMES, Record, frame, number, records
+from cxrx.report.words import OUTCOMES, Record, number, records
 
 PICTURE = 320  # pixels of a film's longer side
 MAP = 80  # of a map's: a gradient map has no finer truth to tell at this size
@@ -152,7 +152,7 @@ def _film(key: str, pixels: NDArray[np.float32]) -> Film:
 def _placed(
     corpus: Corpus, pairs: Sequence[Pair], films: dict[str, Film]
 ) -> Iterator[tuple[tuple[str, str, Pair], Grey, tuple[int, int] | None]]:
-    """Yield (model, method, pair), the map on its small frame, and the place of its maximum on the picture."""
+    """Yield (model, method, pair), the map on its small and the place of its maximum on the picture."""
     for start in range(0, len(pairs), _AT_ONCE):
         chunk = pairs[start : start + _AT_ONCE]
         for model in corpus.models.values():
@@ -221,7 +221,7 @@ def _encoded(data: bytes) -> str:
 
 
 def _scores(comparison: Comparison, pairs: set[Pair]) -> dict[tuple[str, str, Pair], Record]:
-    table = frame(comparison, "per_pair")
+    table = comparison.per_pair
     if table.empty:
         return {}
     table = table[table["image_id"].isin({pair[0] for pair in pairs})]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ import numpy as np
 from markupsafe import Markup
 
 from cxrx import __version__
-from cxrx.compare.comparison import Comparison
+from cxrx.compare.comparison import Comparison, versions
 from cxrx.compare.corpus import open_corpus
 from cxrx.export.overlay import COLOURS
 from cxrx.report import behaviour, relations
@@ -21,13 +22,11 @@ from cxrx.report.classifier import classifier
 from cxrx.report.figures import strokes
 from cxrx.report.gallery import Gallery, make_gallery
 from cxrx.report.localisation import localisation
-from cxrx.report.words import frame, names_of
+from cxrx.report.words import names_of
 from cxrx.results.atomic import write_file
 
 if TYPE_CHECKING:
     from jinja2 import Environment
-
-_WITH_METHODS = ("summary", "faithfulness", "curves", "sanity")
 
 
 def write_report(
@@ -68,6 +67,7 @@ def page(comparison: Comparison, gallery: Gallery) -> str:
     return _environment().get_template("report.html").render(
         comparison=comparison,
         version=__version__,
+        versions=versions(),
         sections=_sections(comparison),
         gallery=gallery,
         colours=_gradient(),
@@ -106,7 +106,7 @@ def _options(attrs: dict[str, Any]) -> str:
 def _sections(comparison: Comparison) -> dict[str, Any]:
     """Return what every section shows: by model where it has models."""
     slugs = list(comparison.models)
-    tables = [frame(comparison, name) for name in _WITH_METHODS]
+    tables = (comparison.summary, comparison.faithfulness, comparison.curves, comparison.sanity)
     methods = list(dict.fromkeys(name for table in tables for name in names_of(table, "method")))
     look = strokes(methods, comparison.controls)
     by_model: dict[str, dict[str, Any]] = {
@@ -118,12 +118,22 @@ def _sections(comparison: Comparison) -> dict[str, Any]:
         "strata": {slug: relations.strata(comparison, slug) for slug in slugs},
     }
     return {
+        "verdict": _verdict(comparison.verdict, slugs),
         **{name: {slug: found for slug, found in parts.items() if found} for name, parts in by_model.items()},
         "model_agreement": relations.model_agreement(comparison),
         "paired_tests": relations.paired_tests(comparison),
         "costs": relations.costs(comparison),
         "regions": relations.regions(comparison),
     }
+
+
+def _verdict(sentences: Sequence[str], slugs: Sequence[str]) -> list[tuple[str, list[str]]]:
+    """Put the sentences on one model under its name, in their order; what is said of several comes last."""
+    groups: dict[str, list[str]] = {slug: [] for slug in slugs}
+    for sentence in sentences:
+        slug = next((slug for slug in slugs if sentence.startswith(f"{slug}: ")), "")
+        groups.setdefault(slug, []).append(sentence.removeprefix(f"{slug}: "))
+    return [(slug, said) for slug, said in groups.items() if said]
 
 
 def _gradient() -> str:

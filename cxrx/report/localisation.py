@@ -12,7 +12,19 @@ from markupsafe import Markup
 from cxrx.compare.comparison import Comparison
 from cxrx.report.figures import Dot, Figures, boxes, forest
 from cxrx.report.grids import DASH, Cell, Grid, Row, count_cell, keyed, value_cell
-from cxrx.report.words import Record, count, finite, frame, heading, meaning, names_of, number, pick, records, span
+from cxrx.report.words import (
+    Record,
+    count,
+    finite,
+    heading,
+    meaning,
+    methods_of,
+    names_of,
+    number,
+    pick,
+    records,
+    span,
+)
 
 MAIN = ("hit", "hit_15px", "iou", "mass", "mass_ratio", "rank")
 FOREST = ("hit", "iou")
@@ -22,10 +34,10 @@ MOST_FINDINGS = 16  # forest plots of one metric; the tables hold all
 
 def localisation(comparison: Comparison, slug: str) -> dict[str, Any] | None:
     """Return tables and plots of one model; None where nothing has a truth."""
-    summary = pick(frame(comparison, "summary"), model=slug)
+    summary = pick(comparison.summary, model=slug)
     if summary.empty:
         return None
-    per_pair = pick(frame(comparison, "per_pair"), model=slug)
+    per_pair = pick(comparison.per_pair, model=slug)
     controls = comparison.controls
     names = names_of(summary, "metric")
     main = [name for name in MAIN if name in names]
@@ -35,10 +47,10 @@ def localisation(comparison: Comparison, slug: str) -> dict[str, Any] | None:
     return {
         "main": _means(summary, main, controls, skills=("hit", "iou"), caption=_caption(per_pair)),
         "rest": _means(summary, rest, controls, skills=(), caption="The other metrics") if rest else None,
-        "forests": [_forests(summary, metric, meaning(comparison, metric), controls, slug) for metric in plotted],
-        "boxes": _boxes(per_pair, controls, slug),
+        "overview": _overview(comparison, summary, per_pair, plotted, slug),
+        "forests": [_forests(comparison, summary, metric, slug) for metric in plotted],
         "findings": [_by_finding(summary, metric, meaning(comparison, metric), controls) for metric in plotted],
-        "confusion": _confusions(pick(frame(comparison, "confusion"), model=slug)),
+        "confusion": _confusions(pick(comparison.confusion, model=slug)),
     }
 
 
@@ -64,7 +76,7 @@ def _means(
     cells = keyed(records(pick(summary, finding="all")), "method", "metric")
     skills = [metric for metric in skills if metric in metrics and "skill" in summary.columns]
     body = []
-    for method in names_of(summary, "method"):
+    for method in methods_of(summary, controls):
         found = [cells.get((method, metric)) for metric in metrics]
         skill = [Cell(number(cells.get((method, metric), {}).get("skill"))) for metric in skills]
         first = next((row for row in found if row is not None), {"n": None})
@@ -83,7 +95,7 @@ def _by_finding(summary: pd.DataFrame, metric: str, said: str, controls: set[str
     names = [name for name in names_of(table, "finding") if name != "all"]
     counts = {name: pick(table, finding=name)["n"].max() for name in names}
     body = []
-    for method in names_of(table, "method"):
+    for method in methods_of(table, controls):
         found = [cells.get((method, name)) for name in names]
         body.append(Row([method], [_with_skill(row) for row in found], kind_of(method, controls)))
     caption = f"{heading(metric)}: {said}. In brackets the pairs; below a value its interval and skill"
@@ -102,28 +114,50 @@ def _with_skill(row: Record | None) -> Cell:
 # Figures
 
 
-def _forests(summary: pd.DataFrame, metric: str, said: str, controls: set[str], slug: str) -> Figures:
-    """Draw a forest plot for the mean over findings and for every finding."""
-    table = pick(summary, metric=metric)
-    single = [name for name in names_of(table, "finding") if name != "all"]
-    single.sort(key=lambda name: -pick(table, finding=name)["n"].max())  # a stable sort: equal ones keep their order
-    shown = single[:MOST_FINDINGS] if len(single) > 1 else []
+_FOREST_CAPTION = (
+    "Dot and line: mean and 95 % interval of a bootstrap over patients; an empty dot: too few patients for an "
+    "interval. On the right n, the pairs of film and finding. Grey: controls that never look at the model. Dashed: the "
+    "prior, the mean truth on other patients' films."
+)
+
+
+def _overview(
+    comparison: Comparison, summary: pd.DataFrame, per_pair: pd.DataFrame, metrics: Sequence[str], slug: str
+) -> Figures:
+    """Draw the means over findings as forest plots, and single maps as box plots."""
     panels = []
-    for finding in ["all", *shown]:
+    for metric in metrics:
+        rows = records(pick(summary, metric=metric, finding="all"))
+        title = f"{heading(metric)}, n = {_most(rows)}"
+        panels.append((title, _forest(rows, metric, "mean over findings", comparison.controls, slug)))
+    drawn = _boxes(per_pair, comparison.controls, slug)
+    caption = f"Means over findings. {_FOREST_CAPTION}"
+    if drawn:
+        caption += (
+            " Boxes: single maps, all findings together, from the first to the third quartile with the median; "
+            "whiskers from the 5th to the 95th percentile, a dot at the mean."
+        )
+    return Figures(caption, panels + drawn)
+
+
+def _forests(comparison: Comparison, summary: pd.DataFrame, metric: str, slug: str) -> Figures | None:
+    """Draw a forest plot for every finding, those of most pairs first."""
+    table = pick(summary, metric=metric)
+    names = [name for name in names_of(table, "finding") if name != "all"]
+    names.sort(key=lambda name: -pick(table, finding=name)["n"].max())  # a stable sort: equal ones keep their order
+    panels = []
+    for finding in names[:MOST_FINDINGS]:
         rows = records(pick(table, finding=finding))
-        most = max((int(row["n"]) for row in rows), default=0)
-        title = f"Mean over {len(single)} findings" if finding == "all" and len(single) > 1 else finding
-        title = single[0] if finding == "all" and len(single) == 1 else title
-        panels.append((f"{title}, n = {most}", _forest(rows, metric, title, controls, slug)))
-    left_out = len(single) - len(shown) if shown else 0
-    caption = (
-        f"{heading(metric)}: {said}. Dot and line: mean and 95 % interval of a bootstrap over "
-        "patients; an empty dot: too few patients for an interval. On the right n, the pairs of film and finding. "
-        "Grey: controls that never look at the model. Dashed: the prior, the mean truth on other patients' films."
-    )
-    if left_out:
-        caption += f" {left_out} findings with fewer pairs stand in the table only."
-    return Figures(caption, panels)
+        title = f"{finding}, n = {_most(rows)}"
+        panels.append((title, _forest(rows, metric, finding, comparison.controls, slug)))
+    caption = f"{heading(metric)} by finding: {meaning(comparison, metric)}. {_FOREST_CAPTION}"
+    if len(names) > MOST_FINDINGS:
+        caption += f" {len(names) - MOST_FINDINGS} findings with fewer pairs stand in the table only."
+    return Figures(caption, panels) if panels else None
+
+
+def _most(rows: Sequence[Record]) -> int:
+    return max((int(row["n"]) for row in rows), default=0)
 
 
 def _forest(rows: list[Record], metric: str, title: str, controls: set[str], slug: str) -> Markup:
@@ -138,23 +172,18 @@ def _forest(rows: list[Record], metric: str, title: str, controls: set[str], slu
     return forest(dots, prior=prior, alt=f"{heading(metric)} of every method of {slug}, {title}: {said}.")
 
 
-def _boxes(per_pair: pd.DataFrame, controls: set[str], slug: str) -> Figures | None:
+def _boxes(per_pair: pd.DataFrame, controls: set[str], slug: str) -> list[tuple[str, Markup]]:
     panels = []
     for metric in (name for name in BOXES if name in per_pair.columns):
         values = {
-            method: pick(per_pair, method=method)[metric].to_numpy(float) for method in names_of(per_pair, "method")
+            method: pick(per_pair, method=method)[metric].to_numpy(float) for method in methods_of(per_pair, controls)
         }
-        said = ", ".join(
-            f"{method} {number(np.nanmedian(own))}" for method, own in values.items() if np.isfinite(own).any()
-        )
+        known = {method: own[np.isfinite(own)] for method, own in values.items()}
+        said = ", ".join(f"{method} {number(np.median(own))}" for method, own in known.items() if own.size)
         alt = f"{heading(metric)} of single maps by method of {slug}, medians: {said}."
-        most = max((int(np.isfinite(own).sum()) for own in values.values()), default=0)
-        panels.append((f"{heading(metric)}, n = {most}", boxes(values, alt=alt, controls=controls)))
-    caption = (
-        "Single maps, all findings together: box from the first to the third quartile with the median, whiskers from "
-        "the 5th to the 95th percentile, a dot at the mean. n counts the pairs of film and finding. Grey: controls."
-    )
-    return Figures(caption, panels) if panels else None
+        most = max((own.size for own in known.values()), default=0)
+        panels.append((f"{heading(metric)} of single maps, n = {most}", boxes(known, alt=alt, controls=controls)))
+    return panels
 
 
 def _confusions(table: pd.DataFrame) -> list[Grid]:

@@ -9,23 +9,35 @@ import pandas as pd
 from cxrx.compare.comparison import Comparison
 from cxrx.report.grids import Cell, Grid, Row, keyed, matrix, text_cell, value_cell
 from cxrx.report.localisation import kind_of
-from cxrx.report.words import Record, count, finite, frame, heading, names_of, number, pick, records, small, span
+from cxrx.report.words import (
+    Record,
+    count,
+    finite,
+    heading,
+    methods_of,
+    names_of,
+    number,
+    pick,
+    records,
+    small,
+    span,
+)
 
 _METRICS = ("spearman", "iou_top_10", "ssim")
 _STRATA = {"size": "By size of the finding", "confidence": "By the model's confidence", "outcome": "By outcome"}
 FEW_PAIRS = 3  # of models
-MOST_TESTS = 60  # rows of the table of single findings; paired_tests.csv holds all
+MOST_TESTS = 40  # rows of a table of tests; paired_tests.csv holds all
 
 
 def agreement(comparison: Comparison, slug: str) -> list[Grid]:
     """Return the heatmaps of one model, methods by methods."""
-    table = pick(frame(comparison, "agreement"), model=slug, finding="all")
+    table = pick(comparison.agreement, model=slug, finding="all")
     return _heatmaps(table, "method_a", "method_b", "", "Method")
 
 
 def model_agreement(comparison: Comparison) -> list[Grid]:
     """Return how alike the maps of two models are: of few models one table, else heatmaps, models by models."""
-    table = pick(frame(comparison, "model_agreement"), finding="all")
+    table = pick(comparison.model_agreement, finding="all")
     rows = records(table)
     beside = list(dict.fromkeys((row["model_a"], row["model_b"]) for row in rows))
     if not rows:
@@ -72,7 +84,7 @@ def _heatmaps(table: pd.DataFrame, a: str, b: str, prefix: str, corner: str) -> 
 
 def strata(comparison: Comparison, slug: str) -> list[Grid]:
     """Return a table for every way to divide the pairs: methods by metrics and strata."""
-    table = pick(frame(comparison, "strata"), model=slug)
+    table = pick(comparison.strata, model=slug)
     grids = []
     for by in names_of(table, "by"):
         own = pick(table, by=by)
@@ -80,7 +92,7 @@ def strata(comparison: Comparison, slug: str) -> list[Grid]:
         columns = [(metric, stratum) for metric in names_of(own, "metric") for stratum in _levels(own, metric)]
         body = [
             Row([method], [_counted(cells.get((method, *at))) for at in columns], kind_of(method, comparison.controls))
-            for method in names_of(own, "method")
+            for method in methods_of(own, comparison.controls)
         ]
         heads = [f"{heading(metric)}, {stratum}" for metric, stratum in columns]
         caption = f"{_STRATA.get(by, f'By {by}')}: mean, 95 % interval, n"
@@ -105,7 +117,7 @@ def _counted(row: Record | None) -> Cell:
 
 def paired_tests(comparison: Comparison) -> dict[str, Any] | None:
     """Return how many differences survive Holm, the tests over all findings, and what holds in single findings."""
-    table = frame(comparison, "paired_tests")
+    table = comparison.paired_tests
     if table.empty:
         return None
     rows = records(table)
@@ -116,8 +128,7 @@ def paired_tests(comparison: Comparison) -> dict[str, Any] | None:
         "decided": len(decided),
         "holding": _over_findings(rows, decided=True),
         "open": _over_findings(rows, decided=False),
-        "single": _tests(single[:MOST_TESTS], "Differences in single findings that survive Holm") if single else None,
-        "hidden": max(0, len(single) - MOST_TESTS),
+        "single": _tests(single, "Differences in single findings that survive Holm") if single else None,
     }
 
 
@@ -139,7 +150,7 @@ def _decided(row: Record) -> bool:
 def _tests(rows: list[Record], caption: str) -> Grid:
     single = any(row["finding"] != "all" for row in rows)
     body = []
-    for row in rows:
+    for row in rows[:MOST_TESTS]:
         known = finite(row, "difference")
         difference = "–" if known is None else f"{known:+z.3f}"
         heads = [heading(row["metric"]), *([row["finding"]] if single else []), _called(row, "a"), _called(row, "b")]
@@ -154,6 +165,8 @@ def _tests(rows: list[Record], caption: str) -> Grid:
         ]
         body.append(Row(heads, cells, "" if _decided(row) else "open"))
     heads = ["Metric", *(["Finding"] if single else []), "A is", "B is"]
+    if len(rows) > MOST_TESTS:
+        caption += f"; the first {MOST_TESTS} of {len(rows)}, all stand in paired_tests.csv"
     return Grid(caption, heads, ["A", "B", "A − B", "p (Holm)", "Effect", "n", "Test"], body)
 
 
@@ -169,14 +182,14 @@ def _called(row: Record, side: str) -> str:
 
 def costs(comparison: Comparison) -> Grid | None:
     """Return the seconds a map, methods by models."""
-    table = frame(comparison, "costs")
+    table = comparison.costs
     table = table if "device" in table.columns else table.assign(device="")
     cells = keyed(records(table), "method", "model", "device")
     columns = list(dict.fromkeys((model, device) for _, model, device in cells))
     if not columns:
         return None
     body = []
-    for method in names_of(table, "method"):
+    for method in methods_of(table, comparison.controls):
         found = [cells.get((method, *at)) for at in columns]
         body.append(Row([method], [_cost(row) for row in found], kind_of(method, comparison.controls)))
     heads = [f"{model}, {device}" if device else model for model, device in columns]
@@ -192,7 +205,7 @@ def _cost(row: Record | None) -> Cell:
 
 def regions(comparison: Comparison) -> Grid | None:
     """Return the share of every method's mass in known regions, a row a model and method."""
-    table = frame(comparison, "regions")
+    table = comparison.regions
     cells = keyed(records(table), "model", "method", "region", "metric")
     columns = list(dict.fromkeys((region, metric) for _, _, region, metric in cells))
     if not columns:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Mapping
+from collections.abc import Collection, Hashable, Mapping
 from typing import Any
 
 import numpy as np
@@ -97,12 +97,6 @@ def heading(name: str) -> str:
 # Tables
 
 
-def frame(comparison: Comparison, name: str) -> pd.DataFrame:
-    """Return a table of the comparison; an empty one where it was not made."""
-    table = getattr(comparison, name, None)
-    return table if isinstance(table, pd.DataFrame) else pd.DataFrame()
-
-
 def pick(table: pd.DataFrame, **where: Hashable) -> pd.DataFrame:
     """Return the rows whose columns equal what is given; none of a table that lacks such a column."""
     for name, value in where.items():
@@ -120,6 +114,11 @@ def records(table: pd.DataFrame) -> list[Record]:
 def names_of(table: pd.DataFrame, column: str) -> list[str]:
     """Return the distinct values of a column in their order; none where there is no such column."""
     return list(dict.fromkeys(table[column])) if column in table.columns else []
+
+
+def methods_of(table: pd.DataFrame, controls: Collection[str]) -> list[str]:
+    """Return the methods of a table, the controls after the others."""
+    return sorted(names_of(table, "method"), key=lambda name: name in controls)
 
 
 def finite(row: Mapping[str, Any], name: str) -> float | None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import base64
-from types import SimpleNamespace
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from cxrx.compare.comparison import Comparison
 from cxrx.export.overlay import jpeg
 from cxrx.report.gallery import MAP, PICTURE, Drawn, Film, Gallery, Truth, map_png
 
@@ -34,8 +36,7 @@ def emptied():
     """Return the same comparison with no row in any table."""
 
     def empty(comparison):
-        tables = {name: value.iloc[:0] for name, value in vars(comparison).items() if isinstance(value, pd.DataFrame)}
-        return SimpleNamespace(**(vars(comparison) | tables))
+        return replace(comparison, **{name: table.iloc[:0] for name, table in comparison.tables().items()})
 
     return empty
 
@@ -52,8 +53,8 @@ def make(
         **_behaviour(rng, findings, every, models),
         **_relations(rng, findings, every, models),
     }
-    return SimpleNamespace(
-        paths=(SimpleNamespace(name="results.h5"),), truth=None, films=films, demo=False, names={}, **tables,
+    return Comparison(
+        paths=(Path("results.h5"),), truth=None, films=films, demo=False, names={}, **tables,
         skipped=[("infidelity", "it is not in the set auto")], warnings=["7 maps are constant"],
         verdict=["gradcam hits most often.", "2 of 9 differences survive Holm.", "edge fails the randomisation test."],
         settings={"n_boot": 1000, "seed": 0, "truth": "", "metrics": ["localisation"]},
@@ -246,7 +247,9 @@ def _relations(rng, findings, methods, models):
             for two in models[k + 1 :]
         ]  # fmt: skip
     costs = [
-        {"model": model, "method": name, "seconds_a_map": 0.0123, "maps": 99} for model in models for name in methods
+        {"model": model, "method": name, "seconds_a_map": 0.0123, "maps": 99, "device": "cpu"}
+        for model in models
+        for name in methods
     ]
     regions = [
         {"model": model, "method": name, "region": region, "metric": "mass", **_bounds(0.4), "n": 40}
