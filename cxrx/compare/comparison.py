@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 
 from cxrx import __version__
-from cxrx.compare import classification, costs, paired, strata, thresholds
+from cxrx.compare import classification, costs, paired, regions, strata, thresholds
 from cxrx.compare.localise import PER_PAIR
 from cxrx.compare.summaries import KEYS, SUMMARY
 from cxrx.results.atomic import write_file
@@ -39,7 +39,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "sanity_verdicts": ("model", "method", "test", "passed", "sentence"),
     "strata": strata.COLUMNS,
     "confusion": ("model", "method", "finding_map", "finding_truth", "value", "n"),
-    "regions": ("model", "method", "region", "metric", "value", "low", "high", "n"),
+    "regions": regions.COLUMNS,
     "paired_tests": paired.COLUMNS,
     "costs": costs.COLUMNS,
 }  # fmt: skip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cxrx import __version__
 from cxrx.compare import agreement as agree
-from cxrx.compare import classification, localisation, paired, strata, thresholds
+from cxrx.compare import classification, localisation, paired, regions, strata, thresholds
 from cxrx.compare.confusion import CONVENTION as CONFUSION
 from cxrx.compare.costs import CONVENTION as COST
 from cxrx.compare.faithfulness import METRICS as FAITHFULNESS
@@ -48,6 +48,7 @@ def conventions(plan: Plan, protocol: Protocol) -> dict[str, str]:
     if "sanity" in plan.sections:
         said["sanity: verdict"] = SANITY_VERDICT
         said |= {f"sanity: {name}": text for name, text in SANITY.items()}
+    said |= {f"regions: {name}": text for name, text in regions.CONVENTIONS.items()}
     said |= {f"tests: {name}": text for name, text in paired.CONVENTIONS.items()}
     said["cost"] = COST
     said["interval"] = INTERVAL

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import pandas as pd
 
 from cxrx.compare import localise as locate
-from cxrx.compare.agreement_table import Agreement, agreement
+from cxrx.compare.agreement_table import agreement
 from cxrx.compare.classifier import classifier
 from cxrx.compare.comparison import Comparison, empty_tables, write_tables
 from cxrx.compare.confusion import confusion
@@ -24,6 +24,7 @@ from cxrx.compare.localise import Scoring, Truth
 from cxrx.compare.notes import Notes
 from cxrx.compare.paired import paired_tests
 from cxrx.compare.plan import SECTIONS, Plan, make_plan
+from cxrx.compare.regions import Regions, mass_in_regions, read_regions
 from cxrx.compare.statistics import PatientBootstrap
 from cxrx.compare.strata import KINDS, strata
 from cxrx.compare.summaries import published_intervals, summarise, with_skill
@@ -146,6 +147,8 @@ class _Work:
         self.corpus, self.plan, self.bootstrap, self.scoring = corpus, plan, bootstrap, scoring
         self.images, self.given, self.stratify = images, given, stratify
         self.notes = Notes()
+        self.regions: Regions = {}
+        self.edges: dict[str, Any] = {}
         self.tables = empty_tables()
         self.mapped = [model for model in corpus.models.values() if model.methods]
         self.controls = {*CONTROLS, *(name for model in corpus.models.values() for name in model.controls)}
@@ -169,14 +172,17 @@ class _Work:
 
     def _maps(self) -> None:
         spread = None
+        self.regions = read_regions(self.corpus, self.notes)
+        if self.regions:
+            edges = self._edges(dict.fromkeys(image_id for image_id, _ in self.regions))
+            found = mass_in_regions(self.corpus, self.regions, self.scoring, edges, self.bootstrap)
+            self._append("regions", found)
         if "localisation" in self.plan.sections:
             self._localisation()
         if "agreement" in self.plan.sections:
-            found: Agreement = agreement(
-                self.corpus, self.bootstrap, self.scoring.seed, self.plan.similarities, self.notes
-            )
-            self.tables |= {"agreement": found.methods, "model_agreement": found.models}
-            spread = found.spread
+            alike = agreement(self.corpus, self.bootstrap, self.scoring.seed, self.plan.similarities, self.notes)
+            self.tables |= {"agreement": alike.methods, "model_agreement": alike.models}
+            spread = alike.spread
         if self.stratify and spread is not None:
             self.tables["strata"] = strata(self.tables["per_pair"], spread, self.stratify, self.bootstrap)
         if {"faithfulness", "sanity"} & set(self.plan.sections):
@@ -199,7 +205,7 @@ class _Work:
             self.notes.skip("localisation", "no boxes or masks are known; give them with --truth boxes.csv")
             return
         truth = Truth(self.corpus, self.scoring, self.notes)
-        edges = self._edges(truth)
+        edges = self._edges(dict.fromkeys(image_id for image_id, _ in truth.pairs))
         per_pair = locate.localise(self.corpus, truth, self.scoring, edges, self.notes)
         if self.plan.detailed and not self.scoring.raw:
             per_pair = self._with_protocols(per_pair, truth)
@@ -225,11 +231,13 @@ class _Work:
             per_pair = per_pair.merge(renamed, on=keys, how="left")
         return per_pair
 
-    def _edges(self, truth: Truth) -> dict[str, Any]:
-        """Return the edges of the films that have a truth, where the films can be read again."""
-        if self.scoring.raw or all("edge" in model.methods for model in self.mapped):
+    def _edges(self, wanted: Iterable[str]) -> Mapping[str, Any]:
+        """Return the edges of films, where they can be read again."""
+        films = list(wanted)
+        if all("edge" in model.methods for model in self.mapped):
             return {}
-        films = list(dict.fromkeys(image_id for image_id, _ in truth.pairs))
+        if self.edges.keys() >= set(films):
+            return self.edges
         if len(films) > MAX_EDGES:
             self.notes.skip("edge", f"it would read {len(films)} films again; store it: cxrx explain --method edge")
             return {}
@@ -240,7 +248,9 @@ class _Work:
             return {}
         if len(edges) < len(films):
             self.notes.skip("edge", f"{len(films) - len(edges)} of {len(films)} films cannot be found or read again")
-        return edges if len(edges) == len(films) else {}
+        if len(edges) == len(films):
+            self.edges |= edges
+        return self.edges
 
     def _run_again(self, data: ModelData) -> None:
         """Make the sections that need the model; a model or films that are gone are told."""
@@ -277,6 +287,11 @@ class _Work:
         self._append("faithfulness_pairs", table)
         self._append("faithfulness", summarise(table, metrics, self.bootstrap))
         self._append("curves", found.curve_table(self.bootstrap))
+        if self.regions:
+            from cxrx.compare.removal import removal
+
+            marked = [pair for pair in rerun.data.pairs() if any(key[0] == pair[0] for key in self.regions)]
+            self._append("regions", removal(rerun, self.corpus, self.regions, marked, self.bootstrap))
 
     def _sanity(self, rerun: Any) -> None:
         from cxrx.compare.behaviour import draw_pairs

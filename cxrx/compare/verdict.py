@@ -167,21 +167,27 @@ def _sanity(table: pd.DataFrame) -> list[str]:
 
 
 def _regions(table: pd.DataFrame, controls: AbstractSet[str]) -> list[str]:
-    """Say whether a model looks at what is not in the patient."""
-    marker = table[(table["region"] == "marker") & ~table["method"].isin(list(controls))]
+    """Say whether a model looks at what is not in the patient: the finding and method with most of it on the marker."""
+    marker = table[(table["region"] == "marker") & (table["finding"] != "all") & ~table["method"].isin(list(controls))]
     rows = {metric: part.to_dict("records") for metric, part in marker.groupby("metric", sort=False)}
     said = []
     if rows.get("mass_ratio"):
-        top = max(rows["mass_ratio"], key=lambda row: row["value"])
-        share = next(row for row in rows["mass"] if row["method"] == top["method"])
+        top = max(rows["mass_ratio"], key=lambda row: np.nan_to_num(row["value"]))
+        share = next(row for row in rows["mass"] if all(row[key] == top[key] for key in ("method", "finding")))
         said.append(
-            f"{top['method']} puts {number(share['value'], share['low'], share['high'])} of its relevance on the "
-            f"marker, {top['value']:.1f} times the marker's share of the picture (n = {int(top['n'])})."
+            f"{top['finding']}: {top['method']} puts {number(share['value'], share['low'], share['high'])} of its "
+            f"relevance on the marker, {top['value']:.1f} times the marker's share of the film (n = {int(top['n'])})."
         )
-    for row in rows.get("drop", ()):
-        drop = number(row["value"], row["low"], row["high"])
-        end = ": the model reads the marker, not the patient." if row["low"] > 0 else "."
-        said.append(f"Painting the marker over lowers the logit by {drop} (n = {int(row['n'])}){end}")
+    if rows.get("drop"):
+        most = max(rows["drop"], key=lambda row: row["value"])
+        mirror = next(row for row in rows["drop_mirror"] if row["finding"] == most["finding"])
+        drop, other = (number(row["value"], row["low"], row["high"]) for row in (most, mirror))
+        reads = most["low"] > 0 and most["low"] > mirror["high"]
+        end = ": the model reads the marker, not the patient." if reads else "."
+        said.append(
+            f"{most['finding']}: painting the marker over lowers the logit by {drop} (n = {int(most['n'])}), "
+            f"painting its mirror image over by {other}{end}"
+        )
     return said
 
 

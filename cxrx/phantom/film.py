@@ -13,6 +13,7 @@ from cxrx.phantom.findings import GAS, Lesion, Mask, bounding_box, draw_findings
 from cxrx.phantom.scene import Grid, Lung, cloud, make_grid, make_lungs
 from cxrx.specs import Box
 
+LUNG = 20.0  # mm of lung from which a pixel counts as lung
 ATTENUATION = 0.019  # per mm of soft tissue, about 110 kV after filtration
 
 
@@ -36,6 +37,8 @@ class Phantom:
         mm per pixel at the detector.
     patient
         Number of the patient; two films of one patient share the build.
+    lungs
+        ``(rows, columns)`` bool, where the beam crosses more than 20 mm of lung.
     shortcut
         The planted marker (its ``finding`` names the label it goes with), or None.
     """
@@ -49,6 +52,7 @@ class Phantom:
     seed: int
     index: int
     patient: int
+    lungs: Mask
     shortcut: Box | None = None
 
 
@@ -109,6 +113,7 @@ def make_film(
         seed=seed,
         index=index,
         patient=patient,
+        lungs=lungs[0].path + lungs[1].path > LUNG,
         shortcut=token,
     )
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cxrx.errors import UsageError
 from cxrx.phantom import FINDINGS
@@ -32,8 +33,9 @@ def write_folder(
 
     ``films/000001.dcm`` ...; ``truth.csv`` (path, a column of 0 or 1 per finding, patient, view); ``boxes.csv`` (path,
     finding, x, y, w, h in pixels of the film, one row per lesion); ``masks/000001__Nodule.png`` ... (255 inside), one
-    per film and finding; with a shortcut, ``shortcut.csv`` (path, x, y, w, h of the planted token). A quarter of the
-    patients have two films.
+    per film and finding; with a shortcut, what ``cxrx compare`` needs to catch a model that reads it: ``regions.csv``
+    (path, region, x, y, w, h: the ``marker``) and ``regions/000001__lungs.png`` ... A quarter of the patients have two
+    films.
 
     Parameters
     ----------
@@ -69,13 +71,15 @@ def write_folder(
         boxes += [[path, b.finding, *map(_pixels, (b.x, b.y, b.width, b.height))] for b in film.boxes]
         if film.shortcut is not None:
             b = film.shortcut
-            tokens.append([path, *map(_pixels, (b.x, b.y, b.width, b.height))])
+            tokens.append([path, "marker", *map(_pixels, (b.x, b.y, b.width, b.height))])
+        if shortcut is not None:
+            _write_mask(film.lungs, out / "regions" / f"{index + 1:06d}__lungs.png")
         if progress is not None:
             progress(1)
     _write_table(out / "truth.csv", ["path", *FINDINGS, "patient", "view"], truth)
     _write_table(out / "boxes.csv", ["path", "finding", "x", "y", "w", "h"], boxes)
     if shortcut is not None:
-        _write_table(out / "shortcut.csv", ["path", "x", "y", "w", "h"], tokens)
+        _write_table(out / "regions.csv", ["path", "region", "x", "y", "w", "h"], tokens)
 
 
 def patients(n: int, seed: int) -> list[int]:
@@ -97,11 +101,16 @@ def write_film(film: Phantom, path: Path, encoding: Encoding) -> None:
 
 
 def _write_masks(film: Phantom, folder: Path, stem: str) -> None:
-    from PIL import Image
-
     folder.mkdir(exist_ok=True)
     for finding, mask in film.masks.items():
-        Image.fromarray(mask.astype(np.uint8) * 255).save(folder / f"{stem}__{finding}.png")
+        _write_mask(mask, folder / f"{stem}__{finding}.png")
+
+
+def _write_mask(mask: NDArray[np.bool_], path: Path) -> None:
+    from PIL import Image
+
+    path.parent.mkdir(exist_ok=True)
+    Image.fromarray(mask.astype(np.uint8) * 255).save(path)
 
 
 def _write_table(path: Path, header: list[str], rows: Iterable[Sequence[object]]) -> None:

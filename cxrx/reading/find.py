@@ -38,8 +38,8 @@ NOT_PICTURES = frozenset(
     }
 )
 VANISHED = (-1, -1)
-SKIPPED_FOLDERS = frozenset({"masks", "__macosx"})
-"""Folders of class-folder data sets whose pictures are not films; passed over unless named as an input."""
+SKIPPED_FOLDERS = frozenset({"masks", "regions", "__macosx"})
+"""Folders whose pictures are not films; passed over unless named as an input."""
 
 
 @dataclass(frozen=True, slots=True)

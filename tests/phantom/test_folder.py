@@ -68,7 +68,7 @@ def test_films_are_those_of_make_film(folder):
 
 
 def test_the_shortcut_table_names_marked_films(folder):
-    tokens = table(folder / "shortcut.csv")
+    tokens = table(folder / "regions.csv")
     order = patients(12, 4)
     marked = [k for k in range(12) if make_film(4, k, size=(128, 112), patient=order[k], shortcut="Effusion").shortcut]
     assert [row["path"] for row in tokens] == [f"films/{k + 1:06d}.dcm" for k in marked]

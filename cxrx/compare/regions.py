@@ -1,0 +1,157 @@
+"""Places on a film that a model should, or should not, look at: the marker of a cheating model, the lungs.
+
+They stand in a folder of films as ``regions.csv`` (path, region, x, y, w, h in pixels of the film) and as masks
+``regions/STEM__REGION.png``, as ``cxrx phantom --shortcut`` writes them.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from cxrx.compare.controls import centre_map, random_map
+from cxrx.compare.corpus import Corpus, ModelData, Pair
+from cxrx.compare.geometry import Float, Mask, box_mask, resize
+from cxrx.compare.localisation import maximum
+from cxrx.compare.localise import FAST_GRID, Scoring, by_films, shrink
+from cxrx.compare.notes import Notes
+from cxrx.compare.statistics import PatientBootstrap
+
+COLUMNS = ("model", "method", "region", "finding", "metric", "value", "low", "high", "n")
+METRICS = ("mass", "mass_ratio", "hit")
+CONVENTIONS = {
+    "mass": "share of the positive relevance that lies in the region",
+    "mass_ratio": "mass divided by the region's share of the picture: 1 is chance",
+    "hit": "the maximum lies in the region",
+    "drop": "logit of the film minus that of the film with the region painted over by the mean of a ring around it",
+    "drop_mirror": "the same for the region's mirror image across the midline, where nothing was planted",
+}
+
+Regions = Mapping[tuple[str, str], Mask]
+"""(image_id, region) to its mask, ``(rows, columns)`` of the film."""
+
+
+def read_regions(corpus: Corpus, notes: Notes) -> Regions:
+    """Find the regions of the films, in the folders they came from; needs the private link table."""
+    regions: dict[tuple[str, str], Mask] = {}
+    for root, films in _roots(corpus).items():
+        for image_id, region, mask in [*_boxes(root, films, corpus, notes), *_masks(root, films)]:
+            film = corpus.films[image_id]
+            if mask.shape != (film.rows, film.columns):
+                notes.count("{n} regions have another size than their film and were left out")
+            elif mask.any():
+                key = (image_id, region)
+                regions[key] = regions[key] | mask if key in regions else mask
+    return regions
+
+
+def _roots(corpus: Corpus) -> dict[Path, dict[str, str]]:
+    """Return the folders that the films were found in, each with relative path to image_id."""
+    roots: dict[Path, dict[str, str]] = {}
+    for results in corpus.files:
+        for link in results.links():
+            path = Path(link.path)
+            if link.kind == "film" and not link.member and path.as_posix().endswith(f"/{link.relative}"):
+                root = Path(path.as_posix().removesuffix(f"/{link.relative}"))
+                if link.image_id in corpus.films:
+                    roots.setdefault(root, {})[link.relative] = link.image_id
+    return roots
+
+
+def _boxes(root: Path, films: Mapping[str, str], corpus: Corpus, notes: Notes) -> Iterator[tuple[str, str, Mask]]:
+    path = root / "regions.csv"
+    if not path.is_file():
+        return
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        rows = csv.DictReader(file)
+        missing = {"path", "region", "x", "y", "w", "h"} - set(rows.fieldnames or ())
+        if missing:
+            notes.warn(f"regions.csv was left out: it has no column {', '.join(sorted(missing))}")
+            return
+        for row in rows:
+            image_id = films.get(row["path"])
+            if image_id is not None:
+                film = corpus.films[image_id]
+                corner = [[float(row[name]) for name in ("x", "y", "w", "h")]]
+                yield image_id, row["region"], box_mask(corner, (film.rows, film.columns))
+
+
+def _masks(root: Path, films: Mapping[str, str]) -> Iterator[tuple[str, str, Mask]]:
+    from PIL import Image
+
+    by_stem = {Path(relative).stem: image_id for relative, image_id in films.items()}
+    for path in sorted((root / "regions").glob("*__*.png")):
+        stem, _, region = path.stem.rpartition("__")
+        if stem in by_stem:
+            with Image.open(path) as picture:
+                yield by_stem[stem], region, np.asarray(picture.convert("L")) > 0
+
+
+def mass_in_regions(
+    corpus: Corpus, regions: Regions, scoring: Scoring, edges: Mapping[str, Float], bootstrap: PatientBootstrap
+) -> pd.DataFrame:
+    """Return how much of every method's relevance lies in each region, per finding: the columns :data:`COLUMNS`."""
+    rows = []
+    for model in corpus.models.values():
+        pairs = [pair for pair in model.pairs() if any(key[0] == pair[0] for key in regions)]
+        for chunk in by_films(pairs):
+            for method, pair, values in _placed(corpus, model, chunk, scoring, edges):
+                for (image_id, region), mask in regions.items():
+                    if image_id == pair[0]:
+                        small = shrink(mask, values.shape)
+                        rows.append((model.slug, method, region, pair, _scores(values, small)))
+    return summarise_regions(corpus, rows, METRICS, bootstrap)
+
+
+def _placed(
+    corpus: Corpus, model: ModelData, chunk: Sequence[Pair], scoring: Scoring, edges: Mapping[str, Float]
+) -> Iterator[tuple[str, Pair, Float]]:
+    """Yield the maps of all methods and controls on a grid over the film."""
+    grid = Scoring(grid=FAST_GRID)
+    for method in model.methods:
+        for pair, values in corpus.read(model, method, chunk, signed=scoring.signed).items():
+            film = corpus.films[pair[0]]
+            yield method, pair, model.placed(values, film, grid.shape(film))
+    for pair in chunk:
+        shape = grid.shape(corpus.films[pair[0]])
+        controls = {"centre": centre_map(), "random": random_map(scoring.seed, *pair)}
+        controls |= {"edge": edges[pair[0]]} if pair[0] in edges else {}
+        for method, blind in controls.items():
+            if method not in model.methods:
+                yield method, pair, resize(blind, shape)
+
+
+def _scores(values: Float, mask: Mask) -> dict[str, float]:
+    positive = np.maximum(np.nan_to_num(values), 0)
+    total = float(positive.sum())
+    if total <= 0 or np.ptp(values) == 0:
+        return dict.fromkeys(METRICS, float("nan"))
+    mass = float(positive[mask].sum()) / total
+    return {"mass": mass, "mass_ratio": mass / float(mask.mean()), "hit": float(mask[maximum(values)])}
+
+
+def summarise_regions(
+    corpus: Corpus,
+    rows: Sequence[tuple[str, str, str, Pair, dict[str, float]]],
+    metrics: Sequence[str],
+    bootstrap: PatientBootstrap,
+) -> pd.DataFrame:
+    """Average (model, method, region, pair, scores) per finding and over findings; the columns :data:`COLUMNS`."""
+    groups: dict[tuple[str, str, str], list[tuple[Pair, dict[str, float]]]] = {}
+    for model, method, region, pair, scores in rows:
+        groups.setdefault((model, method, region), []).append((pair, scores))
+    found: list[tuple[object, ...]] = []
+    for key, members in groups.items():
+        values = np.array([[scores[metric] for metric in metrics] for _, scores in members])
+        patients = [corpus.films[pair[0]].patient for pair, _ in members]
+        table = bootstrap.table(values, patients, [pair[1] for pair, _ in members])
+        for g, finding in enumerate(table.groups):
+            for m, metric in enumerate(metrics):
+                at = (g, m)
+                bounds = (table.value[at], table.low[at], table.high[at], int(table.n[at]))
+                found.append((*key, finding, metric, *bounds))
+    return pd.DataFrame(found, columns=list(COLUMNS))

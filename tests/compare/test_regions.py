@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+
+from cxrx import load_model, wrap_model
+from cxrx.compare.comparison import COLUMNS
+from cxrx.compare.regions import METRICS, _scores
+from cxrx.compare.removal import on_input, painted
+from cxrx.compare.run import compare
+from cxrx.compare.verdict import verdict
+from cxrx.engine.api import run
+from cxrx.phantom import write_folder
+
+
+def test_scores_by_hand():
+    values = np.zeros((10, 10))
+    values[0, 0], values[5, 5] = 3, 1
+    mask = np.zeros((10, 10), dtype=bool)
+    mask[:2, :2] = True
+    assert _scores(values, mask) == {"mass": 0.75, "mass_ratio": pytest.approx(0.75 / 0.04), "hit": 1.0}
+    assert np.isnan(list(_scores(np.ones((10, 10)), mask).values())).all()
+    assert np.isnan(list(_scores(-values, mask).values())).all()  # nothing speaks for the finding
+    assert set(_scores(values, mask)) == set(METRICS)
+
+
+def test_paint_is_the_mean_of_the_ring():
+    picture = torch.zeros(1, 20, 20)
+    picture[:, 8:12, 8:12] = 9.0
+    place = np.zeros((20, 20), dtype=bool)
+    place[8:12, 8:12] = True
+    picture[:, :, 12:] = 2.0
+    filled = painted(picture, place)
+    assert (filled[:, ~torch.from_numpy(place)] == picture[:, ~torch.from_numpy(place)]).all()
+    inside = filled[0, 8:12, 8:12]
+    assert (inside == inside[0, 0]).all()
+    assert 0 < inside[0, 0] < 2  # mixed of the zeros on the left and the twos on the right
+
+
+def test_a_mask_is_carried_to_the_input():
+    mask = np.zeros((100, 80), dtype=bool)
+    mask[40:60, 20:30] = True
+    affine = np.array([[2.0, 0, 0.5], [0, 2.0, 10.5]])  # input pixel (x, y) -> source (2x + .5, 2y + 10.5)
+    place = on_input(mask, affine, (40, 40))
+    ys, xs = np.nonzero(place)
+    assert (ys.min(), ys.max()) == (14, 25)  # source rows 40..59 are input rows 14.75..24.25, and one more each side
+    assert (xs.min(), xs.max()) == (9, 15)
+
+
+class Cheat(nn.Module):
+    """Reads nothing but what is very bright in the lower left corner, where the marker lies."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = nn.Sequential(nn.Conv2d(1, 1, 1), nn.ReLU())
+        nn.init.constant_(self.features[0].weight, 1.0)
+        nn.init.constant_(self.features[0].bias, -BRIGHT)
+        self.register_buffer("corner", torch.zeros(1, 1, 64, 64))
+        self.corner[:, :, 56:, :10] = 1.0
+
+    def forward(self, x):
+        evidence = (self.features(x) * self.corner).sum(dim=(2, 3))
+        return torch.cat([evidence, torch.zeros_like(evidence)], dim=1)
+
+
+BRIGHT = (0.6 - 0.485) / 0.229  # of a prepared pixel
+
+
+@pytest.fixture(scope="module")
+def comparison(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cheat")
+    write_folder(folder / "films", 24, 3, size=(112, 112), shortcut="Nodule", shortcut_strength=1.0, masks=False)
+    model = wrap_model(Cheat(), labels=["Nodule", "Effusion"], input_size=64, in_chans=1, cam_layer="features")
+    run(model, folder / "films", ("hirescam",), folder / "results.h5", targets="truth", workers=0)
+    return compare(folder / "results.h5", metrics="localisation,deletion", model=model, n_boot=100, max_pairs=4)
+
+
+def test_a_model_that_reads_the_marker_is_exposed(comparison):
+    table = comparison.regions.set_index(["method", "region", "finding", "metric"])["value"]
+    assert table["hirescam", "marker", "Nodule", "mass"] > 0.5
+    assert table["hirescam", "lungs", "Nodule", "mass"] < 0.1
+    assert table["hirescam", "marker", "Nodule", "mass_ratio"] > 20
+    assert table["random", "marker", "Nodule", "mass_ratio"] < 3
+    assert table["", "marker", "Nodule", "drop"] > 10 * abs(table["", "marker", "Nodule", "drop_mirror"])
+    assert table["", "marker", "Effusion", "drop"] == 0
+    assert list(comparison.regions.columns) == list(COLUMNS["regions"])
+
+
+def test_the_verdict_begins_with_it(comparison):
+    assert "of its relevance on the marker" in comparison.verdict[0]
+    assert "painting the marker over lowers the logit" in comparison.verdict[1]
+
+
+def test_an_honest_model_is_not_accused():
+    rows = [
+        ("m", "gradcam", "marker", "Nodule", "mass", 0.01, 0.0, 0.02, 30),
+        ("m", "gradcam", "marker", "Nodule", "mass_ratio", 1.1, 0.9, 1.3, 30),
+        ("m", "", "marker", "Nodule", "drop", 0.02, -0.1, 0.1, 30),
+        ("m", "", "marker", "Nodule", "drop_mirror", 0.01, -0.1, 0.1, 30),
+    ]
+    tables = {name: pd.DataFrame(columns=list(columns)) for name, columns in COLUMNS.items()}
+    tables["regions"] = pd.DataFrame(rows, columns=list(COLUMNS["regions"]))
+    said = " ".join(verdict(tables, controls=set()))
+    assert "1.1 times the marker's share" in said
+    assert "reads the marker" not in said
+
+
+def test_the_demo_model_does_not_read_the_marker(tmp_path):
+    write_folder(tmp_path / "films", 6, 3, shortcut="Effusion", shortcut_strength=1.0, masks=False)
+    model = load_model("demo-densenet")
+    run(model, tmp_path / "films", ("gradcam",), tmp_path / "results.h5", targets="Effusion", workers=0)
+    table = compare(tmp_path / "results.h5", metrics="localisation", n_boot=0).regions
+    row = table[(table["method"] == "gradcam") & (table["region"] == "marker") & (table["metric"] == "mass")]
+    assert (row["value"] < 0.1).all()
