@@ -69,7 +69,7 @@ def load_model(
     device
         ``"auto"``, ``"cpu"``, ``"cuda"``, ...
     input, input_size, in_chans, activation
-        Replace what the checkpoint or the spec says the network expects: all of it, its size, its channels; and ends in.
+        Replace what the checkpoint or the spec says: the whole input, its size, its channels; what the outputs are.
     cam_layer
         Dotted name of the layer for CAM methods.
     new_head
