@@ -13,7 +13,7 @@ from cxrx.compare.comparison import Comparison
 from cxrx.report.figures import Figures, Line, Stroke, curves, strokes
 from cxrx.report.grids import Cell, Grid, Row, count_cell, keyed, value_cell
 from cxrx.report.localisation import kind_of
-from cxrx.report.words import count, finite, heading, methods_of, names_of, number, pick, records
+from cxrx.report.words import Record, count, finite, heading, methods_of, names_of, number, pick, records
 
 _CURVES = ("deletion", "insertion", "road_morf", "road_lerf", "aopc_morf", "aopc_lerf")
 _SAME_SCALE = (("deletion", "insertion"), ("road_morf", "road_lerf"), ("aopc_morf", "aopc_lerf"))
@@ -159,12 +159,22 @@ def sanity(comparison: Comparison, slug: str) -> dict[str, Any] | None:
         known = None if passed is None or passed != passed else bool(passed)  # noqa: PLR0124  NaN: not decided
         word, kind = ("not decided", "open") if known is None else marks[known]
         test = _TESTS.get(row.get("test", ""), heading(row.get("test", "")))
-        said.append({"word": word, "kind": kind, "method": row["method"], "test": test, "sentence": row["sentence"]})
+        said.append({"word": word, "kind": kind, "method": row["method"], "test": test, "sentence": _rest(row)})
     return {
         "verdicts": said,
         "figures": _randomisation(pick(table, test="randomisation"), slug),
         "main": _tests(table, comparison.controls),
     }
+
+
+def _rest(row: Record) -> str:
+    """Return the sentence without the method's name and the outcome in front, which stand before it on the page."""
+    said = str(row["sentence"])
+    for start in (f"{row['method']}: ", f"{row['method']} fails: ", f"{row['method']} passes: "):
+        if said.startswith(start):
+            rest = said.removeprefix(start)
+            return rest[:1].upper() + rest[1:]
+    return said
 
 
 def _randomisation(table: pd.DataFrame, slug: str) -> Figures | None:
