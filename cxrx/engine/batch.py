@@ -104,7 +104,8 @@ class BatchWorker:
         return True
 
     def _targets(self, film: FilmAtWork) -> list[int]:
-        return choose_targets(self.options.targets, self.model.labels, film.probability, film.labels)
+        model = self.model
+        return choose_targets(self.options.targets, model.labels, film.probability, film.labels, model.thresholds)
 
     def _explain(self, key: str, films: Sequence[tuple[FilmAtWork, torch.Tensor]]) -> None:
         """Explain the findings of `films` that still lack a map of the method `key`."""

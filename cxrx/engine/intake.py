@@ -53,6 +53,7 @@ class Intake:
     ledger: Ledger
     recorder: Recorder
     findings: tuple[str, ...]
+    thresholds: Mapping[str, float]
     rule: Rule
     views: tuple[str, ...]
     seen: set[str] = field(default_factory=set)
@@ -103,7 +104,8 @@ class Intake:
         probability = self.ledger.base.probability.get(image_id)
         if probability is None:
             return self.ledger.taken_up(image_id, key)
-        targets = choose_targets(self.rule, self.findings, probability, self.ledger.base.labels.get(image_id, {}))
+        labels = self.ledger.base.labels.get(image_id, {})
+        targets = choose_targets(self.rule, self.findings, probability, labels, self.thresholds)
         return {self.findings[k] for k in targets} <= self.ledger.mapped(image_id, key)
 
     def _expected(self, item: Item, otherwise: str) -> str:

@@ -95,7 +95,9 @@ class _Run:
         self.ledger = Ledger.read(store.out, store, model.slug, retry_failed=options.retry_failed)
         self.ledger.check(settings)
         store.check({(model.slug, key): value for key, value in settings.items()})
-        attrs = {"": {"demo": int(model.demo), "activation": model.activation}}
+        attrs: dict[str, dict[str, Any]] = {"": {"demo": int(model.demo), "activation": model.activation}}
+        if model.thresholds:
+            attrs[""]["thresholds"] = dict(model.thresholds)
         attrs |= {key: _map_attrs(method, options) for key, method in self.methods.items()}
         attrs = {key: _versions(model) | {"settings": settings[key]} | own for key, own in attrs.items()}
         builder = PartBuilder(model.slug, model.labels, attrs.pop(""), attrs)
@@ -109,8 +111,9 @@ class _Run:
         plan = plan_films(self.inputs, self.ledger, self.store.out, self.options)
         truth = self._truth()
         intake = Intake(
-            plan, truth, self.ledger, self.recorder, self.model.labels, self.options.targets, self.options.read.views
-        )
+            plan, truth, self.ledger, self.recorder, self.model.labels, self.model.thresholds, self.options.targets,
+            self.options.read.views,
+        )  # fmt: skip
         intake.note_rejected()
         todo = intake.todo(self.methods)
         report = self.recorder.report

@@ -34,20 +34,24 @@ def choose_targets(
     labels: Sequence[str],
     probability: NDArray[np.float32],
     truth: Mapping[str, int],
+    thresholds: Mapping[str, float] | None = None,
 ) -> list[int]:
     """Return the indices of the findings to explain on one film, ascending.
 
     Parameters
     ----------
     rule
-        As :func:`check_targets` returned it. ``"auto"`` is the union of predicted positive (probability >= 0.5),
-        truth-positive and the top one, so that false negatives are explained too.
+        As :func:`check_targets` returned it. ``"auto"`` is the union of predicted positive (at or above the
+        threshold), truth-positive and the top one, so that false negatives are explained too.
     probability
         ``(K,)``.
     truth
         Finding to 1, 0 or -1; what is not there is unknown.
+    thresholds
+        Finding to the probability from which it counts as found; 0.5 where there is none.
     """
-    positive = {k for k in range(len(labels)) if probability[k] >= 0.5}
+    from_ = thresholds or {}
+    positive = {k for k, label in enumerate(labels) if probability[k] >= from_.get(label, 0.5)}
     present = {k for k, label in enumerate(labels) if truth.get(label) == 1}
     top = {int(np.argmax(probability))}
     if isinstance(rule, tuple):

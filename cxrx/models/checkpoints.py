@@ -87,6 +87,12 @@ class Checkpoint:
         """Whether the file itself tells its labels and input, as those written by cxrx do."""
         return self.tells_input and "labels" in self.others
 
+    @property
+    def thresholds(self) -> dict[str, float]:
+        """Finding to the probability from which it counts as found, where cxrx trained the network."""
+        stored = json.loads(self.others.get("thresholds", "{}")) if self.ours else {}
+        return {name: float(value) for name, value in stored.items()}
+
     def load_into(self, module: nn.Module, name: str, *, new_head: bool = False) -> None:
         """Load all tensors into `module`; every key must fit, none may be left over on either side.
 
@@ -249,13 +255,23 @@ def _told(path: Path, metadata: Mapping[str, str]) -> tuple[tuple[str, ...], Inp
         names = json.loads(metadata.get("labels", "[]"))
         input_spec = input_from_json(metadata["input"]) if "input" in metadata else None
         sound = isinstance(names, list) and all(isinstance(name, str) for name in names)
-        sound = sound and (input_spec is None or _is_sound(input_spec))
+        sound = sound and (input_spec is None or _is_sound(input_spec)) and _are_probabilities(metadata)
     except (ValueError, TypeError, AttributeError):
         sound = False
     if not sound:
-        raise UsageError(f"the labels or the input in the metadata of {path.name} are not as cxrx writes them")
+        raise UsageError(
+            f"the labels, the input or the thresholds in the metadata of {path.name} are not as cxrx writes them"
+        )
     activation = metadata.get("activation")
     return tuple(names), input_spec, activation if activation in {"sigmoid", "softmax"} else None
+
+
+def _are_probabilities(metadata: Mapping[str, str]) -> bool:
+    """Tell whether the thresholds, if there are some, are probabilities by finding."""
+    found = json.loads(metadata.get("thresholds", "{}"))
+    return isinstance(found, dict) and all(
+        isinstance(value, float | int) and 0 <= value <= 1 for value in found.values()
+    )
 
 
 def _is_sound(spec: InputSpec) -> bool:

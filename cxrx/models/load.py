@@ -97,6 +97,9 @@ def load_model(
         cam_layer=cam_layer or spec.cam_layer,
         device=chosen,
         demo=spec.demo if brought is None else checkpoint is not None and checkpoint.others.get("demo") == "1",
+        thresholds={}
+        if checkpoint is None
+        else {label: value for label, value in checkpoint.thresholds.items() if label in network.labels},
         notes=network.notes,
         source={"name": _absolute(name), "weights": str(brought.absolute()) if brought is not None else ""},
     )

@@ -40,6 +40,8 @@ class Model:
         Torch device name.
     demo
         Trained on synthetic films only.
+    thresholds
+        Finding to the probability from which it counts as found, as training chose it; 0.5 where there is none.
     notes
         What the user should be told of how the model came to be (guessed labels, random weights).
     source
@@ -59,6 +61,7 @@ class Model:
         cam_layer: str | None = None,
         device: str | torch.device = "cpu",
         demo: bool = False,
+        thresholds: Mapping[str, float] | None = None,
         notes: Sequence[str] = (),
         source: Mapping[str, str] | None = None,
     ) -> None:
@@ -73,6 +76,7 @@ class Model:
         self.output = output
         self.activation = activation
         self.demo = demo
+        self.thresholds = dict(thresholds or {})
         self.notes = tuple(notes)
         self.source = dict(source or {})
         self._cam_layer_name = cam_layer
