@@ -40,7 +40,7 @@ def test_masks_of_a_table_are_compared_with(lay, net, tmp_path, beside):
         expected = np.zeros((1024, 1024), bool)
         expected[:, :4] = True
         assert all((mask.decode() == expected).all() for mask in masks)
-    cli("compare", out, "--n-boot", "20", *(() if beside else ("--truth", table)))
+    cli("compare", out, "--n-boot", "20", "--metrics", "localisation", *(() if beside else ("--truth", table)))
     pairs = pd.read_csv(next(out.parent.rglob("per_pair.csv")))
     assert set(pairs["finding"]) == {"Pneumothorax"}
     assert pairs["area"].tolist() == pytest.approx([4 / 1024] * len(pairs))
@@ -76,7 +76,7 @@ def test_real_films_from_folder_to_comparison(tmp_path):
     out = tmp_path / "results.h5"
     cli("predict", tmp_path / "nih", "-o", out, "--device", "cpu", "--workers", "0")
     cli("explain", out, "--method", "gradcam", "--targets", "truth", "--device", "cpu", "--workers", "0")
-    done = cli("compare", out, "--n-boot", "20")
+    done = cli("compare", out, "--n-boot", "20", "--metrics", "fast")
     with cxrx.open_results(out) as results:
         assert len(results.boxes()) == 12
         assert (results.labels() >= 0).to_numpy().sum() == 12 * 14
