@@ -36,8 +36,8 @@ def verdict(tables: Tables, *, controls: AbstractSet[str], protocol: str = "nati
         said = [
             *_regions(own["regions"], controls),
             *_localisation(own, controls, LEAD[protocol]),
+            *_sanity(own["sanity_verdicts"], controls),
             *_faithfulness(own, controls),
-            *_sanity(own["sanity_verdicts"]),
             *_classifier(own["classification"]),
             *_agreement(own["agreement"], controls),
         ]
@@ -155,14 +155,15 @@ def _flagged(table: pd.DataFrame) -> list[str]:
     return said
 
 
-def _sanity(table: pd.DataFrame) -> list[str]:
-    rows = table[table["test"] == "randomisation"]
-    failed = rows[rows["passed"] == False]  # noqa: E712 - a column of True, False and None
-    passed = list(rows[rows["passed"] == True]["method"])  # noqa: E712
-    said = [f"{sentence}." for sentence in failed["sentence"]]
+def _sanity(table: pd.DataFrame, controls: AbstractSet[str]) -> list[str]:
+    """Say which methods look at the network at all; that a control does not is said last."""
+    rows = table[table["test"] == "randomisation"].to_dict("records")
+    failed = [row for row in rows if row["passed"] is False]
+    passed = [row["method"] for row in rows if row["passed"] is True]
+    said = [f"{row['sentence']}." for row in sorted(failed, key=lambda row: row["method"] in controls)]
     if passed:
         verb = "passes" if len(passed) == 1 else "pass"
-        said.append(f"{_list(passed)} {verb} the randomisation test: with a random network the maps are others.")
+        said.insert(0, f"{_list(passed)} {verb} the randomisation test: with a random network the maps are others.")
     return said
 
 

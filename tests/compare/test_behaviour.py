@@ -1,0 +1,130 @@
+"""Metrics that run the model again, from a results file to tables and verdicts."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from safetensors.torch import save_file
+
+from cxrx import load_model, open_results, run
+from cxrx.compare.behaviour import draw_pairs
+from cxrx.compare.corpus import open_corpus
+from cxrx.compare.faithfulness import score_faithfulness
+from cxrx.compare.notes import Notes
+from cxrx.compare.rerun import load_again
+from cxrx.compare.run import compare
+from cxrx.explainers.seeds import derive_seed
+from cxrx.phantom import write_folder
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("behaviour")
+    write_folder(folder / "films", 6, 21, size=(160, 144), masks=False)
+    for name in ("demo-densenet", "demo-vit"):
+        run(load_model(name), folder / "films", ("gradcam",), folder / "results.h5", workers=0)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def comparison(folder):
+    return compare(
+        folder / "results.h5", metrics="localisation,agreement,deletion,randomisation", max_pairs=4, n_boot=50
+    )
+
+
+def test_every_method_and_control_is_scored_on_the_same_pairs(comparison):
+    table = comparison.faithfulness_pairs
+    counts = table.groupby(["model", "method"]).size()
+    assert set(counts.index.get_level_values("method")) == {"gradcam", "centre", "random", "edge"}
+    assert set(counts) == {4}
+    assert set(comparison.faithfulness["metric"]) >= {"deletion", "deletion_normalised", "baseline_share"}
+    assert set(comparison.curves["curve"]) == {"deletion"}
+
+
+def test_scores_are_those_of_the_map_on_the_film(comparison, folder):
+    row = comparison.faithfulness_pairs.query("method == 'gradcam' and model.str.startswith('demo-densenet')").iloc[0]
+    with open_corpus([folder / "results.h5"]) as corpus:
+        again = load_again(corpus, row["model"], Notes())
+        ((ids, x),) = again.batches([row["image_id"]])
+        assert ids == [row["image_id"]]
+        target = corpus.models[row["model"]].findings.index(row["finding"])
+    with open_results(folder / "results.h5") as results:
+        grid = results.maps("gradcam", row["model"], image=row["image_id"], finding=row["finding"])
+        stored = results.logits(row["model"])[results.row(row["image_id"])]
+    np.testing.assert_allclose(again.model.logits(x)[0], stored, atol=1e-4)
+    found = score_faithfulness(
+        again.model, x, np.maximum(grid, 0)[None, None], np.array([[target]]), ("deletion",),
+        seeds=np.array([derive_seed(0, "faithfulness", row["image_id"])]),
+    )  # fmt: skip
+    assert row["deletion"] == pytest.approx(found.scores["deletion"][0, 0], abs=1e-4)
+
+
+def test_the_edge_control_fails_the_randomisation(comparison):
+    verdicts = comparison.sanity_verdicts.query("test == 'randomisation'").set_index(["model", "method"])
+    edge = verdicts.xs("edge", level="method")
+    assert list(edge["passed"]) == [False, False]
+    assert all(
+        "edge fails: its map does not change" in sentence for sentence in comparison.verdict if "edge fails" in sentence
+    )
+    assert any("edge fails" in sentence for sentence in comparison.verdict)
+    last = (
+        comparison.sanity.query("test == 'randomisation' and metric == 'spearman'").groupby(["model", "method"]).last()
+    )
+    assert (last.xs("edge", level="method")["value"] > 1 - 1e-6).all()
+    assert (last.xs("gradcam", level="method")["value"] < 0.9).all()
+
+
+def test_models_are_compared_on_the_same_films(comparison):
+    assert set(comparison.model_agreement["method"]) == {"gradcam"}
+    row = comparison.model_agreement.query("finding == 'all' and metric == 'spearman'").iloc[0]
+    assert row["model_a"].startswith("demo-densenet")
+    assert row["model_b"].startswith("demo-vit")
+    assert -1 <= row["value"] <= 1
+    tests = comparison.paired_tests.query("kind == 'models' and finding == 'all'")
+    assert {"hit", "iou", "deletion"} <= set(tests["metric"])
+    assert set(tests["method_a"]) == {"gradcam"}
+
+
+def test_costs_are_there(comparison):
+    assert set(comparison.costs["method"]) == {"gradcam"}
+    assert (comparison.costs["seconds_a_map"] > 0).all()
+    with_maps = comparison.costs.set_index("model")["maps"]
+    assert (with_maps >= 6).all()  # at least one finding a film
+
+
+def test_a_model_that_is_gone_is_told_and_the_rest_is_made(folder, tmp_path):
+    model = load_model("demo-vit")
+    other = tmp_path / "own.safetensors"
+    changed = {key: (value + 0.01).contiguous() for key, value in model.module.state_dict().items()}
+    save_file(changed, other)
+    run(load_model("demo-vit", other), folder / "films", ("gradcam",), tmp_path / "own.h5", targets="truth", workers=0)
+    other.unlink()
+    found = compare(tmp_path / "own.h5", metrics="localisation,deletion", n_boot=0)
+    assert len(found.summary)
+    assert found.faithfulness.empty
+    (why,) = [why for what, why in found.skipped if what.startswith("faithfulness of")]
+    assert "its weights are no longer where they were" in why
+    given = compare(folder / "results.h5", metrics="deletion", model=model, n_boot=0, max_pairs=1)
+    assert len(given.faithfulness)
+
+
+def test_films_that_are_gone_are_told(folder, tmp_path):
+    (tmp_path / "films").symlink_to(folder / "films")
+    run(load_model("demo-vit"), tmp_path / "films", ("random",), tmp_path / "r.h5", workers=0)
+    (tmp_path / "films").unlink()
+    found = compare(tmp_path / "r.h5", metrics="deletion", n_boot=0)
+    assert found.faithfulness.empty
+    assert any("its films cannot be found" in why for _, why in found.skipped)
+    again = compare(tmp_path / "r.h5", metrics="deletion", n_boot=0, images=folder / "films", max_pairs=2)
+    assert len(again.faithfulness)
+
+
+def test_pairs_are_drawn_by_seed_and_those_that_all_methods_share_come_first(folder):
+    with open_corpus([folder / "results.h5"]) as corpus:
+        data = next(iter(corpus.models.values()))
+        everything = draw_pairs(corpus, data, 1000, 0)
+        assert everything == data.pairs()
+        few = draw_pairs(corpus, data, 3, 0)
+        assert few == draw_pairs(corpus, data, 3, 0)
+        assert set(few) < set(everything)
