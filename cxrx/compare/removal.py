@@ -18,7 +18,7 @@ from cxrx.models.inference import predict_logits
 
 METRICS = ("drop", "drop_mirror")
 RING = 3  # pixels of the model's input around a region that its paint is mixed from
-LARGEST = 0.2  # of the picture: painting over more than that leaves no film to speak of
+LARGEST = 0.05  # of the picture: painting over more than that leaves another film
 
 
 def removal(
@@ -26,7 +26,7 @@ def removal(
 ) -> pd.DataFrame:
     """Return by how much the logit of a finding drops when a region is painted over, and when its mirror image is.
 
-    Regions of more than a fifth of the picture (the lungs) are left out. The rows have no method: the model alone is
+    Regions of more than a twentieth of the picture (the lungs) are left out. The rows have no method: the model alone is
     asked.
     """
     data = rerun.data

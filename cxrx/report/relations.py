@@ -203,16 +203,27 @@ def _cost(row: Record | None) -> Cell:
     return Cell(f"{seconds:.3g}", f"{count(row.get('maps'))} maps")
 
 
-def regions(comparison: Comparison) -> Grid | None:
-    """Return the share of every method's mass in known regions, a row a model and method."""
-    table = comparison.regions
-    cells = keyed(records(table), "model", "method", "region", "metric")
-    columns = list(dict.fromkeys((region, metric) for _, _, region, metric in cells))
+def regions(comparison: Comparison) -> list[Grid]:
+    """Return what of every method's relevance lies in known regions, and what the models lose without these."""
+    table = comparison.regions[comparison.regions["finding"] != "all"]
+    asked = table["method"] == ""  # the model itself
+    grids = (
+        _regions(table[asked], "What the model loses: mean, 95 % interval, n", comparison),
+        _regions(table[~asked], "Where the maps are high: mean, 95 % interval, n", comparison),
+    )
+    return [grid for grid in grids if grid is not None]
+
+
+def _regions(table: pd.DataFrame, caption: str, comparison: Comparison) -> Grid | None:
+    """Return a row a model, method and finding."""
+    cells = keyed(records(table), "model", "method", "finding", "region", "metric")
+    columns = list(dict.fromkeys((region, metric) for *_, region, metric in cells))
     if not columns:
         return None
     body = []
-    for model, method in dict.fromkeys((model, method) for model, method, _, _ in cells):
-        found = [_counted(cells.get((model, method, *column))) for column in columns]
-        body.append(Row([model, method], found, kind_of(method, comparison.controls)))
+    for model, method, finding in dict.fromkeys(key[:3] for key in cells):
+        found = [_counted(cells.get((model, method, finding, *column))) for column in columns]
+        names = [model, method, finding] if method else [model, finding]
+        body.append(Row(names, found, kind_of(method, comparison.controls)))
     heads = [f"{region}, {heading(metric).lower()}" for region, metric in columns]
-    return Grid("Mean, 95 % interval, n", ["Model", "Method"], heads, body)
+    return Grid(caption, ["Model", *(["Method"] if len(body[0].heads) > 2 else []), "Finding"], heads, body)

@@ -19,6 +19,8 @@ HEADINGS = {
     "iou": "IoU",
     "mass": "Relevance mass",
     "mass_ratio": "Mass ratio",
+    "drop": "Logit lost when painted over",
+    "drop_mirror": "Logit lost when its mirror image is",
     "rank": "Rank accuracy",
     "ap": "Average precision",
     "auprc": "AUPRC",
@@ -67,7 +69,8 @@ def span(low: float | None, high: float | None, digits: int = 2) -> str:
     """Write an interval, or nothing where there is none."""
     if low is None or high is None or not math.isfinite(low + high):
         return ""
-    return f"{low:z.{digits}f}–{high:z.{digits}f}"
+    to = " to " if low < 0 else "–"  # a dash between minus signs cannot be read
+    return f"{low:z.{digits}f}{to}{high:z.{digits}f}"
 
 
 def meaning(comparison: Comparison, metric: str) -> str:

@@ -253,7 +253,7 @@ def _relations(rng, findings, methods, models):
         for name in methods
     ]
     regions = [
-        {"model": model, "method": name, "region": region, "metric": "mass", **_bounds(0.4), "n": 40}
+        {"model": model, "method": name, "region": region, "finding": "Mass", "metric": "mass", **_bounds(0.4), "n": 40}
         for model in models
         for name in methods
         for region in ("marker", "lungs")
