@@ -56,7 +56,7 @@ def compare(
             "--max-pairs",
             min=1,
             help="Most pairs of film and finding for metrics that run the model.",
-            show_default="20; full: 100",
+            show_default="auto: 20, else 100",
         ),
     ] = None,
     n_boot: Annotated[int, typer.Option("--n-boot", min=10, help="Bootstrap resamples of patients.")] = 1000,
@@ -108,8 +108,8 @@ def compare(
         demo_banner()
 
 
-SHOWN_METRICS = ("hit", "iou", "mass", "rank")
-"""Localisation metrics on the screen; all of them stand in summary.csv."""
+SHOWN_METRICS = ("hit", "iou", "mass", "rank", "auprc", "average_precision")
+"""Localisation metrics on the screen, as far as the protocol has them; all of them stand in summary.csv."""
 
 
 def show(comparison: Comparison) -> None:
@@ -144,13 +144,14 @@ def show_localisation(table: DataFrame) -> None:
     if not len(macro):
         return
     typer.echo("\nlocalisation: mean over findings, 95 % interval over patients")
+    names = [metric for metric in SHOWN_METRICS if metric in set(macro["metric"])]
     rows = []
     for (model, method), group in macro.groupby(["model", "method"], sort=False):
         by_metric = {row["metric"]: row for row in _records(group)}
-        shown = [by_metric[metric] for metric in SHOWN_METRICS]
+        shown = [by_metric[metric] for metric in names]
         cells = (_with_interval(row["value"], row["low"], row["high"]) for row in shown)
         rows.append((model, method, max(row["n"] for row in shown), *cells))
-    shared.print_table(("model", "method", "n", *SHOWN_METRICS), rows)
+    shared.print_table(("model", "method", "n", *names), rows)
 
 
 def show_agreement(table: DataFrame) -> None:

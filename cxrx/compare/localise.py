@@ -106,10 +106,10 @@ class Truth:
         boxes = self._corpus.boxes[pair]
         if shape == size:
             return box_mask(boxes, size)
-        zoom = np.array([shape[1] / size[1], shape[0] / size[0]] * 2)
-        corners = np.concatenate([boxes[:, :2] + 0.5, boxes[:, :2] + boxes[:, 2:] + 0.5], axis=1) * zoom - 0.5
-        corners[:, 2:] = np.maximum(corners[:, 2:], corners[:, :2] + 1)  # a small box keeps a pixel
-        return box_mask(np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1), shape)
+        # x and y are where pixels begin, so that no half pixel comes in
+        scaled_boxes = boxes * np.array([shape[1] / size[1], shape[0] / size[0]] * 2)
+        scaled_boxes[:, 2:] = np.maximum(scaled_boxes[:, 2:], 1)  # a small box keeps a pixel
+        return box_mask(scaled_boxes, shape)
 
 
 def shrink(mask: Mask, shape: tuple[int, int]) -> Mask:

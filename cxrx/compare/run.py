@@ -100,11 +100,12 @@ def compare(
         raise UsageError(f"--stratify knows {', '.join(KINDS)}, not {unknown[0]!r}")
     with open_corpus(listed) as corpus:
         matched = corpus.add_truth(Path(truth)) if truth is not None else ""
+        grid = plan.grid if protocol == "native" else None  # the published protocols score at native size
         work = _Work(
             corpus,
             plan,
             PatientBootstrap([film.patient for film in corpus.films.values()], n_boot, seed),
-            Scoring(protocol, plan.grid, plan.detailed, signed, plan.extra_of("localisation"), seed),
+            Scoring(protocol, grid, plan.detailed, signed, plan.extra_of("localisation"), seed),
             images=Path(images) if images is not None else None,
             given=model,
             stratify=tuple(stratify),
@@ -121,7 +122,7 @@ def compare(
             verdict=verdict(work.tables, controls=work.controls, protocol=protocol),
             settings={
                 "n_boot": n_boot, "seed": seed, "metrics": plan.names, "truth": matched, "protocol": protocol,
-                "signed": signed, "grid": plan.grid, "max_pairs": plan.pairs, "stratify": list(stratify),
+                "signed": signed, "grid": grid, "max_pairs": plan.pairs, "stratify": list(stratify),
             },
             conventions=conventions(plan, protocol),
             models=_described(corpus),

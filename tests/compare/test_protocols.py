@@ -1,0 +1,53 @@
+"""Which protocol scores which maps, at which size, and how it is said."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from cxrx.cli import app
+from cxrx.compare.corpus import open_corpus
+from cxrx.compare.localise import FAST_GRID, Scoring, Truth, shrink
+from cxrx.compare.notes import Notes
+from cxrx.compare.run import compare
+from cxrx.results.importing import import_maps
+
+
+@pytest.mark.parametrize(("protocol", "shown"), [("native", "rank"), ("chexlocalize", "iou"), ("arun", "auprc")])
+def test_the_screen_shows_what_the_protocol_has(tiny, tmp_path, protocol, shown):
+    words = ("compare", str(tiny.results), "--protocol", protocol, "--metrics", "fast", "--n-boot", "10")
+    done = CliRunner().invoke(app, [*words, "--out", str(tmp_path)])
+    assert done.exit_code == 0, done.output
+    header = done.stdout.split("localisation: mean over findings")[1].splitlines()[1]
+    assert shown in header.split()
+
+
+@pytest.mark.parametrize("protocol", ["chexlocalize", "arun"])
+def test_a_published_protocol_scores_at_native_size_also_when_fast(tiny, protocol):
+    fast = compare(tiny.results, metrics="fast", protocol=protocol, n_boot=0)
+    assert fast.settings["grid"] is None
+    slow = compare(tiny.results, metrics="localisation", protocol=protocol, n_boot=0)
+    assert fast.per_pair.equals(slow.per_pair)
+
+
+def test_a_box_on_the_fast_grid_lies_where_it_lies_on_the_film(tmp_path):
+    """A box that is scaled covers the same cells as the box's pixels do when they are shrunk."""
+    rng = np.random.default_rng(0)
+    folder = tmp_path / "maps"
+    folder.mkdir()
+    lines = ["path,finding,x,y,w,h,rows,columns"]
+    for i in range(12):
+        np.save(folder / f"film{i}__Mass.npy", rng.standard_normal((5, 4)).astype(np.float32))
+        x, y, w, h = rng.integers([20, 20, 80, 80], [500, 600, 250, 300]).tolist()
+        lines.append(f"film{i},Mass,{x},{y},{w},{h},1000,800")
+    (folder / "boxes.csv").write_text("\n".join(lines))
+    results = import_maps(folder, truth=folder / "boxes.csv", out=tmp_path / "results.h5")
+    with open_corpus([results]) as corpus:
+        native, fast = (Truth(corpus, Scoring(grid=grid), Notes()) for grid in (None, FAST_GRID))
+        assert len(fast.pairs) == 12
+        for pair in fast.pairs:
+            cells, shrunk = fast.mask(pair), shrink(native.mask(pair), (224, 179))
+            assert (cells & shrunk).sum() / (cells | shrunk).sum() > 0.97
+            for axis in (0, 1):
+                assert np.nonzero(cells)[axis].mean() == pytest.approx(np.nonzero(shrunk)[axis].mean(), abs=0.51)
