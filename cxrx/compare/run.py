@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import pandas as pd
 
 from cxrx.compare import localise as locate
-from cxrx.compare.agreement_table import agreement
+from cxrx.compare.agreement_table import SPREAD, agreement
 from cxrx.compare.classifier import classifier
 from cxrx.compare.comparison import Comparison, empty_tables, write_tables
 from cxrx.compare.confusion import confusion
@@ -172,7 +172,7 @@ class _Work:
         self.notes.flush()
 
     def _maps(self) -> None:
-        spread = None
+        spread = pd.DataFrame(columns=list(SPREAD))
         self.regions = read_regions(self.corpus, self.notes)
         if self.regions:
             edges = self._edges(dict.fromkeys(image_id for image_id, _ in self.regions))
@@ -184,7 +184,7 @@ class _Work:
             alike = agreement(self.corpus, self.bootstrap, self.scoring.seed, self.plan.similarities, self.notes)
             self.tables |= {"agreement": alike.methods, "model_agreement": alike.models}
             spread = alike.spread
-        if self.stratify and spread is not None:
+        if self.stratify:
             self.tables["strata"] = strata(self.tables["per_pair"], spread, self.stratify, self.bootstrap)
         if {"faithfulness", "sanity"} & set(self.plan.sections):
             for model in self.mapped:

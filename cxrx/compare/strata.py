@@ -6,18 +6,20 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
-from cxrx.compare.statistics import Float, PatientBootstrap
+from cxrx.compare.statistics import Float, PatientBootstrap, interval
 
 COLUMNS = ("model", "method", "by", "stratum", "metric", "value", "low", "high", "n")
 KINDS = ("size", "confidence", "outcome")
 METRICS = ("hit", "iou", "mass", "spread")
 SIZE_CUTS = (0.025, 0.078)  # of the picture's area: tertiles of the 984 boxes of ChestX-ray14
 CONVENTIONS = {
-    "size": "share of the picture that the truth covers: small up to 0.025, large from 0.078 (tertiles of the 984 "
+    "size": "share of the picture that the truth covers: small below 0.025, large from 0.078 (tertiles of the 984 "
     "boxes of ChestX-ray14)",
-    "confidence": "tertiles of the probability over the pairs of a model",
-    "outcome": "TP, FN and FP at the model's threshold; an FP has no truth, so only its spread is known",
+    "confidence": "tertiles of the probability over the explained pairs of a model, the same cuts for every method",
+    "outcome": "TP, FN and FP at the model's threshold, by the label, or else by the box or mask; an FP has no truth, "
+    "so only its spread is known",
     "value": "mean over pairs, interval by bootstrap over patients",
     "correlation": "Spearman's correlation of probability and IoU over all pairs of a method",
 }
@@ -45,11 +47,16 @@ def strata(
     # controls that are drawn for the pairs with a truth have no spread, but they do have a place
     joined = joined.merge(located, on=keys, how="left", suffixes=("", "_located"))
     for name in ("patient", "probability", "outcome"):
-        joined[name] = joined[name].where(joined[name].notna(), joined[f"{name}_located"])
+        # where no label is known, a box still tells a found one from a missed one
+        known = joined[name].notna() & (joined[name] != "")
+        joined[name] = joined[name].where(known, joined[f"{name}_located"])
+    confident: dict[object, tuple[float, ...]] = {
+        model: _tertiles(group) for model, group in joined.groupby("model", sort=False)
+    }
     rows: list[tuple[object, ...]] = []
     for (model, method), group in joined.groupby(["model", "method"], sort=False):
         for kind in kinds:
-            for stratum, part in _cut(group, kind):
+            for stratum, part in _cut(group, kind, confident[model]):
                 for metric in ("spread", *shown):
                     values = part[metric].to_numpy(float)
                     n = int(np.isfinite(values).sum())
@@ -61,16 +68,21 @@ def strata(
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
-def _cut(group: pd.DataFrame, kind: str) -> list[tuple[str, pd.DataFrame]]:
+def _tertiles(group: pd.DataFrame) -> tuple[float, ...]:
+    """Return the cuts between the thirds of a model's pairs by probability, the same for every method."""
+    pairs = group.drop_duplicates(["image_id", "finding"])["probability"].to_numpy(float)
+    known = pairs[np.isfinite(pairs)]
+    return tuple(np.quantile(known, [1 / 3, 2 / 3]).tolist()) if known.size >= 3 else ()
+
+
+def _cut(group: pd.DataFrame, kind: str, confident: tuple[float, ...]) -> list[tuple[str, pd.DataFrame]]:
     if kind == "outcome":
         return [(name, group[group["outcome"] == name]) for name in ("TP", "FN", "FP")]
-    column = "area" if kind == "size" else "probability"
-    values = group[column].to_numpy(float)
-    known = values[np.isfinite(values)]
-    if known.size < 3:
+    cuts = SIZE_CUTS if kind == "size" else confident
+    if not cuts:
         return []
-    cuts = SIZE_CUTS if kind == "size" else tuple(np.quantile(known, [1 / 3, 2 / 3]))
     names = ("small", "medium", "large") if kind == "size" else ("low", "medium", "high")
+    values = group["area" if kind == "size" else "probability"].to_numpy(float)
     level = np.digitize(values, cuts)
     return [(name, group[np.isfinite(values) & (level == i)]) for i, name in enumerate(names)]
 
@@ -84,31 +96,29 @@ def _correlation(
         return []
     x, y = both["probability"].to_numpy(float), both["iou"].to_numpy(float)
     weights = bootstrap.weights(list(both["patient"]))
-    low = high = np.nan
-    if weights is not None:
-        replicates = weighted_correlation(_ranks(x), _ranks(y), weights)
-        finite = replicates[np.isfinite(replicates)]
-        low, high = np.quantile(finite, [0.025, 0.975]) if finite.size > 1 else (np.nan, np.nan)
-    value = float(weighted_correlation(_ranks(x), _ranks(y), np.ones((1, len(x))))[0])
-    return [(*named, "confidence", "all", "spearman(probability, iou)", value, float(low), float(high), len(both))]
+    low, high = (np.nan, np.nan) if weights is None else interval(weighted_spearman(x, y, weights))
+    value = float(weighted_spearman(x, y, np.ones((1, len(x))))[0])
+    return [(*named, "confidence", "all", "spearman(probability, iou)", value, low, high, len(both))]
 
 
-def _ranks(values: Float) -> Float:
-    from scipy.stats import rankdata
+def weighted_spearman(x: Float, y: Float, weights: Float) -> Float:
+    """Return Spearman's correlation of x and y ``(n,)`` under each row of `weights` ``(R, n)``, ranked anew in each.
 
-    return np.asarray(rankdata(values), dtype=np.float64)
-
-
-def weighted_correlation(x: Float, y: Float, weights: Float) -> Float:
-    """Return Pearson's correlation of x and y ``(n,)`` under each row of `weights` ``(R, n)``.
-
-    With ranks it is Spearman's; in a replicate the ranks of the whole sample are kept, which saves ranking again and
-    shifts the interval by less than its third digit.
+    It is that of a sample that holds every pair as often as its weight says; NaN where x or y is constant.
     """
-    total = weights.sum(axis=1)
-    mean_x, mean_y = weights @ x / total, weights @ y / total
-    covariance = weights @ (x * y) / total - mean_x * mean_y
-    spread_x, spread_y = weights @ x**2 / total - mean_x**2, weights @ y**2 / total - mean_y**2
-    product = np.sqrt(np.maximum(spread_x, 0) * np.maximum(spread_y, 0))
-    result: Float = np.divide(covariance, product, out=np.full(len(weights), np.nan), where=product > 1e-12)
+    result = np.full(len(weights), np.nan)
+    places = [np.unique(values, return_inverse=True)[1] for values in (x, y)]
+    for r, weight in enumerate(weights):
+        one, two = (_ranks(place, weight) for place in places)
+        one, two = (ranks - weight @ ranks / weight.sum() for ranks in (one, two))
+        product = np.sqrt((weight @ one**2) * (weight @ two**2))
+        if product > 0:
+            result[r] = weight @ (one * two) / product
     return result
+
+
+def _ranks(place: NDArray[np.intp], weight: Float) -> Float:
+    """Return the middle ranks of values that are at `place` among the distinct ones, each there `weight` times."""
+    there = np.bincount(place, weight)
+    middle: Float = (np.cumsum(there) - there / 2)[place]
+    return middle
