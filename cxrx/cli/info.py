@@ -26,7 +26,7 @@ def info(
     counts = ", ".join(f"{n} {word}" for word, n in described["films"].items())
     typer.echo(f"{results.name}: {sum(described['films'].values())} films ({counts}), {described['patients']} patients")
     truth = described["truth"]
-    typer.echo(f"truth: {truth['labelled_films']} films with labels, {truth['boxes']} boxes")
+    typer.echo(f"truth: {truth['labelled_films']} films with labels, {truth['boxes']} boxes, {truth['masks']} masks")
     for model in described["models"]:
         typer.echo(f"\n{model['model']}: {model['predictions']} predictions of {', '.join(model['findings'])}")
         rows = [(m["method"], m["maps"], m["films"], m["grid"], m["options"]) for m in model["methods"]]
@@ -72,8 +72,9 @@ def describe(path: Path) -> dict[str, Any]:
                     "model": slug,
                     "demo": bool(attrs.get("demo", 0)),
                     "findings": findings,
-                    "predictions": int((results.logits(slug) == results.logits(slug)).all(axis=1).sum()),
-                    "fingerprint": attrs["fingerprint"],
+                    # imported maps come without predictions
+                    "predictions": int(results.predicted(slug).sum()) if attrs else 0,
+                    "fingerprint": attrs.get("fingerprint", ""),
                     "methods": methods,
                 }
             )
@@ -83,7 +84,11 @@ def describe(path: Path) -> dict[str, Any]:
             "created_by": str(own["created_by"]),
             "films": {str(word): int(n) for word, n in images["status"].value_counts(sort=False).items()},
             "patients": int(images["patient"].nunique()),
-            "truth": {"labelled_films": int((labels != -2).any(axis=1).sum()), "boxes": len(results.boxes())},
+            "truth": {
+                "labelled_films": int((labels != -2).any(axis=1).sum()),
+                "boxes": len(results.boxes()),
+                "masks": len(results.masks()),
+            },
             "models": models,
             "failures": len(results.failures()),
             "runs": results.runs(),

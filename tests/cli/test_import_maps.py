@@ -80,6 +80,9 @@ def test_masks_beside_the_maps(cli, tmp_path):
     with cxrx.open_results(tmp_path / "results.h5") as results:
         assert results.methods() == ["imported"]
         assert results.images()[["rows", "columns"]].values.tolist() == [[40, 30]]
+    shown = cli("info", "results.h5").stdout
+    assert "imported: 0 predictions of Mass" in shown
+    assert "1 masks" in shown
 
 
 @pytest.mark.parametrize(
