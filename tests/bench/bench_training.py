@@ -314,9 +314,9 @@ def bench_loader(bench: Bench) -> None:
     print("\n| network, input | films | seconds an epoch | from memory | difference | waited for films |")
     print("|---|---|---|---|---|---|")
     for title, model, data, films, epochs, turns in (
-        ("tiny VGG, 64 px", "tiny-vgg", bench.data, 320, 4, 2),
-        ("tiny DenseNet, 64 px", "tiny-densenet", bench.data, 320, 4, 2),
-        ("DenseNet-121, 224 px", "densenet121", few_films(bench, bench.home / "few"), 32, 3, 1),
+        ("tiny VGG, 64 px", "tiny-vgg", bench.data, 320, 5, 3),
+        ("tiny DenseNet, 64 px", "tiny-densenet", bench.data, 320, 5, 3),
+        ("DenseNet-121, 224 px", "densenet121", few_films(bench, bench.home / "few"), 32, 3, 2),
     ):
         seconds: dict[str, list[float]] = {"loop": [], "memory": []}
         waited = []
