@@ -14,23 +14,27 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from cxrx.compare.localisation import DETAILED
 from cxrx.compare.statistics import Float, Intervals, PatientBootstrap
 
 COLUMNS = (
     "kind", "metric", "finding", "model_a", "method_a", "model_b", "method_b", "n", "patients", "value_a", "value_b",
     "difference", "low", "high", "test", "p", "p_holm", "effect", "decided",
 )  # fmt: skip
-BINARY = frozenset({"hit", "hit_15px"})
+BINARY = frozenset({
+    "hit", "hit_15px", "chexlocalize_hit", *(name for name in DETAILED if name.startswith(("t_iou_", "t_iobb_"))),
+})  # fmt: skip
 LEVEL = 0.05
 CONVENTIONS = {
     "difference": "mean of a - b over the pairs that both have (finding all: mean over findings); interval by "
     "bootstrap over patients, the same resamples for every comparison",
-    "test": "Wilcoxon's signed-rank test on the patients' mean differences; for hits McNemar's exact test, where a "
-    "patient counts by the sign of its summed differences",
+    "test": "Wilcoxon's signed-rank test on the patients' mean differences; for hits and other yes-or-no scores "
+    "McNemar's exact test, where a patient counts by the sign of its summed differences",
     "p_holm": "Holm's correction within a metric: over all comparisons of the means over findings, and over all "
     "comparisons of single findings",
     "effect": "matched-pairs rank-biserial correlation: (sum of positive ranks - sum of negative ranks) / sum of ranks",
-    "decided": f"p_holm is below {LEVEL} and the interval of the difference leaves 0 out",
+    "decided": f"p_holm is below {LEVEL}, the interval of the difference leaves 0 out, and both point the same way: "
+    "the difference weighs findings alike, the test patients",
 }
 
 
@@ -69,7 +73,8 @@ def paired_tests(
     family = [table["kind"], table["metric"], table["finding"] == "all"]
     table["p_holm"] = table.groupby(family, sort=False)["p"].transform(lambda p: holm(p.to_numpy(float)))
     outside = (table["low"].astype(float) > 0) | (table["high"].astype(float) < 0)
-    table["decided"] = (table["p_holm"].astype(float) < LEVEL) & outside
+    agree = np.sign(table["difference"].astype(float)) == np.sign(table["effect"].astype(float))
+    table["decided"] = (table["p_holm"].astype(float) < LEVEL) & outside & agree
     return table
 
 

@@ -310,7 +310,10 @@ class _Work:
     def _tests(self) -> None:
         for name, base in (("per_pair", locate.BASE), ("faithfulness_pairs", locate.BASE)):
             table = self.tables[name]
-            metrics = [column for column in table.columns if column not in base and not column.endswith("flagged")]
+            metrics = [
+                name for name in table.columns
+                if name not in base and not name.endswith(("baseline_share", "flagged"))  # these judge the baseline
+            ]  # fmt: skip
             self._append("paired_tests", paired_tests(table, metrics, self.controls, self.bootstrap))
 
     def _append(self, name: str, table: pd.DataFrame) -> None:

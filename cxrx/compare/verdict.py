@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from cxrx.compare.faithfulness import HIGHER_IS_BETTER
+from cxrx.compare.paired import LEVEL
 from cxrx.compare.statistics import MIN_PATIENTS
 
 LEAD = {"native": "hit", "chexlocalize": "hit", "arun": "auprc"}
 """The metric that decides which method points best, by protocol."""
-WORDS = {"hit": "hit rate", "auprc": "AUPRC", "road": "ROAD", "insertion": "insertion AUC"}
-FAITHFUL = ("road", "insertion", "aopc", "degradation", "sensitivity_n")
+WORDS = {
+    "hit": "hit rate", "auprc": "AUPRC", "road": "ROAD", "insertion": "insertion AUC", "aopc": "AOPC",
+    "deletion": "deletion AUC", "sensitivity_n": "sensitivity-n",
+}  # fmt: skip
+FAITHFUL = ("road", "insertion", "aopc", "degradation", "sensitivity_n", "deletion")
 """Metrics that decide which method is most faithful: the first that was measured."""
 
 Tables = Mapping[str, pd.DataFrame]
@@ -105,11 +110,18 @@ def decided(tests: pd.DataFrame, metric: str, best: str, other: str, *, higher: 
     if value == 0:
         return f"{said}); they do not differ on these films."
     if not np.isfinite(low + high):
-        return f"{said}); not decidable with these films: fewer than {MIN_PATIENTS} patients."
+        few = row["patients"] < MIN_PATIENTS
+        why = f"with these films: fewer than {MIN_PATIENTS} patients" if few else "without an interval (n_boot is 0)"
+        return f"{said}); not decidable {why}."
     said += f", Holm-adjusted p = {row['p_holm']:.2g})"
     if row["decided"]:
         return f"{said}; {best} is {'better' if (value > 0) == higher else 'worse'}."
-    why = "the interval holds 0" if low <= 0 <= high else "the difference does not survive Holm's correction"
+    if low <= 0 <= high:
+        why = "the interval holds 0"
+    elif row["p_holm"] >= LEVEL:
+        why = "the difference does not survive Holm's correction"
+    else:
+        why = "the mean over findings and the test over patients point different ways"
     return f"{said}; not decidable with these films: {why}."
 
 
@@ -123,20 +135,25 @@ def _faithfulness(tables: Tables, controls: AbstractSet[str]) -> list[str]:
     blind = [name for name in lead.index if name in controls]
     if not methods:
         return []
-    best = max(methods, key=lambda name: lead.loc[name, "value"])
+    higher = HIGHER_IS_BETTER[metric]
+
+    def best_of(names: Sequence[Any]) -> Any:
+        return max(names, key=lambda name: lead.loc[name, "value"] * (1 if higher else -1))
+
+    best = best_of(methods)
     row, what = lead.loc[best], WORDS.get(metric, metric.replace("_", " "))
+    unit = "" if metric == "sensitivity_n" else " logits"  # that one is a correlation
+    low_is_good = "" if higher else "lower is better, "
     others = ", ".join(f"{name} {number(lead.loc[name, 'value'])}" for name in blind)
     most = " most" if len(methods) > 1 else ""
     said = (
         f"When the pixels of a map are changed, the model follows {best}{most}: {what} "
-        f"{number(row['value'], row['low'], row['high'])} logits (n = {int(row['n'])}). "
+        f"{number(row['value'], row['low'], row['high'])}{unit} ({low_is_good}n = {int(row['n'])}). "
         f"Without looking at the model: {others}."
     )
     sentences = [said]
-    for group in (blind, [name for name in methods if name != best]):
-        if group:
-            other = max(group, key=lambda name: lead.loc[name, "value"])
-            sentences.append(decided(tables["paired_tests"], metric, best, other, higher=HIGHER_IS_BETTER[metric]))
+    groups = [group for group in (blind, [name for name in methods if name != best]) if group]
+    sentences += [decided(tables["paired_tests"], metric, best, best_of(group), higher=higher) for group in groups]
     return sentences + _flagged(table)
 
 
@@ -156,10 +173,11 @@ def _flagged(table: pd.DataFrame) -> list[str]:
 
 
 def _sanity(table: pd.DataFrame, controls: AbstractSet[str]) -> list[str]:
-    """Say which methods look at the network at all; that a control does not is said last."""
+    """Say which methods look at the network at all; what is not decided, and that a control does not, is said last."""
     rows = table[table["test"] == "randomisation"].to_dict("records")
     failed = [row for row in rows if row["passed"] is False]
     passed = [row["method"] for row in rows if row["passed"] is True]
+    failed += [row for row in rows if row["passed"] is None]
     said = [f"{row['sentence']}." for row in sorted(failed, key=lambda row: row["method"] in controls)]
     if passed:
         verb = "passes" if len(passed) == 1 else "pass"
@@ -172,8 +190,9 @@ def _regions(table: pd.DataFrame, controls: AbstractSet[str]) -> list[str]:
     marker = table[(table["region"] == "marker") & (table["finding"] != "all") & ~table["method"].isin(list(controls))]
     rows = {metric: part.to_dict("records") for metric, part in marker.groupby("metric", sort=False)}
     said = []
-    if rows.get("mass_ratio"):
-        top = max(rows["mass_ratio"], key=lambda row: np.nan_to_num(row["value"]))
+    known = [row for row in rows.get("mass_ratio", []) if np.isfinite(row["value"])]
+    if known:
+        top = max(known, key=lambda row: row["value"])
         share = next(row for row in rows["mass"] if all(row[key] == top[key] for key in ("method", "finding")))
         said.append(
             f"{top['finding']}: {top['method']} puts {number(share['value'], share['low'], share['high'])} of its "
@@ -184,7 +203,7 @@ def _regions(table: pd.DataFrame, controls: AbstractSet[str]) -> list[str]:
         mirror = next(row for row in rows["drop_mirror"] if row["finding"] == most["finding"])
         drop, other = (number(row["value"], row["low"], row["high"]) for row in (most, mirror))
         reads = most["low"] > 0 and most["low"] > mirror["high"]
-        end = ": the model reads the marker, not the patient." if reads else "."
+        end = ": the model reads the marker." if reads else "."
         said.append(
             f"{most['finding']}: painting the marker over lowers the logit by {drop} (n = {int(most['n'])}), "
             f"painting its mirror image over by {other}{end}"
