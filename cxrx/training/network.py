@@ -14,6 +14,7 @@ from cxrx.errors import UsageError
 from cxrx.models.checkpoints import read_checkpoint
 from cxrx.models.load import build_module, change_input, find_spec, load_model, pick_device
 from cxrx.models.model import Model
+from cxrx.models.own import last_activation
 from cxrx.specs import ModelSpec
 from cxrx.training.data import Task
 from cxrx.training.recipes import Recipe
@@ -50,7 +51,7 @@ def make_network(
     activation: Literal["sigmoid", "softmax"] = "softmax" if task == "multi-class" else "sigmoid"
     torch.manual_seed(seed_of(recipe.seed, "weights"))  # what is random is drawn here
     if init in INITS:
-        model = _of_spec(find_spec(name), findings, activation, input_size, in_chans, device)
+        model = _of_spec(name, find_spec(name), findings, activation, input_size, in_chans, device)
         notes = [] if init == "random" else [_load_published(model.module, init)]
         notes += [f"--init {init} is not the folder of that name, which is {folder}" for folder in _folder(init)]
     else:
@@ -63,7 +64,10 @@ def make_network(
         notes.append(f"{model.name} has no residual blocks with stochastic depth: drop_path does nothing")
     model.notes = tuple(notes)
     if model.output != "logits":
-        raise UsageError(f"{model.name} ends in probabilities; what learns must end in logits")
+        raise UsageError(
+            f"{model.name} ends in probabilities; what learns must end in logits",
+            "leave out its last sigmoid or softmax; cxrx puts one behind the logits where it is needed",
+        )
     return model
 
 
@@ -86,6 +90,7 @@ def _folder(init: str) -> list[str]:
 
 
 def _of_spec(
+    name: str,
     spec: ModelSpec,
     findings: Sequence[str],
     activation: Literal["sigmoid", "softmax"],
@@ -98,13 +103,14 @@ def _of_spec(
     variant: dict[str, Any] = {"in_chans": seen.channels, "img_size": seen.size}
     if spec.build_variant is None and seen != spec.input:
         raise UsageError(f"{spec.name} is built for one input only", "leave out --input-size and --in-chans")
-    module = build_module(spec, findings, variant)
+    module = build_module(spec, findings, variant).eval()
+    squashed = last_activation(module, seen)[1] if ":" in name else None  # a network of the user's own
     return Model(
         module,
         findings,
         seen,
         name=spec.name,
-        output=spec.output,
+        output=spec.output if squashed is None else "probabilities",
         activation=activation,
         cam_layer=spec.cam_layer,
         device=pick_device(device),

@@ -188,6 +188,19 @@ def test_a_network_of_ones_own_learns(easy, request_of, run, net):
         run(request_of(easy, out="other", model=net))
 
 
+def test_a_network_of_ones_own_that_ends_in_a_sigmoid_is_refused(easy, request_of, run, net, tmp_path):
+    file = Path(net.rpartition(":")[0])
+    squashing = tmp_path / "squashing.py"
+    squashing.write_text(
+        file.read_text()
+        + "\n\nfrom torch import nn as _nn\n\n\ndef squashed(labels):\n"
+        + "    return _nn.Sequential(build(labels), _nn.Sigmoid())\n"
+    )
+    with pytest.raises(UsageError, match="must end in logits") as refused:
+        run(replace(request_of(easy, out="squashed", model=f"{squashing}:squashed", epochs=1), input_size=None))
+    assert "leave out its last sigmoid" in refused.value.hint
+
+
 def test_bf16_runs(easy, request_of, run):
     outcome = run(request_of(easy, epochs=1, dtype="bf16"))
     assert np.isfinite(outcome.progress.history[0]["train_loss"])
