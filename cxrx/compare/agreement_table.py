@@ -9,13 +9,16 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from cxrx.compare import agreement as agree
 from cxrx.compare.controls import centre_map, random_map
-from cxrx.compare.corpus import Corpus, ModelData, Pair
+from cxrx.compare.corpus import Corpus, FilmInfo, ModelData, Pair, scaled
+from cxrx.compare.geometry import to_source
 from cxrx.compare.localise import by_films
 from cxrx.compare.notes import Notes
 from cxrx.compare.statistics import PatientBootstrap
+from cxrx.specs import MetricSpec
 
 _VALUES = ("finding", "metric", "value", "n", "low", "high", "random_pair")
 METHODS = ("model", "method_a", "method_b", *_VALUES)
@@ -40,8 +43,10 @@ class _Likeness:
     pairs: list[Pair]
     patients: list[str]
     metrics: Sequence[str]
+    extra: Mapping[str, MetricSpec]
     bootstrap: PatientBootstrap
     seed: int
+    notes: Notes
 
     def __post_init__(self) -> None:
         self.findings = [finding for _, finding in self.pairs]
@@ -56,41 +61,98 @@ class _Likeness:
         for metric in self.metrics:
             same = np.stack([agree.compare(metric, maps[i], maps[j]) for i, j in both], axis=1)  # (n, P)
             foreign = np.stack([agree.compare(metric, maps[i], other[j]) for i, j in both], axis=1)
-            foreign[self.partner < 0] = np.nan
-            found = self.bootstrap.table(same, self.patients, self.findings)
-            baseline = self.bootstrap.table(foreign, self.patients, self.findings, bounds=False)
-            for g, finding in enumerate(found.groups):
-                for p, (i, j) in enumerate(both):
-                    at = (g, p)
-                    numbers = (found.value[at], int(found.n[at]), found.low[at], found.high[at], baseline.value[at])
-                    yield names[i], names[j], finding, metric, *numbers
+            yield from self._means(names, both, metric, same, foreign)
+        for spec in self.extra.values():
+            found = [self._third_party(spec, maps[i], maps[j]) for i, j in both]
+            apart = [self._third_party(spec, maps[i], other[j]) for i, j in both]
+            none = np.full(len(self.pairs), np.nan)
+            for metric in dict.fromkeys(name for scores in found for name in scores):
+                same, foreign = (
+                    np.stack([scores.get(metric, none) for scores in side], axis=1) for side in (found, apart)
+                )
+                yield from self._means(names, both, metric, same, foreign)
+
+    def _means(
+        self,
+        names: Sequence[Any],
+        both: Sequence[tuple[int, int]],
+        metric: str,
+        same: agree.Float,
+        foreign: agree.Float,
+    ) -> Iterator[tuple[Any, ...]]:
+        foreign[self.partner < 0] = np.nan
+        found = self.bootstrap.table(same, self.patients, self.findings)
+        baseline = self.bootstrap.table(foreign, self.patients, self.findings, bounds=False)
+        for g, finding in enumerate(found.groups):
+            for p, (i, j) in enumerate(both):
+                at = (g, p)
+                numbers = (found.value[at], int(found.n[at]), found.low[at], found.high[at], baseline.value[at])
+                yield names[i], names[j], finding, metric, *numbers
+
+    def _third_party(self, spec: MetricSpec, a: _Maps, b: _Maps) -> dict[str, agree.Float]:
+        """Return the scores ``(n,)`` of a plugin's metric; NaN where either map orders nothing."""
+        scores: dict[str, agree.Float] = {}
+        for i in np.flatnonzero(a.usable & b.usable).tolist():
+            try:
+                found = spec.compute(*(maps.values[i].reshape(agree.GRID, agree.GRID) for maps in (a, b)))
+                numbers = {str(name): float(value) for name, value in found.items()}
+            except Exception as error:  # noqa: BLE001  a plugin's fault must not end the comparison; it is told
+                self.notes.count(f"the metric {spec.name} failed on {{n}} pairs of maps ({type(error).__name__})")
+                continue
+            for name, value in numbers.items():
+                scores.setdefault(name, np.full(len(self.pairs), np.nan))[i] = value
+        return scores
 
 
 _Maps = agree.CommonMaps
 
 
 def agreement(
-    corpus: Corpus, bootstrap: PatientBootstrap, seed: int, metrics: Sequence[str], notes: Notes
+    corpus: Corpus,
+    bootstrap: PatientBootstrap,
+    seed: int,
+    metrics: Sequence[str],
+    notes: Notes,
+    *,
+    signed: bool = False,
+    extra: Mapping[str, MetricSpec] | None = None,
 ) -> Agreement:
-    """Compare every two methods of a model, and every two models under a method; measure how scattered maps are."""
+    """Compare every two methods of a model, and every two models under a method; measure how scattered maps are.
+
+    Parameters
+    ----------
+    metrics
+        Of :data:`cxrx.compare.agreement.METRICS`.
+    signed
+        Compare maps as they are stored, not in their published form.
+    extra
+        Agreement metrics of plugins, by name; they are given maps on the common grid, ``(64, 64)``.
+    """
     methods: list[tuple[Any, ...]] = []
     models: list[tuple[Any, ...]] = []
     spreads: list[dict[str, Any]] = []
+
+    def likeness(pairs: Iterable[Pair], what: str) -> _Likeness:
+        chosen = _drawn(corpus, pairs, seed, notes, what)
+        patients = [corpus.films[image_id].patient for image_id, _ in chosen]
+        return _Likeness(chosen, patients, metrics, extra or {}, bootstrap, seed, notes)
+
     for model in corpus.models.values():
-        likeness = _likeness(corpus, model.pairs(), metrics, bootstrap, seed, notes, model.slug)
-        if likeness is None or not model.methods:
+        found = likeness(model.pairs(), model.slug)
+        if not found.pairs:
             continue
-        maps = {name: _read(corpus, model, name, likeness.pairs) for name in model.methods}
-        _tell_constant(model, likeness.pairs, maps, notes)
-        spreads += _spreads(corpus, model, likeness.pairs, maps)
-        maps |= _blind(likeness.pairs, seed, set(maps))
-        methods += [(model.slug, *row) for row in likeness.rows(list(maps), list(maps.values()))]
+        maps = {name: _read(corpus, model, name, found.pairs, signed=signed) for name in model.methods}
+        _tell_constant(model, found.pairs, maps, notes)
+        spreads += _spreads(corpus, model, found.pairs, maps)
+        maps |= _blind(found.pairs, seed, set(maps))
+        methods += [(model.slug, *row) for row in found.rows(list(maps), list(maps.values()))]
     for method, sharing in _shared(corpus).items():
-        pairs = sorted(set.intersection(*(_pairs_of(model, method) for model in sharing)))
-        likeness = _likeness(corpus, pairs, metrics, bootstrap, seed, notes, method)
-        if likeness is not None:
-            read = [_read(corpus, model, method, likeness.pairs) for model in sharing]
-            models += [(method, *row) for row in likeness.rows([model.slug for model in sharing], read)]
+        found = likeness(sorted(set.intersection(*(_pairs_of(model, method) for model in sharing))), method)
+        if found.pairs:
+            read = [
+                _read(corpus, model, method, found.pairs, signed=signed, frame=sharing[0]) for model in sharing
+            ]  # fmt: skip
+            models += [(method, *row) for row in found.rows([model.slug for model in sharing], read)]
     return Agreement(
         pd.DataFrame(methods, columns=list(METHODS)),
         pd.DataFrame(models, columns=list(MODELS)),
@@ -98,34 +160,43 @@ def agreement(
     )
 
 
-def _likeness(
-    corpus: Corpus,
-    pairs: Iterable[Pair],
-    metrics: Sequence[str],
-    bootstrap: PatientBootstrap,
-    seed: int,
-    notes: Notes,
-    what: str,
-) -> _Likeness | None:
+def _drawn(corpus: Corpus, pairs: Iterable[Pair], seed: int, notes: Notes, what: str) -> list[Pair]:
     chosen = [pair for pair in pairs if pair[0] in corpus.films]
-    if not chosen:
-        return None
     if len(chosen) > MAX_PAIRS:
         notes.warn(f"{what}: agreement is measured on {MAX_PAIRS} of {len(chosen)} pairs, drawn by seed")
         drawn = np.random.default_rng(seed).choice(len(chosen), MAX_PAIRS, replace=False)
         chosen = [chosen[i] for i in sorted(drawn.tolist())]
-    patients = [corpus.films[image_id].patient for image_id, _ in chosen]
-    return _Likeness(chosen, patients, metrics, bootstrap, seed)
+    return chosen
 
 
-def _read(corpus: Corpus, model: ModelData, method: str, pairs: Sequence[Pair]) -> _Maps:
-    """Return a method's maps on the common grid; NaN where there is no map."""
+def _read(
+    corpus: Corpus,
+    model: ModelData,
+    method: str,
+    pairs: Sequence[Pair],
+    *,
+    signed: bool,
+    frame: ModelData | None = None,
+) -> _Maps:
+    """Return a method's maps on the common grid, over what the model `frame` saw; NaN where there is no map."""
     values = np.full((len(pairs), agree.GRID**2), np.nan, dtype=np.float32)
     place = {pair: i for i, pair in enumerate(pairs)}
     for chunk in by_films(pairs):
-        for pair, grid in corpus.read(model, method, chunk).items():
-            values[place[pair]] = agree.common_grid(grid).ravel()
+        for pair, grid in corpus.read(model, method, chunk, signed=signed).items():
+            values[place[pair]] = framed(grid, model, frame or model, corpus.films[pair[0]]).ravel()
     return _Maps(values)
+
+
+def framed(values: NDArray[np.floating], model: ModelData, frame: ModelData, film: FilmInfo) -> agree.Float:
+    """Bring a map of `model` to the common grid over what `frame` saw of the film; 0 where `model` saw nothing."""
+    (own, size), (target, shape) = model.window(film), frame.window(film)
+    if size == shape and np.array_equal(own, target):
+        return agree.common_grid(values)
+    relative = own.copy()  # from the one's grid to the other's
+    relative[:, 2] -= target[:, 2]
+    relative /= target[[0, 1], [0, 1]][:, None]
+    grid = (agree.GRID, agree.GRID)
+    return to_source(values, scaled(relative, shape, grid), size, grid)
 
 
 def _blind(pairs: Sequence[Pair], seed: int, there: set[str]) -> dict[str, _Maps]:

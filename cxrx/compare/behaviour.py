@@ -85,6 +85,7 @@ def measure(
     *,
     seed: int,
     notes: Notes,
+    signed: bool = False,
 ) -> Behaviour:
     """Score the maps of all methods, and of the controls, on `pairs` of one model.
 
@@ -94,6 +95,8 @@ def measure(
         Of :data:`cxrx.compare.faithfulness.FAMILIES`.
     extra
         Faithfulness metrics of plugins, by name.
+    signed
+        Score maps as they are stored, not in their published form.
     """
     data, behaviour = rerun.data, Behaviour(rerun.data.slug)
     by_film: dict[str, list[Pair]] = {}
@@ -106,7 +109,7 @@ def measure(
         targets = np.full((len(ids), width), EMPTY, dtype=np.int64)  # (B, T)
         for b, own in enumerate(members):
             targets[b, : len(own)] = [data.findings.index(finding) for _, finding in own]
-        maps = _maps(corpus, data, members, x, seed)  # method -> (B, T, H, W)
+        maps = _maps(corpus, data, members, x, seed, signed=signed)  # method -> (B, T, H, W)
         asked = {name: np.where(np.isfinite(values[:, :, 0, 0]), targets, EMPTY) for name, values in maps.items()}
         seeds = np.array([derive_seed(seed, "faithfulness", image_id) for image_id in ids], dtype=np.int64)
         # all methods side by side: equal perturbations are run once
@@ -120,7 +123,7 @@ def measure(
 
 
 def _maps(
-    corpus: Corpus, data: ModelData, members: Sequence[Sequence[Pair]], x: torch.Tensor, seed: int
+    corpus: Corpus, data: ModelData, members: Sequence[Sequence[Pair]], x: torch.Tensor, seed: int, *, signed: bool
 ) -> dict[str, NDArray[np.float32]]:
     """Return the maps of every method and control on the model's input, ``(B, T, H, W)``; NaN where there is none."""
     size = (int(x.shape[2]), int(x.shape[3]))
@@ -133,7 +136,7 @@ def _maps(
     }
     maps = {}
     for name in [*data.methods, *(name for name in controls if name not in data.methods)]:
-        read = corpus.read(data, name, flat) if name in data.methods else {}
+        read = corpus.read(data, name, flat, signed=signed) if name in data.methods else {}
         values = np.full((len(members), max(map(len, members)), *size), np.nan, dtype=np.float32)
         for b, own in enumerate(members):
             for t, pair in enumerate(own):
@@ -166,15 +169,18 @@ def _third_party(
         for name, values in maps.items():
             try:
                 scores = spec.compute(rerun.model, x, np.nan_to_num(values), asked[name])
-                found[name] |= {key: np.asarray(score, dtype=np.float64) for key, score in scores.items()}
+                found[name] |= {key: _checked(key, score, asked[name].shape) for key, score in scores.items()}
             except Exception as error:  # noqa: BLE001  a plugin's fault must not end the comparison; it is told
                 kind = "" if isinstance(error, CxrxError) else f"{type(error).__name__}: "
                 notes.count(f"the metric {spec.name} failed on {{n}} batches of {name} ({kind}{error})")
-    for scores in found.values():
-        for key, score in scores.items():
-            if score.shape != asked[next(iter(asked))].shape:
-                raise PluginError(f"a faithfulness metric returned {key} of shape {score.shape}, not (B, T)")
     return found
+
+
+def _checked(key: str, score: object, shape: tuple[int, ...]) -> Float:
+    values = np.asarray(score, dtype=np.float64)
+    if values.shape != shape:
+        raise PluginError(f"it returned {key} of shape {values.shape}, not (B, T) = {shape}")
+    return values
 
 
 def _note(

@@ -7,9 +7,9 @@ from cxrx.compare import agreement as agree
 from cxrx.compare import classification, localisation, paired, regions, strata, thresholds
 from cxrx.compare.confusion import CONVENTION as CONFUSION
 from cxrx.compare.costs import CONVENTION as COST
-from cxrx.compare.faithfulness import METRICS as FAITHFULNESS
+from cxrx.compare.faithfulness import FAMILIES
 from cxrx.compare.localisation import Protocol
-from cxrx.compare.plan import Plan
+from cxrx.compare.plan import SANITY_PAIRS, Plan
 from cxrx.compare.sanity.judge import CONVENTION as SANITY_VERDICT
 from cxrx.compare.sanity.similarity import METRICS as SANITY
 
@@ -19,24 +19,31 @@ PUBLISHED_INTERVAL = (
     "replicates without a film of the finding are left out; the value is the plain mean, not that of the replicates"
 )
 PROTOCOLS: dict[Protocol, str] = {
-    "native": "native: maps in their published form (with the ReLU where the method has one) are carried to the "
-    "pixels {where}, bilinear; what the crop cut off is 0",
+    "native": "native: maps {form} are carried to the pixels {where}, bilinear; what the crop cut off is 0",
     "chexlocalize": "chexlocalize (Saporta 2022): maps as they are stored, resized to the source picture, min-max, "
     "255 m truncated, Otsu over 256 bins, holes filled; hit at the first maximum in row-major order",
     "arun": "arun (Arun 2021): the area under the precision-recall curve of the map's pixels against the truth's, on "
-    "the source picture",
+    "the source picture; maps {form}",
+}
+FORMS = {
+    False: "in their published form (with the ReLU where the method has one)",
+    True: "as they are stored (--signed)",
 }
 
 
-def conventions(plan: Plan, protocol: Protocol) -> dict[str, str]:
+def conventions(plan: Plan, protocol: Protocol, *, signed: bool = False) -> dict[str, str]:
     """Return what every number of a comparison means, by section and name."""
     said: dict[str, str] = {}
     if "localisation" in plan.sections:
-        said |= _localisation(plan, protocol)
+        said |= _localisation(plan, protocol, signed=signed)
+    if {"localisation", "agreement"} & set(plan.sections):
+        said |= {f"strata: {name}": text for name, text in strata.CONVENTIONS.items()}
     if "agreement" in plan.sections:
+        said["agreement: maps"] = (
+            f"maps {FORMS[signed]}; those of two models are brought to what the first of them saw of the film"
+        )
         said |= {f"agreement: {name}": agree.METRICS[name] for name in plan.similarities}
         said["agreement: random_pair"] = "the same number for maps of the same finding on films of different patients"
-        said |= {f"strata: {name}": text for name, text in strata.CONVENTIONS.items()}
         said["strata: spread"] = agree.SPREAD
     if "classification" in plan.sections:
         said |= {f"classification: {name}": text for name, text in classification.CONVENTIONS.items()}
@@ -44,8 +51,14 @@ def conventions(plan: Plan, protocol: Protocol) -> dict[str, str]:
     if "faithfulness" in plan.sections:
         said["faithfulness: f"] = "the logit of the finding that the map explains (two-class softmax: z1 - z0)"
         said["faithfulness: sample"] = f"at most {plan.pairs} pairs of film and finding a model, drawn by seed"
-        said |= {f"faithfulness: {name}": text for name, text in FAITHFULNESS.items()}
+        said["faithfulness: maps"] = f"maps {FORMS[signed]}, bilinear on the model's input"
+        for family in plan.faithfulness:
+            said |= {f"faithfulness: {name}": text for name, text in FAMILIES[family].items()}
     if "sanity" in plan.sections:
+        said["sanity: sample"] = (
+            f"at most {min(plan.pairs, SANITY_PAIRS)} pairs of film and finding a model, drawn by seed; maps in their "
+            "published form"
+        )
         said["sanity: verdict"] = SANITY_VERDICT
         said |= {f"sanity: {name}": text for name, text in SANITY.items()}
     said |= {f"regions: {name}": text for name, text in regions.CONVENTIONS.items()}
@@ -56,17 +69,19 @@ def conventions(plan: Plan, protocol: Protocol) -> dict[str, str]:
     return said
 
 
-def _localisation(plan: Plan, protocol: Protocol) -> dict[str, str]:
+def _localisation(plan: Plan, protocol: Protocol, *, signed: bool) -> dict[str, str]:
     said = {f"localisation: {name}": text for name, text in localisation.PROTOCOL_METRICS[protocol].items()}
-    if plan.detailed:
-        for other in ("chexlocalize", "arun"):
+    for other in plan.protocols:
+        if other != protocol:
             metrics = localisation.PROTOCOL_METRICS[other]
             said |= {f"localisation: {other}_{name}": text for name, text in metrics.items()}
-            said[f"localisation: protocol {other}"] = PROTOCOLS[other]
-        said |= {f"localisation: {name}": text for name, text in localisation.DETAILED.items()}
+            said[f"localisation: protocol {other}"] = PROTOCOLS[other].format(form=FORMS[signed])
+    if plan.detailed:
+        if protocol == "native":
+            said |= {f"localisation: {name}": text for name, text in localisation.DETAILED.items()}
         said["localisation: confusion"] = CONFUSION
     where = "of the source picture" if plan.grid is None else f"of a grid whose longer side has {plan.grid}"
-    said["localisation: protocol"] = PROTOCOLS[protocol].format(where=where)
+    said["localisation: protocol"] = PROTOCOLS[protocol].format(where=where, form=FORMS[signed])
     if protocol == "chexlocalize":
         said["localisation: interval"] = PUBLISHED_INTERVAL
     said["localisation: controls"] = (

@@ -136,13 +136,20 @@ class ModelData:
         """Tell whether the model's maps of a film cover the film itself, as imported ones do."""
         return self.input_size is None or film.image_id not in self.affine
 
+    def window(self, film: FilmInfo) -> tuple[Float, tuple[int, int]]:
+        """Return what the maps of a film cover: an affine ``(2, 3)`` to its pixels, and the grid's (height, width)."""
+        if self.input_size is None or self.covers(film):
+            return np.array([[1.0, 0, 0], [0, 1.0, 0]]), (film.rows, film.columns)
+        return self.affine[film.image_id], self.input_size
+
     def placed(self, values: ArrayLike, film: FilmInfo, shape: tuple[int, int] | None = None) -> Float:
         """Carry a map to the pixels of the film, or of a thumbnail of `shape`; unseen pixels are 0."""
         size = (film.rows, film.columns)
         shape = shape or size
-        if self.input_size is None or self.covers(film):
+        if self.covers(film):
             return resize(values, shape)
-        return to_source(values, scaled(self.affine[film.image_id], size, shape), self.input_size, shape)
+        affine, window = self.window(film)
+        return to_source(values, scaled(affine, size, shape), window, shape)
 
 
 def scaled(affine: Float, size: tuple[int, int], shape: tuple[int, int]) -> Float:

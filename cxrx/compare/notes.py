@@ -14,8 +14,9 @@ class Notes:
         self._counts: Counter[str] = Counter()
 
     def skip(self, what: str, why: str) -> None:
-        """Note that something was left out."""
-        self.skipped.append((what, why))
+        """Note that something was left out; the same is told once."""
+        if (what, why) not in self.skipped:
+            self.skipped.append((what, why))
 
     def warn(self, sentence: str) -> None:
         """Note what the reader must know."""
@@ -27,5 +28,6 @@ class Notes:
 
     def flush(self) -> None:
         """Turn the counted events into warnings."""
-        self.warnings += [sentence.format(n=n) for sentence, n in self._counts.items()]
+        # not str.format: what a plugin's error says may hold braces of its own
+        self.warnings += [sentence.replace("{n}", str(n)) for sentence, n in self._counts.items()]
         self._counts.clear()

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from cxrx.compare import agreement as agree
 from cxrx.compare.faithfulness import FAMILIES, SUITES
 from cxrx.compare.faithfulness import METRICS as FAITHFULNESS
+from cxrx.compare.localisation import Protocol
 from cxrx.compare.localise import FAST_GRID
 from cxrx.errors import UsageError
 from cxrx.registry import load
@@ -17,6 +18,7 @@ SECTIONS = ("classification", "localisation", "agreement", "faithfulness", "sani
 TESTS = ("randomisation", "repeatability", "noise", "sensitivity")
 SUITE_NAMES = ("auto", "fast", "full")
 AUTO_PAIRS, FULL_PAIRS, SANITY_PAIRS = 20, 100, 24
+PUBLISHED: tuple[Protocol, ...] = ("chexlocalize", "arun")
 AUTO_FAITHFULNESS = ("deletion", "insertion")
 
 
@@ -31,7 +33,9 @@ class Plan:
     grid
         Longer side of the grid for localisation; None: the films' own pixels.
     detailed
-        Also the slower localisation metrics, and the published protocols.
+        Also the slower localisation metrics.
+    protocols
+        Published protocols whose numbers stand beside those of the chosen one, in columns of their own.
     similarities
         Metrics of agreement.
     faithfulness
@@ -49,6 +53,7 @@ class Plan:
     sections: tuple[str, ...]
     grid: int | None = None
     detailed: bool = False
+    protocols: tuple[Protocol, ...] = ()
     similarities: tuple[str, ...] = agree.FAST
     faithfulness: tuple[str, ...] = ()
     tests: tuple[str, ...] = ()
@@ -59,7 +64,7 @@ class Plan:
     @property
     def names(self) -> list[str]:
         """What was asked for, for the record."""
-        return [*self.sections, *self.faithfulness, *self.tests, *self.extra]
+        return [*self.sections, *self.protocols, *self.faithfulness, *self.tests, *self.extra]
 
     def extra_of(self, kind: str) -> dict[str, MetricSpec]:
         """Return the metrics of plugins of one kind."""
@@ -79,12 +84,16 @@ def make_plan(metrics: str | Sequence[str], max_pairs: int | None = None) -> Pla
         return _suite(names[0], max_pairs)
     shelf = load().metrics
     sections: list[str] = []
+    protocols: list[Protocol] = []
     families, tests, extra = [], [], {}
     for name in names:
         if name in SUITE_NAMES:
             raise UsageError(f"--metrics is {', '.join(SUITE_NAMES)} or names, not both")
         if name in SECTIONS:
             sections.append(name)
+        elif name in PUBLISHED:  # the metric of that name would be given maps that are not raw
+            sections.append("localisation")
+            protocols.append(name)
         elif name in TESTS:
             sections.append("sanity")
             tests.append(name)
@@ -99,6 +108,7 @@ def make_plan(metrics: str | Sequence[str], max_pairs: int | None = None) -> Pla
         families = [*SUITES["fast"], *families]
     return Plan(
         tuple(section for section in SECTIONS if section in sections),
+        protocols=tuple(dict.fromkeys(protocols)),
         faithfulness=tuple(dict.fromkeys(families)),
         tests=tuple(dict.fromkeys(tests or (TESTS if "sanity" in sections else ()))),
         extra=extra,
@@ -125,6 +135,7 @@ def _suite(name: str, max_pairs: int | None) -> Plan:
     return Plan(
         SECTIONS,
         detailed=True,
+        protocols=PUBLISHED,
         similarities=tuple(agree.METRICS),
         faithfulness=SUITES["full"],
         tests=TESTS,

@@ -124,7 +124,7 @@ def compare(
                 "n_boot": n_boot, "seed": seed, "metrics": plan.names, "truth": matched, "protocol": protocol,
                 "signed": signed, "grid": grid, "max_pairs": plan.pairs, "stratify": list(stratify),
             },
-            conventions=conventions(plan, protocol),
+            conventions=conventions(plan, protocol, signed=signed),
             models=_described(corpus),
             controls=work.controls,
             names={film.image_id: film.name for film in corpus.films.values() if film.name},
@@ -181,7 +181,10 @@ class _Work:
         if "localisation" in self.plan.sections:
             self._localisation()
         if "agreement" in self.plan.sections:
-            alike = agreement(self.corpus, self.bootstrap, self.scoring.seed, self.plan.similarities, self.notes)
+            alike = agreement(
+                self.corpus, self.bootstrap, self.scoring.seed, self.plan.similarities, self.notes,
+                signed=self.scoring.signed, extra=self.plan.extra_of("agreement"),
+            )  # fmt: skip
             self.tables |= {"agreement": alike.methods, "model_agreement": alike.models}
             spread = alike.spread
         if self.stratify:
@@ -208,8 +211,7 @@ class _Work:
         truth = Truth(self.corpus, self.scoring, self.notes)
         edges = self._edges(dict.fromkeys(image_id for image_id, _ in truth.pairs))
         per_pair = locate.localise(self.corpus, truth, self.scoring, edges, self.notes)
-        if self.plan.detailed and not self.scoring.raw:
-            per_pair = self._with_protocols(per_pair, truth)
+        per_pair = self._with_protocols(per_pair, truth, edges)
         metrics = [name for name in per_pair.columns if name not in locate.BASE]
         summary = with_skill(summarise(per_pair, metrics, self.bootstrap))
         if self.scoring.protocol == "chexlocalize":
@@ -221,12 +223,14 @@ class _Work:
         for finding in sorted(set(per_pair["finding"]) - with_prior):
             self.notes.skip(f"prior of {finding}", "no other patient's film has a box of it")
 
-    def _with_protocols(self, per_pair: pd.DataFrame, truth: Truth) -> pd.DataFrame:
-        """Add the numbers of the published protocols, as columns of their own."""
+    def _with_protocols(self, per_pair: pd.DataFrame, truth: Truth, edges: Mapping[str, Any]) -> pd.DataFrame:
+        """Add the numbers of other protocols, as columns of their own."""
         keys = ["image_id", "model", "method", "finding"]
-        for protocol in ("chexlocalize", "arun"):
+        for protocol in self.plan.protocols:
+            if protocol == self.scoring.protocol:
+                continue
             scoring = replace(self.scoring, protocol=protocol, detailed=False, extra={})
-            table = locate.localise(self.corpus, truth, scoring, {}, Notes())
+            table = locate.localise(self.corpus, truth, scoring, edges, Notes())
             metrics = [name for name in table.columns if name not in locate.BASE]
             renamed = table[[*keys, *metrics]].rename(columns={name: f"{protocol}_{name}" for name in metrics})
             per_pair = per_pair.merge(renamed, on=keys, how="left")
@@ -279,8 +283,9 @@ class _Work:
         extra = self.plan.extra_of("faithfulness")
         pairs = draw_pairs(self.corpus, rerun.data, self.plan.pairs, self.scoring.seed)
         found = measure(
-            rerun, self.corpus, pairs, self.plan.faithfulness, extra, seed=self.scoring.seed, notes=self.notes
-        )
+            rerun, self.corpus, pairs, self.plan.faithfulness, extra, seed=self.scoring.seed, notes=self.notes,
+            signed=self.scoring.signed,
+        )  # fmt: skip
         table = pd.DataFrame(found.rows)
         metrics = [name for name in table.columns if name not in BASE]
         if table.empty:

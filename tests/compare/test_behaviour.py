@@ -7,7 +7,7 @@ import pytest
 from safetensors.torch import save_file
 
 from cxrx import load_model, open_results, run
-from cxrx.compare.behaviour import draw_pairs
+from cxrx.compare.behaviour import draw_pairs, measure
 from cxrx.compare.corpus import open_corpus
 from cxrx.compare.faithfulness import score_faithfulness
 from cxrx.compare.notes import Notes
@@ -15,6 +15,7 @@ from cxrx.compare.rerun import load_again
 from cxrx.compare.run import compare
 from cxrx.explainers.seeds import derive_seed
 from cxrx.phantom import write_folder
+from cxrx.specs import MetricSpec
 
 
 @pytest.fixture(scope="module")
@@ -128,3 +129,30 @@ def test_pairs_are_drawn_by_seed_and_those_that_all_methods_share_come_first(fol
         few = draw_pairs(corpus, data, 3, 0)
         assert few == draw_pairs(corpus, data, 3, 0)
         assert set(few) < set(everything)
+
+
+def test_plugins_that_fail_are_told_and_signed_maps_are_taken_as_stored(folder):
+    seen = []
+
+    def wrong(model, x, maps, targets):
+        seen.append(float(maps.min()))
+        return {"odd": np.zeros(3)}
+
+    notes = Notes()
+    with open_corpus([folder / "results.h5"]) as corpus:
+        slug = next(iter(corpus.models))
+        rerun = load_again(corpus, slug, notes)
+        pairs = draw_pairs(corpus, rerun.data, 2, 0)
+        spec = MetricSpec("own/odd", "faithfulness", wrong)
+        for signed in (False, True):
+            found = measure(
+                rerun, corpus, pairs, ("deletion",), {spec.name: spec}, seed=0, notes=notes, signed=signed
+            )  # fmt: skip
+            assert len(found.rows) == 8  # of gradcam and three controls: ours stay
+            assert np.isfinite([row["deletion"] for row in found.rows]).all()
+    assert min(seen[: len(seen) // 2]) == 0
+    assert min(seen[len(seen) // 2 :]) < 0
+    notes.flush()
+    assert any(
+        "own/odd failed on 2 batches of gradcam (it returned odd of shape (3,)" in said for said in notes.warnings
+    )

@@ -51,3 +51,34 @@ def test_a_box_on_the_fast_grid_lies_where_it_lies_on_the_film(tmp_path):
             assert (cells & shrunk).sum() / (cells | shrunk).sum() > 0.97
             for axis in (0, 1):
                 assert np.nonzero(cells)[axis].mean() == pytest.approx(np.nonzero(shrunk)[axis].mean(), abs=0.51)
+
+
+def test_a_protocol_by_name_is_the_one_of_the_full_suite(tiny):
+    """Also of a CAM: the protocol takes the raw map, not the one after the ReLU."""
+    full = compare(tiny.results, metrics="full", n_boot=0)
+    named = compare(tiny.results, metrics="localisation,chexlocalize", n_boot=0)
+    alone = compare(tiny.results, metrics="localisation", protocol="chexlocalize", n_boot=0)
+    keys = ["method", "finding", "image_id"]
+    columns = [table.per_pair.sort_values(keys, ignore_index=True) for table in (full, named, alone)]
+    assert {"edge", "prior", "gradcam"} <= set(columns[0]["method"])
+    for metric in ("iou", "hit"):
+        column = columns[0][f"chexlocalize_{metric}"]
+        assert column.notna().all()
+        assert column.equals(columns[1][f"chexlocalize_{metric}"])
+        assert column.equals(columns[2][metric])
+    raw = columns[0][columns[0]["method"] == "gradcam"]
+    assert (raw["chexlocalize_iou"] != raw["iou"]).any()
+
+
+def test_conventions_tell_the_form_and_only_what_was_measured(tiny):
+    told = compare(tiny.results, metrics="localisation,agreement", n_boot=0).conventions
+    assert "published form" in told["localisation: protocol"]
+    told = compare(tiny.results, metrics="localisation,agreement", n_boot=0, signed=True).conventions
+    assert "as they are stored" in told["localisation: protocol"]
+    assert "as they are stored" in told["agreement: maps"]
+    full = compare(tiny.results, metrics="full", protocol="chexlocalize", n_boot=0)
+    named = {name.removeprefix("localisation: ") for name in full.conventions if name.startswith("localisation: ")}
+    assert {"iou", "hit", "arun_auprc"} <= named & set(full.per_pair.columns)
+    others = ("protocol", "protocol arun", "interval", "controls", "skill", "confusion")
+    assert not named - set(full.per_pair.columns) - set(others)
+    assert not any("{" in text for text in full.conventions.values())
