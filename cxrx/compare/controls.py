@@ -45,20 +45,31 @@ class Prior:
 
     def __init__(self) -> None:
         self._sums: dict[str, Float] = {}
-        self._own: dict[tuple[str, str], Float] = {}
-        self._counts: dict[tuple[str, str], int] = {}
+        self._own: dict[tuple[str, str], list[tuple[int, int, Float]]] = {}
         self._totals: dict[str, int] = {}
 
     def add(self, finding: str, patient: str, truth: NDArray[np.bool_]) -> None:
         """Add the truth ``(rows, columns)`` of one film."""
-        grid, key = prior_grid(truth), (finding, patient)
+        grid = prior_grid(truth)
         self._sums[finding] = self._sums.get(finding, 0) + grid
-        self._own[key] = self._own.get(key, 0) + grid
-        self._counts[key] = self._counts.get(key, 0) + 1
         self._totals[finding] = self._totals.get(finding, 0) + 1
+        self._own.setdefault((finding, patient), []).append(_cut_out(grid))
 
     def map(self, finding: str, patient: str) -> Float | None:
         """Return the mean truth of `finding` without `patient`'s films, or None where no other patient has one."""
-        key = (finding, patient)
-        others = self._totals.get(finding, 0) - self._counts.get(key, 0)
-        return (self._sums[finding] - self._own.get(key, 0)) / others if others else None
+        own = self._own.get((finding, patient), [])
+        others = self._totals.get(finding, 0) - len(own)
+        if not others:
+            return None
+        total = self._sums[finding].copy()
+        for top, left, part in own:
+            total[top : top + part.shape[0], left : left + part.shape[1]] -= part
+        return total / others
+
+
+def _cut_out(grid: Float) -> tuple[int, int, Float]:
+    """Return where the part that is not zero begins, and the part: thousands of whole grids would fill the memory."""
+    rows, columns = np.flatnonzero(grid.any(axis=1)), np.flatnonzero(grid.any(axis=0))
+    if not rows.size:
+        return 0, 0, grid[:0, :0].copy()
+    return int(rows[0]), int(columns[0]), grid[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].copy()

@@ -6,8 +6,8 @@ What two files say of the same thing is taken from the first, and told.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from cxrx.compare.controls import CONTROLS
 from cxrx.compare.geometry import Float, resize, to_source
+from cxrx.compare.patients import smallest_of
+from cxrx.compare.recorded import input_size, is_demo, thresholds
 from cxrx.datasets import FolderTruth, canonical, read_truth
 from cxrx.errors import UsageError
 from cxrx.results.reader import Results, open_results
@@ -189,6 +191,8 @@ class Corpus:
         self.warnings: list[str] = []
         for results in self.files:
             self._add_films(results)
+        self._join_patients()
+        for results in self.files:
             self._add_truth(results)
             for slug in results.models():
                 self._add_model(results, slug)
@@ -208,6 +212,19 @@ class Corpus:
         for image_id, patient, rows, width, synthetic in zip(*columns, strict=True):
             film = FilmInfo(image_id, patient or image_id, rows, width, synthetic, names.get(image_id, ""))
             self.films.setdefault(image_id, film)
+
+    def _join_patients(self) -> None:
+        """Give all films of a patient one key: a file knows only those of its own films."""
+        links: list[tuple[str, str]] = []
+        for results in self.files if len(self.files) > 1 else ():
+            table, private = results.images(), results.private()
+            links += [(i, key) for i, key in zip(table["image_id"], table["patient"], strict=True) if key]
+            if private is not None:
+                # a tilde sorts after every image_id, so that it never becomes the key
+                links += [(i, f"~{key}") for i, key in zip(private["image_id"], private["patient"], strict=True) if key]
+        keys = smallest_of(links)
+        for image_id, film in self.films.items():
+            self.films[image_id] = replace(film, patient=keys.get(image_id, film.patient))
 
     def _add_truth(self, results: Results) -> None:
         known = {image_id for image_id, _ in self.boxes}
@@ -233,7 +250,7 @@ class Corpus:
         model = self.models.get(slug)
         if model is None:
             model = self.models[slug] = ModelData(
-                slug, findings, input_size(attrs), is_demo(attrs), _thresholds(attrs), mark, attrs.get("settings", {})
+                slug, findings, input_size(attrs), is_demo(attrs), thresholds(attrs), mark, attrs.get("settings", {})
             )
         elif model.findings != findings or model.fingerprint != mark:
             self.warnings.append(
@@ -291,12 +308,12 @@ class Corpus:
             model.controls.add(method)
 
     def _tell_disjoint(self) -> None:
-        ids = [set(results.images()["image_id"]) for results in self.files]
-        for results, mine in zip(self.files[1:], ids[1:], strict=True):
-            if mine and not mine & ids[0]:
-                self.warnings.append(
-                    f"{results.path.name} and {self.files[0].path.name} have no film in common; nothing is paired"
-                )
+        before: set[str] = set()
+        for results in self.files:
+            mine = set(results.images()["image_id"])
+            if before and mine and not mine & before:
+                self.warnings.append(f"{results.path.name} has no film in common with those before it; nothing is paired")
+            before |= mine
 
     def add_truth(self, path: Path) -> str:
         """Take labels and boxes from a table, in the place of stored ones; return a sentence on what was matched.
@@ -364,26 +381,6 @@ def _attrs(results: Results, slug: str) -> dict[str, Any]:
         return results.attrs(slug)
     except UsageError:
         return {}
-
-
-def input_size(attrs: Mapping[str, Any]) -> tuple[int, int] | None:
-    """Find the model's input size ``(height, width)`` in a prediction group's attributes."""
-    for place in (attrs, attrs.get("settings", {})):
-        spec = place.get("input") or place.get("input_spec")
-        if isinstance(spec, Mapping) and "size" in spec:
-            height, width = spec["size"]
-            return int(height), int(width)
-    return None
-
-
-def is_demo(attrs: Mapping[str, Any]) -> bool:
-    """Tell whether a model's weights were trained on synthetic films only."""
-    return bool(attrs.get("demo", attrs.get("settings", {}).get("demo", False)))
-
-
-def _thresholds(attrs: Mapping[str, Any]) -> dict[str, float]:
-    stored = attrs.get("thresholds") or {}
-    return {canonical(name): float(value) for name, value in stored.items()} if isinstance(stored, Mapping) else {}
 
 
 @contextlib.contextmanager

@@ -62,7 +62,7 @@ def published_intervals(summary: pd.DataFrame, per_pair: pd.DataFrame, name: Cal
     name
         Gives the name of a film; films are drawn in the order of their names, as the published code has them.
     """
-    films = sorted(set(per_pair["image_id"]), key=name)
+    films = sorted(set(per_pair["image_id"]), key=lambda image_id: (name(image_id), image_id))
     bounds: dict[tuple[str, ...], PublishedInterval] = {}
     for named, group in per_pair.groupby(["model", "method", "finding"], sort=False):
         own = group.set_index("image_id").reindex(films)

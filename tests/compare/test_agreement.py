@@ -106,3 +106,22 @@ def test_prior_leaves_the_patient_out():
     np.testing.assert_allclose(prior.map("m", "p3")[inner], 2 / 3)
     assert prior.map("n", "p1") is None
     assert prior.map("o", "p1") is None
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 1000))
+def test_prior_by_hand_and_in_little_memory(seed):
+    rng = np.random.default_rng(seed)
+    prior, films = Prior(), []
+    for _ in range(8):
+        mask = np.zeros((256, 256), dtype=bool)
+        y, x = rng.integers(0, 230, 2)
+        mask[y : y + rng.integers(1, 26), x : x + rng.integers(1, 26)] = True
+        films.append((str(rng.integers(0, 4)), mask))
+        prior.add("m", *films[-1])
+    for patient in {name for name, _ in films}:
+        others = [mask for name, mask in films if name != patient]
+        if others:
+            np.testing.assert_allclose(prior.map("m", patient), np.mean(others, axis=0), atol=1e-12)
+    kept = sum(part.nbytes for parts in prior._own.values() for _, _, part in parts)
+    assert kept <= 8 * 25 * 25 * 8  # not 8 grids of 256 x 256
