@@ -312,7 +312,7 @@ class Corpus:
         for results in self.files:
             mine = set(results.images()["image_id"])
             if before and mine and not mine & before:
-                self.warnings.append(f"{results.path.name} has no film in common with those before it; nothing is paired")
+                self.warnings.append(f"{results.path.name} has no film in common with those before; nothing is paired")
             before |= mine
 
     def add_truth(self, path: Path) -> str:

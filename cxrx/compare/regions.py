@@ -8,44 +8,48 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from cxrx.compare.controls import centre_map, random_map
-from cxrx.compare.corpus import Corpus, ModelData, Pair
+from cxrx.compare.corpus import Corpus, FilmInfo, ModelData, Pair
 from cxrx.compare.geometry import Float, Mask, box_mask, resize
 from cxrx.compare.localisation import maximum
 from cxrx.compare.localise import FAST_GRID, Scoring, by_films, shrink
 from cxrx.compare.notes import Notes
 from cxrx.compare.statistics import PatientBootstrap
+from cxrx.results.truth import Mask as RunLengths
 
 COLUMNS = ("model", "method", "region", "finding", "metric", "value", "low", "high", "n")
 METRICS = ("mass", "mass_ratio", "hit")
+GRID = Scoring(grid=FAST_GRID)
 CONVENTIONS = {
     "mass": "share of the positive relevance that lies in the region",
     "mass_ratio": "mass divided by the region's share of the picture: 1 is chance",
     "hit": "the maximum lies in the region",
-    "drop": "logit of the film minus that of the film with the region painted over by the mean of a ring around it",
+    "drop": "logit of the film minus that of the film with the region painted over by the mean of a ring around it; "
+    "all explained pairs whose film has the region",
     "drop_mirror": "the same for the region's mirror image across the midline, where nothing was planted",
 }
 
-Regions = Mapping[tuple[str, str], Mask]
-"""(image_id, region) to its mask, ``(rows, columns)`` of the film."""
+Regions = Mapping[str, Mapping[str, RunLengths]]
+"""image_id to region to its mask, ``(rows, columns)`` of the film, encoded: there may be thousands of films."""
 
 
 def read_regions(corpus: Corpus, notes: Notes) -> Regions:
     """Find the regions of the films, in the folders they came from; needs the private link table."""
-    regions: dict[tuple[str, str], Mask] = {}
+    regions: dict[str, dict[str, RunLengths]] = {}
     for root, films in _roots(corpus).items():
-        for image_id, region, mask in [*_boxes(root, films, corpus, notes), *_masks(root, films)]:
-            film = corpus.films[image_id]
+        for image_id, region, mask in chain(_boxes(root, films, corpus, notes), _masks(root, films, notes)):
+            film, known = corpus.films[image_id], regions.get(image_id, {}).get(region)
             if mask.shape != (film.rows, film.columns):
                 notes.count("{n} regions have another size than their film and were left out")
             elif mask.any():
-                key = (image_id, region)
-                regions[key] = regions[key] | mask if key in regions else mask
+                whole = mask if known is None else mask | known.decode()
+                regions.setdefault(image_id, {})[region] = RunLengths.encode(image_id, region, whole)
     return regions
 
 
@@ -74,21 +78,34 @@ def _boxes(root: Path, films: Mapping[str, str], corpus: Corpus, notes: Notes) -
             return
         for row in rows:
             image_id = films.get(row["path"])
-            if image_id is not None:
-                film = corpus.films[image_id]
+            if image_id is None:
+                continue
+            film = corpus.films[image_id]
+            try:
                 corner = [[float(row[name]) for name in ("x", "y", "w", "h")]]
+            except (TypeError, ValueError):  # a short row, or words
+                notes.count("{n} rows of regions.csv hold no numbers and were left out")
+                continue
+            if np.isfinite(corner).all():
                 yield image_id, row["region"], box_mask(corner, (film.rows, film.columns))
+            else:
+                notes.count("{n} rows of regions.csv hold no numbers and were left out")
 
 
-def _masks(root: Path, films: Mapping[str, str]) -> Iterator[tuple[str, str, Mask]]:
+def _masks(root: Path, films: Mapping[str, str], notes: Notes) -> Iterator[tuple[str, str, Mask]]:
     from PIL import Image
 
     by_stem = {Path(relative).stem: image_id for relative, image_id in films.items()}
     for path in sorted((root / "regions").glob("*__*.png")):
         stem, _, region = path.stem.rpartition("__")
         if stem in by_stem:
-            with Image.open(path) as picture:
-                yield by_stem[stem], region, np.asarray(picture.convert("L")) > 0
+            try:
+                with Image.open(path) as picture:
+                    mask = np.asarray(picture.convert("L")) > 0
+            except OSError:
+                notes.count("{n} masks of regions cannot be read and were left out")
+                continue
+            yield by_stem[stem], region, mask
 
 
 def mass_in_regions(
@@ -97,27 +114,31 @@ def mass_in_regions(
     """Return how much of every method's relevance lies in each region, per finding: the columns :data:`COLUMNS`."""
     rows = []
     for model in corpus.models.values():
-        pairs = [pair for pair in model.pairs() if any(key[0] == pair[0] for key in regions)]
-        for chunk in by_films(pairs):
+        for chunk in by_films([pair for pair in model.pairs() if pair[0] in regions]):
+            films = dict.fromkeys(image_id for image_id, _ in chunk)
+            small = {image_id: _shrunk(regions[image_id], corpus.films[image_id]) for image_id in films}
             for method, pair, values in _placed(corpus, model, chunk, scoring, edges):
-                for (image_id, region), mask in regions.items():
-                    if image_id == pair[0]:
-                        small = shrink(mask, values.shape)
-                        rows.append((model.slug, method, region, pair, _scores(values, small)))
+                rows += [
+                    (model.slug, method, region, pair, _scores(values, mask)) for region, mask in small[pair[0]].items()
+                ]
     return summarise_regions(corpus, rows, METRICS, bootstrap)
+
+
+def _shrunk(regions: Mapping[str, RunLengths], film: FilmInfo) -> dict[str, Mask]:
+    shape = GRID.shape(film)
+    return {region: shrink(mask.decode(), shape) for region, mask in regions.items()}
 
 
 def _placed(
     corpus: Corpus, model: ModelData, chunk: Sequence[Pair], scoring: Scoring, edges: Mapping[str, Float]
 ) -> Iterator[tuple[str, Pair, Float]]:
     """Yield the maps of all methods and controls on a grid over the film."""
-    grid = Scoring(grid=FAST_GRID)
     for method in model.methods:
         for pair, values in corpus.read(model, method, chunk, signed=scoring.signed).items():
             film = corpus.films[pair[0]]
-            yield method, pair, model.placed(values, film, grid.shape(film))
+            yield method, pair, model.placed(values, film, GRID.shape(film))
     for pair in chunk:
-        shape = grid.shape(corpus.films[pair[0]])
+        shape = GRID.shape(corpus.films[pair[0]])
         controls = {"centre": centre_map(), "random": random_map(scoring.seed, *pair)}
         controls |= {"edge": edges[pair[0]]} if pair[0] in edges else {}
         for method, blind in controls.items():

@@ -15,6 +15,7 @@ from cxrx.compare.regions import Regions, summarise_regions
 from cxrx.compare.rerun import Rerun
 from cxrx.compare.statistics import PatientBootstrap
 from cxrx.models.inference import predict_logits
+from cxrx.results.truth import Mask as RunLengths
 
 METRICS = ("drop", "drop_mirror")
 RING = 3  # pixels of the model's input around a region that its paint is mixed from
@@ -26,21 +27,23 @@ def removal(
 ) -> pd.DataFrame:
     """Return by how much the logit of a finding drops when a region is painted over, and when its mirror image is.
 
-    Regions of more than a twentieth of the picture (the lungs) are left out. The rows have no method: the model alone is
-    asked.
+    Regions of more than a twentieth of the picture (the lungs) are left out. The rows have no method: the model alone
+    is asked.
     """
     data = rerun.data
     by_film: dict[str, list[Pair]] = {}
     for pair in pairs:
         by_film.setdefault(pair[0], []).append(pair)
-    marked = {key: mask for key, mask in regions.items() if key[0] in by_film and mask.mean() <= LARGEST}
+    small = {
+        image_id: [(region, mask) for region, mask in regions[image_id].items() if _share(mask) <= LARGEST]
+        for image_id in by_film if image_id in regions
+    }  # fmt: skip
     rows = []
-    for ids, x in rerun.batches(list(dict.fromkeys(image_id for image_id, _ in marked))):
+    for ids, x in rerun.batches([image_id for image_id, marked in small.items() if marked]):
         for image_id, picture in zip(ids, x, strict=True):
-            for (other, region), mask in marked.items():
-                if other != image_id:
-                    continue
-                place = on_input(mask, data.affine[image_id], (picture.shape[1], picture.shape[2]))
+            for region, mask in small[image_id]:
+                size = (picture.shape[1], picture.shape[2])
+                place = on_input(mask.decode(), data.affine[image_id], size)
                 if not place.any():
                     continue  # the crop cut it off
                 films = torch.stack([picture, painted(picture, place), painted(picture, place[:, ::-1])])
@@ -50,6 +53,11 @@ def removal(
                     scores = {"drop": float(z[0] - z[1]), "drop_mirror": float(z[0] - z[2])}
                     rows.append((data.slug, "", region, pair, scores))
     return summarise_regions(corpus, rows, METRICS, bootstrap)
+
+
+def _share(mask: RunLengths) -> float:
+    """Return how much of the picture a mask covers; every second run is of pixels in it."""
+    return float(mask.runs[1::2].sum() / mask.runs.sum())
 
 
 def on_input(mask: Mask, affine: NDArray[np.float64], size: tuple[int, int]) -> Mask:

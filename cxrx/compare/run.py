@@ -173,9 +173,10 @@ class _Work:
 
     def _maps(self) -> None:
         spread = pd.DataFrame(columns=list(SPREAD))
-        self.regions = read_regions(self.corpus, self.notes)
+        if {"localisation", "faithfulness"} & set(self.plan.sections):
+            self.regions = read_regions(self.corpus, self.notes)
         if self.regions:
-            edges = self._edges(dict.fromkeys(image_id for image_id, _ in self.regions))
+            edges = self._edges(self.regions)
             found = mass_in_regions(self.corpus, self.regions, self.scoring, edges, self.bootstrap)
             self._append("regions", found)
         if "localisation" in self.plan.sections:
@@ -251,10 +252,10 @@ class _Work:
         except CxrxError as error:
             self.notes.skip("edge", f"the films cannot be read again: {error}")
             return {}
-        if len(edges) < len(films):
+        if len(edges) < len(films):  # a control on some of the films would not be paired
             self.notes.skip("edge", f"{len(films) - len(edges)} of {len(films)} films cannot be found or read again")
-        if len(edges) == len(films):
-            self.edges |= edges
+            return {}
+        self.edges |= edges
         return self.edges
 
     def _run_again(self, data: ModelData) -> None:
@@ -296,7 +297,7 @@ class _Work:
         if self.regions:
             from cxrx.compare.removal import removal
 
-            marked = [pair for pair in rerun.data.pairs() if any(key[0] == pair[0] for key in self.regions)]
+            marked = [pair for pair in rerun.data.pairs() if pair[0] in self.regions]
             self._append("regions", removal(rerun, self.corpus, self.regions, marked, self.bootstrap))
 
     def _sanity(self, rerun: Any) -> None:

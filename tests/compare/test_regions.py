@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,10 +9,15 @@ import torch
 from torch import nn
 
 from cxrx import load_model, wrap_model
+from cxrx.compare import regions as module
 from cxrx.compare.comparison import COLUMNS
+from cxrx.compare.corpus import open_corpus
+from cxrx.compare.localise import Scoring, shrink
+from cxrx.compare.notes import Notes
 from cxrx.compare.regions import METRICS, _scores
 from cxrx.compare.removal import on_input, painted
 from cxrx.compare.run import compare
+from cxrx.compare.statistics import PatientBootstrap
 from cxrx.compare.verdict import verdict
 from cxrx.engine.api import run
 from cxrx.phantom import write_folder
@@ -115,3 +122,34 @@ def test_the_demo_model_does_not_read_the_marker(tmp_path):
     table = compare(tmp_path / "results.h5", metrics="localisation", n_boot=0).regions
     row = table[(table["method"] == "gradcam") & (table["region"] == "marker") & (table["metric"] == "mass")]
     assert (row["value"] < 0.1).all()
+
+
+def test_odd_regions_are_told_and_the_rest_is_made(tmp_path):
+    write_folder(tmp_path / "films", 16, 3, size=(112, 112), shortcut="Nodule", shortcut_strength=1.0, masks=False)
+    run(load_model("demo-vit"), tmp_path / "films", ("random",), tmp_path / "results.h5", targets="truth", workers=0)
+    table = tmp_path / "films" / "regions.csv"
+    lines = table.read_text().splitlines()
+    name = lines[1].split(",")[0]
+    table.write_text("\n".join([*lines, f"{name},marker,ten,1,2,3", f"{name},marker,1,2", f"{name},marker,1,2,nan,4"]))
+    (tmp_path / "films" / "regions").mkdir(exist_ok=True)
+    (tmp_path / "films" / "regions" / f"{Path(name).stem}__hilum.png").write_bytes(b"no picture")
+    found = compare(tmp_path / "results.h5", metrics="localisation", n_boot=0)
+    assert "marker" in set(found.regions["region"])
+    assert "3 rows of regions.csv hold no numbers and were left out" in found.warnings
+    assert "1 masks of regions cannot be read and were left out" in found.warnings
+    assert compare(tmp_path / "results.h5", metrics="agreement", n_boot=0).regions.empty  # nobody asked
+
+
+def test_many_regions_are_looked_up_by_film(tmp_path, monkeypatch):
+    """Each region of a film is brought to the grid once, whatever the number of maps and of other films."""
+    write_folder(tmp_path / "films", 4, 3, size=(112, 112), shortcut="Nodule", shortcut_strength=1.0, masks=False)
+    model = load_model("demo-densenet")
+    run(model, tmp_path / "films", ("random", "gradcam"), tmp_path / "results.h5", targets="all", workers=0)
+    calls = []
+    monkeypatch.setattr(module, "shrink", lambda mask, shape: calls.append(shape) or shrink(mask, shape))
+    with open_corpus([tmp_path / "results.h5"]) as corpus:
+        regions = module.read_regions(corpus, Notes())
+        bootstrap = PatientBootstrap([film.patient for film in corpus.films.values()], 0, 0)
+        table = module.mass_in_regions(corpus, regions, Scoring(), {}, bootstrap)
+    assert len(table)
+    assert len(calls) == sum(map(len, regions.values()))
