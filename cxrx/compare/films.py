@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,14 +30,24 @@ EDGE_GRID = 224
 Paths = Mapping[str, tuple[Path, str]]
 """image_id to (file, member of the archive or ``""``)."""
 
+_FOUND: WeakKeyDictionary[Corpus, dict[Path | None, dict[str, tuple[Path, str]]]] = WeakKeyDictionary()
+
 
 def film_paths(corpus: Corpus, images: Path | None = None) -> dict[str, tuple[Path, str]]:
-    """Return where the films of all files are now; with `images` they are looked for there, by their content."""
-    paths: dict[str, tuple[Path, str]] = {}
-    for results in corpus.files:
-        if images is not None or results.links():
-            paths = results.paths(images) | paths
-    return paths
+    """Return where the films of all files are now; with `images` they are looked for there, by their content.
+
+    A film that several files tell of is taken from where it still is. The search is made once a corpus: it reads every
+    file in `images`.
+    """
+    known = _FOUND.setdefault(corpus, {})
+    if images not in known:
+        paths = known[images] = {}
+        for results in corpus.files:
+            if images is not None or results.links():
+                for image_id, place in results.paths(images).items():
+                    if image_id not in paths or not paths[image_id][0].exists():
+                        paths[image_id] = place
+    return known[images]
 
 
 def results_of(corpus: Corpus, slug: str) -> Results:

@@ -158,6 +158,10 @@ class _Work:
         """Make every section; what cannot be made is noted."""
         if self.corpus.unknown_truth():
             self.notes.warn(f"the truth names {self.corpus.unknown_truth()} films that the results hold no picture of")
+        if self.given is not None and self.given.slug not in self.corpus.models:
+            self.notes.warn(
+                f"the model that was named is {self.given.slug}, which none of these results come from; it was not used"
+            )
         if "classification" in self.plan.sections:
             self._classification()
         if self.mapped:
@@ -263,7 +267,8 @@ class _Work:
         sections = [name for name in ("faithfulness", "sanity") if name in self.plan.sections]
         try:
             # before torch is loaded for nothing
-            check_within_reach(self.corpus, data, self.images, given=self.given is not None)
+            own = self.given is not None and self.given.slug == data.slug
+            check_within_reach(self.corpus, data, self.images, given=own)
             from cxrx.compare.rerun import load_again
 
             rerun = load_again(self.corpus, data.slug, self.notes, given=self.given, images=self.images)

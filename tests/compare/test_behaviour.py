@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
 from safetensors.torch import save_file
@@ -15,6 +17,7 @@ from cxrx.compare.rerun import load_again
 from cxrx.compare.run import compare
 from cxrx.explainers.seeds import derive_seed
 from cxrx.phantom import write_folder
+from cxrx.results.reader import Results
 from cxrx.specs import MetricSpec
 
 
@@ -96,9 +99,7 @@ def test_costs_are_there(comparison):
 
 def test_a_model_that_is_gone_is_told_and_the_rest_is_made(folder, tmp_path):
     model = load_model("demo-vit")
-    other = tmp_path / "own.safetensors"
-    changed = {key: (value + 0.01).contiguous() for key, value in model.module.state_dict().items()}
-    save_file(changed, other)
+    other = other_weights(tmp_path)
     run(load_model("demo-vit", other), folder / "films", ("gradcam",), tmp_path / "own.h5", targets="truth", workers=0)
     other.unlink()
     found = compare(tmp_path / "own.h5", metrics="localisation,deletion", n_boot=0)
@@ -156,3 +157,34 @@ def test_plugins_that_fail_are_told_and_signed_maps_are_taken_as_stored(folder):
     assert any(
         "own/odd failed on 2 batches of gradcam (it returned odd of shape (3,)" in said for said in notes.warnings
     )
+
+
+def test_moved_films_are_looked_for_once(folder, monkeypatch):
+    calls = []
+    search = Results.paths
+    monkeypatch.setattr(Results, "paths", lambda self, images=None: calls.append(images) or search(self, images))
+    compare(folder / "results.h5", metrics="localisation,deletion", images=folder / "films", n_boot=0, max_pairs=1)
+    assert calls == [folder / "films"]  # for the edges, and twice for each of two models
+
+
+def test_a_film_is_taken_from_where_it_still_is(folder, tmp_path):
+    for name in ("one", "two"):
+        shutil.copytree(folder / "films", tmp_path / name / "films")
+        run(load_model("demo-vit"), tmp_path / name / "films", ("random",), tmp_path / name / "r.h5", workers=0)
+    shutil.rmtree(tmp_path / "one" / "films")
+    files = [tmp_path / name / "r.h5" for name in ("one", "two")]
+    assert len(compare(files, metrics="deletion", n_boot=0, max_pairs=2).faithfulness)
+
+
+def test_a_named_model_that_is_not_in_the_results_is_told(folder, tmp_path):
+    model = load_model("demo-vit", other_weights(tmp_path))
+    found = compare(folder / "results.h5", metrics="deletion", model=model, n_boot=0, max_pairs=1)
+    assert any(model.slug in said and "not used" in said for said in found.warnings)
+    assert len(found.faithfulness)  # of the models that the file records
+
+
+def other_weights(folder):
+    """Write other weights of the demo model."""
+    state = load_model("demo-vit").module.state_dict()
+    save_file({key: (value + 0.01).contiguous() for key, value in state.items()}, folder / "own.safetensors")
+    return folder / "own.safetensors"
