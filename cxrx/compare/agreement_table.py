@@ -57,20 +57,24 @@ class _Likeness:
         both = list(combinations(range(len(names)), 2))
         if not both:
             return
-        other = [one.take(self.partner) for one in maps]
-        for metric in self.metrics:
-            same = np.stack([agree.compare(metric, maps[i], maps[j]) for i, j in both], axis=1)  # (n, P)
-            foreign = np.stack([agree.compare(metric, maps[i], other[j]) for i, j in both], axis=1)
-            yield from self._means(names, both, metric, same, foreign)
+        same: dict[tuple[int, int], dict[str, agree.Float]] = {}
+        foreign: dict[tuple[int, int], dict[str, agree.Float]] = {}
+        for j in range(1, len(maps)):
+            other = maps[j].take(self.partner)  # one at a time: they are as large as the maps
+            for i in range(j):
+                same[i, j], foreign[i, j] = self._scores(maps[i], maps[j]), self._scores(maps[i], other)
+        none = np.full(len(self.pairs), np.nan)
+        for metric in dict.fromkeys(name for scores in same.values() for name in scores):
+            values, apart = (
+                np.stack([side[pair].get(metric, none) for pair in both], axis=1) for side in (same, foreign)
+            )  # (n, P)
+            yield from self._means(names, both, metric, values, apart)
+
+    def _scores(self, a: _Maps, b: _Maps) -> dict[str, agree.Float]:
+        scores = {metric: agree.compare(metric, a, b) for metric in self.metrics}
         for spec in self.extra.values():
-            found = [self._third_party(spec, maps[i], maps[j]) for i, j in both]
-            apart = [self._third_party(spec, maps[i], other[j]) for i, j in both]
-            none = np.full(len(self.pairs), np.nan)
-            for metric in dict.fromkeys(name for scores in found for name in scores):
-                same, foreign = (
-                    np.stack([scores.get(metric, none) for scores in side], axis=1) for side in (found, apart)
-                )
-                yield from self._means(names, both, metric, same, foreign)
+            scores |= self._third_party(spec, a, b)
+        return scores
 
     def _means(
         self,
