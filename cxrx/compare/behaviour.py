@@ -109,7 +109,7 @@ def measure(
         targets = np.full((len(ids), width), EMPTY, dtype=np.int64)  # (B, T)
         for b, own in enumerate(members):
             targets[b, : len(own)] = [data.findings.index(finding) for _, finding in own]
-        maps = _maps(corpus, data, members, x, seed, signed=signed)  # method -> (B, T, H, W)
+        maps = _maps(corpus, data, members, x, seed, notes, signed=signed)  # method -> (B, T, H, W)
         asked = {name: np.where(np.isfinite(values[:, :, 0, 0]), targets, EMPTY) for name, values in maps.items()}
         seeds = np.array([derive_seed(seed, "faithfulness", image_id) for image_id in ids], dtype=np.int64)
         # all methods side by side: equal perturbations are run once
@@ -123,7 +123,14 @@ def measure(
 
 
 def _maps(
-    corpus: Corpus, data: ModelData, members: Sequence[Sequence[Pair]], x: torch.Tensor, seed: int, *, signed: bool
+    corpus: Corpus,
+    data: ModelData,
+    members: Sequence[Sequence[Pair]],
+    x: torch.Tensor,
+    seed: int,
+    notes: Notes,
+    *,
+    signed: bool,
 ) -> dict[str, NDArray[np.float32]]:
     """Return the maps of every method and control on the model's input, ``(B, T, H, W)``; NaN where there is none."""
     size = (int(x.shape[2]), int(x.shape[3]))
@@ -141,8 +148,12 @@ def _maps(
         for b, own in enumerate(members):
             for t, pair in enumerate(own):
                 grid = read.get(pair) if name in data.methods else controls[name](b, pair)
-                if grid is not None and np.isfinite(grid).all():
+                if grid is None:
+                    continue
+                if np.isfinite(grid).all():
                     values[b, t] = spread(grid, size)
+                else:
+                    notes.count(f"{{n}} maps of {name} ({data.slug}) hold NaN: they do not count in faithfulness")
         maps[name] = values
     return maps
 

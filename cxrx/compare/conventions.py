@@ -88,5 +88,7 @@ def _localisation(plan: Plan, protocol: Protocol, *, signed: bool) -> dict[str, 
         "centre (a Gaussian in the middle) and random never saw the picture or the model, edge (Sobel magnitude) saw "
         "the picture only; prior is the mean truth of the finding on the other patients' films"
     )
-    said["localisation: skill"] = "(value - prior) / (1 - prior)"
+    said["localisation: skill"] = (
+        "(value - prior) / (1 - prior), for metrics whose best is 1, where both have the same n"
+    )
     return said

@@ -138,6 +138,16 @@ def score_resized(values: Float, truth: Mask) -> dict[str, float]:
     return scores
 
 
+def score_overlap(values: Float, truth: Mask) -> float:
+    """Return ``iou`` of :func:`score_resized` alone."""
+    ladder, area = _Ladder.of(values, truth), int(np.count_nonzero(truth))
+    if area == 0:
+        return float("nan")
+    if ladder is None or ladder.high == ladder.low:
+        return 0.0
+    return _iou(*ladder.above(otsu(ladder.counts)), area)
+
+
 def score_detailed(values: Float, truth: Mask) -> dict[str, float]:
     """Score a map that is already on the pixels of the truth by the slower metrics of protocol ``native``.
 

@@ -70,7 +70,10 @@ class Scoring:
             if self.detailed:
                 scores |= score_detailed(values, truth)
         for spec in self.extra.values():
-            scores |= _third_party(spec, values, truth, notes)
+            found = _third_party(spec, values, truth, notes)
+            if taken := {*BASE, "method", *scores} & set(found):
+                notes.count(f"{min(taken)} of the metric {spec.name} was left out {{n}} times: the name is taken")
+            scores |= {name: value for name, value in found.items() if name not in taken}
         return scores
 
 

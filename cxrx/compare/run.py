@@ -295,6 +295,7 @@ class _Work:
         table = pd.DataFrame(found.rows)
         metrics = [name for name in table.columns if name not in BASE]
         if table.empty:
+            self.notes.skip(f"faithfulness of {rerun.data.slug}", "none of its maps and films could be used")
             return
         self._append("faithfulness_pairs", table)
         self._append("faithfulness", summarise(table, metrics, self.bootstrap))

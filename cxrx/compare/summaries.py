@@ -7,13 +7,16 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pandas as pd
 
-from cxrx.compare.chexlocalize import METRICS, PublishedInterval, chexlocalize_interval
+from cxrx.compare import arun, chexlocalize, localisation
+from cxrx.compare.chexlocalize import PublishedInterval, chexlocalize_interval
 from cxrx.compare.statistics import PatientBootstrap
 
 KEYS = ("model", "method", "finding", "metric", "value", "n", "nan", "low", "high")
 SUMMARY = (*KEYS, "skill")
-UNBOUNDED = frozenset({"mass_ratio"})
-"""Metrics that do not end at 1, so that skill means nothing."""
+BOUNDED = frozenset({*localisation.METRICS, *localisation.DETAILED, *chexlocalize.METRICS, *arun.METRICS}) - {
+    "mass_ratio"
+}
+"""Metrics that end at 1, which is best: of others, and of those of plugins, skill would mean nothing."""
 
 
 def summarise(scores: pd.DataFrame, metrics: Sequence[str], bootstrap: PatientBootstrap) -> pd.DataFrame:
@@ -46,7 +49,7 @@ def with_skill(table: pd.DataFrame) -> pd.DataFrame:
     keys = ["model", "finding", "metric"]
     prior = table[table["method"] == "prior"][[*keys, "value", "n"]]
     joined = table.merge(prior, on=keys, how="left", suffixes=("", "_prior"))
-    bounded = ~joined["metric"].isin(UNBOUNDED)
+    bounded = joined["metric"].str.removeprefix("chexlocalize_").str.removeprefix("arun_").isin(BOUNDED)
     usable = (joined["n"] == joined["n_prior"]) & (joined["value_prior"] < 1) & bounded
     skill = (joined["value"] - joined["value_prior"]) / (1 - joined["value_prior"]).where(usable)
     return table.assign(skill=skill.to_numpy(float, na_value=np.nan))
@@ -66,7 +69,7 @@ def published_intervals(summary: pd.DataFrame, per_pair: pd.DataFrame, name: Cal
     bounds: dict[tuple[str, ...], PublishedInterval] = {}
     for named, group in per_pair.groupby(["model", "method", "finding"], sort=False):
         own = group.set_index("image_id").reindex(films)
-        for metric in METRICS:
+        for metric in chexlocalize.METRICS:
             key = (*(str(name) for name in named), metric)
             bounds[key] = chexlocalize_interval(own[metric].to_numpy(float))
     keys = list(zip(summary["model"], summary["method"], summary["finding"], summary["metric"], strict=True))

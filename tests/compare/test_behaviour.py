@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 
+import h5py
 import numpy as np
 import pytest
 from safetensors.torch import save_file
@@ -188,3 +189,14 @@ def other_weights(folder):
     state = load_model("demo-vit").module.state_dict()
     save_file({key: (value + 0.01).contiguous() for key, value in state.items()}, folder / "own.safetensors")
     return folder / "own.safetensors"
+
+
+def test_maps_that_hold_nan_are_told(folder, tmp_path):
+    for name in ("results.h5", "results.private.csv"):
+        shutil.copy(folder / name, tmp_path / name)
+    with h5py.File(tmp_path / "results.h5", "r+") as file:
+        for model in file["maps"].values():
+            model["gradcam/values"][...] = np.nan
+    found = compare(tmp_path / "results.h5", metrics="deletion", n_boot=0, max_pairs=2)
+    assert set(found.faithfulness["method"]) == {"centre", "random", "edge"}
+    assert sum("2 maps of gradcam" in said and "do not count in faithfulness" in said for said in found.warnings) == 2
