@@ -89,6 +89,6 @@ def _localisation(plan: Plan, protocol: Protocol, *, signed: bool) -> dict[str, 
         "the picture only; prior is the mean truth of the finding on the other patients' films"
     )
     said["localisation: skill"] = (
-        "(value - prior) / (1 - prior), for metrics whose best is 1, where both have the same n"
+        "(value - prior) / (1 - prior), where 1 is the best and both have the same n"
     )
     return said
