@@ -88,7 +88,5 @@ def _localisation(plan: Plan, protocol: Protocol, *, signed: bool) -> dict[str, 
         "centre (a Gaussian in the middle) and random never saw the picture or the model, edge (Sobel magnitude) saw "
         "the picture only; prior is the mean truth of the finding on the other patients' films"
     )
-    said["localisation: skill"] = (
-        "(value - prior) / (1 - prior), where 1 is the best and both have the same n"
-    )
+    said["localisation: skill"] = "(value - prior) / (1 - prior), where 1 is the best and both have the same n"
     return said

@@ -80,6 +80,8 @@ def make_plan(metrics: str | Sequence[str], max_pairs: int | None = None) -> Pla
         A name is no section, metric or test.
     """
     names = [name.strip() for name in metrics.split(",")] if isinstance(metrics, str) else list(metrics)
+    if not any(names):
+        raise UsageError(f"no metric is named; there are {', '.join((*SUITE_NAMES, *SECTIONS))}, or single ones")
     if len(names) == 1 and names[0] in SUITE_NAMES:
         return _suite(names[0], max_pairs)
     shelf = load().metrics

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 __all__ = ["SECTIONS", "Comparison", "compare", "write_tables"]
 
 Stratum = Literal["size", "confidence", "outcome"]
+MIN_RESAMPLES = 10
 MAX_EDGES = 300
 """Films that are read again for the control ``edge``; beyond, it costs more than it tells."""
 
@@ -88,7 +89,7 @@ def compare(
     Raises
     ------
     UsageError
-        Unknown metric, protocol or stratum, no file, no such truth.
+        Unknown metric, protocol or stratum, too few resamples, no file, no such truth.
     ResultsError
         A file is damaged or no results file.
     """
@@ -96,6 +97,8 @@ def compare(
     plan = make_plan(metrics, max_pairs)
     if protocol not in PROTOCOLS:
         raise UsageError(f"there is no protocol {protocol!r}; there are {', '.join(PROTOCOLS)}")
+    if n_boot != 0 and n_boot < MIN_RESAMPLES:
+        raise UsageError(f"a bootstrap needs at least {MIN_RESAMPLES} resamples, not {n_boot}; 0 is for none")
     if unknown := [name for name in stratify if name not in KINDS]:
         raise UsageError(f"--stratify knows {', '.join(KINDS)}, not {unknown[0]!r}")
     with open_corpus(listed) as corpus:

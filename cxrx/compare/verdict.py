@@ -13,12 +13,17 @@ from cxrx.compare.faithfulness import HIGHER_IS_BETTER
 from cxrx.compare.paired import LEVEL
 from cxrx.compare.statistics import MIN_PATIENTS
 
-LEAD = {"native": "hit", "chexlocalize": "hit", "arun": "auprc"}
-"""The metric that decides which method points best, by protocol."""
+LEAD = {"native": "hit", "chexlocalize": "hit", "arun": "average_precision"}
+"""The metric that decides which method points best, by protocol; by trapezoids (``auprc``) a constant map would win."""
 WORDS = {
-    "hit": "hit rate", "auprc": "AUPRC", "road": "ROAD", "insertion": "insertion AUC", "aopc": "AOPC",
-    "deletion": "deletion AUC", "sensitivity_n": "sensitivity-n",
-}  # fmt: skip
+    "hit": "hit rate",
+    "average_precision": "average precision",
+    "road": "ROAD",
+    "insertion": "insertion AUC",
+    "aopc": "AOPC",
+    "sensitivity_n": "sensitivity-n",
+    "deletion": "deletion AUC",
+}
 FAITHFUL = ("road", "insertion", "aopc", "degradation", "sensitivity_n", "deletion")
 """Metrics that decide which method is most faithful: the first that was measured."""
 

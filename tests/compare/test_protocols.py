@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import h5py
 import numpy as np
 import pytest
 from typer.testing import CliRunner
@@ -11,6 +12,7 @@ from cxrx.compare.corpus import open_corpus
 from cxrx.compare.localise import FAST_GRID, Scoring, Truth, shrink
 from cxrx.compare.notes import Notes
 from cxrx.compare.run import compare
+from cxrx.errors import UsageError
 from cxrx.results.importing import import_maps
 
 
@@ -82,3 +84,24 @@ def test_conventions_tell_the_form_and_only_what_was_measured(tiny):
     others = ("protocol", "protocol arun", "interval", "controls", "skill", "confusion")
     assert not named - set(full.per_pair.columns) - set(others)
     assert not any("{" in text for text in full.conventions.values())
+
+
+def test_a_constant_map_does_not_win_by_trapezoids(make_tiny):
+    own = make_tiny()
+    with h5py.File(own.results, "r+") as file:
+        file["maps/tiny@01234567/gradcam/values"][...] = -1.0  # the ReLU leaves nothing
+    found = compare(own.results, metrics="localisation", protocol="arun", n_boot=50)
+    means = found.summary.query("finding == 'all' and metric == 'auprc'").set_index("method")["value"]
+    assert means.idxmax() == "gradcam"  # (1 + share) / 2
+    assert found.verdict[0].startswith("smoothgrad overlaps the finding best: average precision")
+    assert not any("gradcam is better" in said for said in found.verdict)
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [({"n_boot": -1}, "at least 10"), ({"n_boot": 1}, "at least 10"), ({"metrics": ""}, "no metric is named"),
+     ({"metrics": []}, "no metric is named")],
+)  # fmt: skip
+def test_too_little_to_do_is_refused(tiny, options, told):
+    with pytest.raises(UsageError, match=told):
+        compare(tiny.results, **options)
