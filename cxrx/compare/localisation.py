@@ -248,8 +248,9 @@ class _Ladder:
         over, common = self.above(level)
         here, inside = self.values[self.levels == level], self.inside[self.inside_levels == level]
         cut = np.partition(here, len(here) - (n - over))[len(here) - (n - over)]
-        share = (n - over - np.count_nonzero(here > cut)) / np.count_nonzero(here == cut)
-        return float(common + np.count_nonzero(inside > cut) + share * np.count_nonzero(inside == cut))
+        wanted, tied = n - over - np.count_nonzero(here > cut), np.count_nonzero(here == cut)
+        # multiplied before it is divided, so that rounding never gives more than n
+        return float(common + np.count_nonzero(inside > cut) + wanted * np.count_nonzero(inside == cut) / tied)
 
 
 def _top_counts(size: int) -> dict[int, int]:

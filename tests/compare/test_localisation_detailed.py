@@ -181,3 +181,12 @@ def test_arun_rules_for_nothing():
     full = score_localisation(np.eye(4), np.ones((4, 4)), "arun")
     assert full["average_precision"] == 1
     assert np.isnan(full["auroc"])
+
+
+def test_shares_of_ties_never_round_above_one():
+    for side in range(3, 40):
+        values, truth = np.zeros((side, 14)), np.ones((side, 14), dtype=bool)
+        values[side // 2 :] = 1
+        scores = score_detailed(values, truth)
+        assert max(scores[f"precision_top_{k}"] for k in (1, 5, 10, 20, 40)) == 1
+        assert max(score_localisation(values, truth)[f"iou_top_{k}"] for k in (1, 5, 10, 20, 40)) <= 1
