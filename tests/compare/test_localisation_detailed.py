@@ -183,10 +183,10 @@ def test_arun_rules_for_nothing():
     assert np.isnan(full["auroc"])
 
 
-def test_shares_of_ties_never_round_above_one():
-    for side in range(3, 40):
-        values, truth = np.zeros((side, 14)), np.ones((side, 14), dtype=bool)
-        values[side // 2 :] = 1
-        scores = score_detailed(values, truth)
-        assert max(scores[f"precision_top_{k}"] for k in (1, 5, 10, 20, 40)) == 1
-        assert max(score_localisation(values, truth)[f"iou_top_{k}"] for k in (1, 5, 10, 20, 40)) <= 1
+@pytest.mark.parametrize("ones", [25, 41, 43, 50, 51])
+def test_shares_of_ties_never_round_above_one(ones):
+    """Of 25 equal pixels the strongest 7 are wanted, all in the truth: 25 * (7 / 25) is a bit more than 7."""
+    values, truth = np.zeros((5, 14)), np.ones((5, 14), dtype=bool)
+    values.ravel()[-ones:] = 1
+    scores = score_detailed(values, truth)
+    assert max(scores[f"precision_top_{k}"] for k in (1, 5, 10, 20, 40)) == 1
