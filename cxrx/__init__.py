@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from cxrx.compare.localisation import score_localisation
+    from cxrx.compare.localisation.scores import score_localisation
     from cxrx.engine.api import run
     from cxrx.explainers.run import Attribution, explain
     from cxrx.hookspecs import hookimpl
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     )
 
 _HOME = {
-    "score_localisation": "cxrx.compare.localisation",
+    "score_localisation": "cxrx.compare.localisation.scores",
     "run": "cxrx.engine.api",
     "Attribution": "cxrx.explainers.run",
     "explain": "cxrx.explainers.run",

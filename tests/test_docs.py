@@ -10,7 +10,7 @@ import pytest
 
 import cxrx
 from cxrx.cli.main import app
-from cxrx.compare.localisation import PROTOCOLS
+from cxrx.compare.localisation.scores import PROTOCOLS
 from cxrx.compare.plan import SECTIONS, SUITE_NAMES
 from cxrx.registry import load
 

@@ -25,9 +25,7 @@ EXEMPT = ("__init__", "builtin")
 """``cxrx/__init__.py`` is the lazy front door, ``builtin.py`` registers everything through the hooks."""
 
 TORCH_FREE = ("reading", "phantom", "datasets", "results", "compare", "export", "report")
-RUNS_MODELS = tuple(
-    f"cxrx.compare.{name}" for name in ("behaviour", "faithfulness", "removal", "rerun", "sanity", "sanity_table")
-)
+RUNS_MODELS = tuple(f"cxrx.compare.{name}" for name in ("faithfulness", "regions.removal", "rerun", "sanity"))
 """Modules and packages of torch-free rooms that run the model; what is always needed must not import them."""
 TORCH = {"torch", "torchvision", "timm", "captum", "pytorch_grad_cam"}
 

@@ -234,8 +234,8 @@ def _bar() -> Iterator[Callable[[int], Any]]:
 
 def _scorer(seed: int) -> Scorer:
     """Return what ``cxrx compare`` scores classifiers with."""
-    from cxrx.compare.classification import classify
-    from cxrx.compare.statistics import PatientBootstrap
+    from cxrx.compare.classifier.scores import classify
+    from cxrx.compare.statistics.bootstrap import PatientBootstrap
 
     def score(
         labels: Any,

@@ -13,9 +13,13 @@ from typing import Any
 import pandas as pd
 
 from cxrx import __version__
-from cxrx.compare import classification, costs, paired, regions, strata, thresholds
-from cxrx.compare.localise import PER_PAIR
-from cxrx.compare.summaries import KEYS, SUMMARY
+from cxrx.compare import costs
+from cxrx.compare.classifier import scores as classification
+from cxrx.compare.classifier import thresholds
+from cxrx.compare.localisation.table import PER_PAIR
+from cxrx.compare.regions import mass as regions
+from cxrx.compare.statistics import paired, strata
+from cxrx.compare.statistics.summaries import KEYS, SUMMARY
 from cxrx.results.atomic import write_file
 from cxrx.results.private import csv_bytes
 

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cxrx.compare.controls import CONTROLS
 from cxrx.compare.geometry import Float, resize, to_source
+from cxrx.compare.localisation.controls import CONTROLS
 from cxrx.compare.patients import smallest_of
 from cxrx.compare.recorded import input_size, is_demo, thresholds
 from cxrx.datasets import FolderTruth, canonical, read_truth

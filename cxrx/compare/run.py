@@ -9,25 +9,26 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
 
-from cxrx.compare import localise as locate
-from cxrx.compare.agreement_table import SPREAD, agreement
-from cxrx.compare.classifier import classifier
+from cxrx.compare.agreement.table import SPREAD, agreement
+from cxrx.compare.classifier.table import classifier
 from cxrx.compare.comparison import Comparison, empty_tables, write_tables
-from cxrx.compare.confusion import confusion
-from cxrx.compare.controls import CONTROLS
 from cxrx.compare.conventions import conventions
 from cxrx.compare.corpus import Corpus, ModelData, open_corpus
 from cxrx.compare.costs import costs
+from cxrx.compare.faithfulness import IN_LOGITS
 from cxrx.compare.films import check_within_reach, film_edges
-from cxrx.compare.localisation import PROTOCOLS, Protocol
-from cxrx.compare.localise import Scoring, Truth
+from cxrx.compare.localisation import table as locate
+from cxrx.compare.localisation.confusion import confusion
+from cxrx.compare.localisation.controls import CONTROLS
+from cxrx.compare.localisation.scores import PROTOCOLS, Protocol
+from cxrx.compare.localisation.table import Scoring, Truth
 from cxrx.compare.notes import Notes
-from cxrx.compare.paired import paired_tests
 from cxrx.compare.plan import SECTIONS, Plan, make_plan
-from cxrx.compare.regions import Regions, mass_in_regions, read_regions
-from cxrx.compare.statistics import PatientBootstrap
-from cxrx.compare.strata import KINDS, strata
-from cxrx.compare.summaries import published_intervals, summarise, with_skill
+from cxrx.compare.regions.mass import Regions, mass_in_regions, read_regions
+from cxrx.compare.statistics.bootstrap import PatientBootstrap
+from cxrx.compare.statistics.paired import paired_tests
+from cxrx.compare.statistics.strata import KINDS, strata
+from cxrx.compare.statistics.summaries import published_intervals, summarise, with_skill
 from cxrx.compare.verdict import verdict
 from cxrx.errors import CxrxError, UsageError
 
@@ -287,7 +288,7 @@ class _Work:
                 self.notes.skip(f"{section} of {data.slug}", str(error))
 
     def _faithfulness(self, rerun: Any) -> None:
-        from cxrx.compare.behaviour import BASE, draw_pairs, measure
+        from cxrx.compare.faithfulness.table import BASE, draw_pairs, measure
 
         extra = self.plan.extra_of("faithfulness")
         pairs = draw_pairs(self.corpus, rerun.data, self.plan.pairs, self.scoring.seed)
@@ -304,15 +305,15 @@ class _Work:
         self._append("faithfulness", summarise(table, metrics, self.bootstrap))
         self._append("curves", found.curve_table(self.bootstrap))
         if self.regions:
-            from cxrx.compare.removal import removal
+            from cxrx.compare.regions.removal import removal
 
             marked = [pair for pair in rerun.data.pairs() if pair[0] in self.regions]
             self._append("regions", removal(rerun, self.corpus, self.regions, marked, self.bootstrap))
 
     def _sanity(self, rerun: Any) -> None:
-        from cxrx.compare.behaviour import draw_pairs
+        from cxrx.compare.faithfulness.table import draw_pairs
         from cxrx.compare.plan import SANITY_PAIRS
-        from cxrx.compare.sanity_table import sanity
+        from cxrx.compare.sanity.table import sanity
 
         limit = min(self.plan.pairs, SANITY_PAIRS)
         pairs = draw_pairs(self.corpus, rerun.data, limit, self.scoring.seed)
@@ -329,7 +330,8 @@ class _Work:
                 name for name in table.columns
                 if name not in base and not name.endswith(("baseline_share", "flagged"))  # these judge the baseline
             ]  # fmt: skip
-            self._append("paired_tests", paired_tests(table, metrics, self.controls, self.bootstrap))
+            found = paired_tests(table, metrics, self.controls, self.bootstrap, own_scale=IN_LOGITS)
+            self._append("paired_tests", found)
 
     def _append(self, name: str, table: pd.DataFrame) -> None:
         parts = [part for part in (self.tables[name], table) if len(part)]

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cxrx.compare.geometry import resize
-from cxrx.compare.localisation import maximum
+from cxrx.compare.localisation.scores import maximum
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

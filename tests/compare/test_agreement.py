@@ -8,8 +8,8 @@ from scipy.stats import spearmanr
 from skimage.metrics import structural_similarity
 from sklearn.metrics import jaccard_score
 
-from cxrx.compare.agreement import GRID, common_grid, other_film, rank_rows, score_agreement, spread, top_rows
-from cxrx.compare.controls import Prior, centre_map, random_map
+from cxrx.compare.agreement.scores import GRID, common_grid, other_film, rank_rows, score_agreement, spread, top_rows
+from cxrx.compare.localisation.controls import Prior, centre_map, random_map
 
 
 @settings(max_examples=20)

@@ -20,11 +20,11 @@ from sklearn.metrics import (
     roc_curve,
 )
 
-from cxrx.compare import classification as made
-from cxrx.compare.calibration import expected_calibration_error, reliability
-from cxrx.compare.ranking import mean_curve, precision_recall, roc, thinned, weighted_ranking
-from cxrx.compare.statistics import PatientBootstrap
-from cxrx.compare.thresholds import RULES, choose, cross_fitted, patient_folds, rates, threshold_table
+from cxrx.compare.classifier import scores as made
+from cxrx.compare.classifier.calibration import expected_calibration_error, reliability
+from cxrx.compare.classifier.ranking import mean_curve, precision_recall, roc, thinned, weighted_ranking
+from cxrx.compare.classifier.thresholds import RULES, choose, cross_fitted, patient_folds, rates, threshold_table
+from cxrx.compare.statistics.bootstrap import PatientBootstrap
 
 NOBODY = PatientBootstrap([], 0, 0)
 

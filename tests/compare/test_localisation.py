@@ -13,8 +13,8 @@ from skimage.filters import threshold_otsu
 from sklearn.metrics import jaccard_score
 
 from cxrx.compare.geometry import resize
-from cxrx.compare.localisation import METRICS, maximum, score_localisation, score_resized
-from cxrx.compare.otsu import levels, otsu
+from cxrx.compare.localisation.otsu import levels, otsu
+from cxrx.compare.localisation.scores import METRICS, maximum, score_localisation, score_resized
 from cxrx.errors import UsageError
 
 

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy.ndimage import binary_fill_holes
 
-from cxrx.compare.chexlocalize import METRICS, chexlocalize_interval, interpolate
-from cxrx.compare.localisation import score_localisation
+from cxrx.compare.localisation.chexlocalize import METRICS, chexlocalize_interval, interpolate
+from cxrx.compare.localisation.scores import score_localisation
 
 torch = pytest.importorskip("torch")
 

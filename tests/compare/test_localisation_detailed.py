@@ -20,7 +20,7 @@ from sklearn.metrics import (
 )
 
 from cxrx.compare.geometry import resize
-from cxrx.compare.localisation import DETAILED, METRICS, PROTOCOL_METRICS, score_detailed, score_localisation
+from cxrx.compare.localisation.scores import DETAILED, METRICS, PROTOCOL_METRICS, score_detailed, score_localisation
 
 SHAPES = array_shapes(min_dims=2, max_dims=2, min_side=2, max_side=20)
 TIED = SHAPES.flatmap(

@@ -6,12 +6,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cxrx.compare.confusion import confusion
 from cxrx.compare.corpus import open_corpus
-from cxrx.compare.localisation import score_localisation, score_overlap
-from cxrx.compare.localise import Scoring, Truth, localise
+from cxrx.compare.localisation.confusion import confusion
+from cxrx.compare.localisation.scores import score_localisation, score_overlap
+from cxrx.compare.localisation.table import Scoring, Truth, localise
 from cxrx.compare.notes import Notes
-from cxrx.compare.summaries import with_skill
+from cxrx.compare.statistics.summaries import with_skill
 from cxrx.specs import MetricSpec
 
 

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest, wilcoxon
 
-from cxrx.compare.paired import holm, paired_tests, patient_means, sign_test, signed_rank
-from cxrx.compare.statistics import PatientBootstrap
+from cxrx.compare.statistics.bootstrap import PatientBootstrap
+from cxrx.compare.statistics.paired import holm, paired_tests, patient_means, sign_test, signed_rank
 
 
 def scores(n=40, effect=0.0, seed=0, models=("m",)):
@@ -112,6 +112,13 @@ def test_models_are_compared_on_the_same_films():
     assert (row["model_a"].item(), row["model_b"].item(), row["n"].item()) == ("a", "b", 39)
     assert row["difference"].item() < 0
     assert set(tests[tests["kind"] == "models"]["method_a"]) == {"gradcam", "saliency"}
+
+
+def test_what_is_on_a_scale_of_its_own_is_not_compared_between_models():
+    table = scores(40, models=("a", "b"))
+    tests = paired_tests(table, ["iou", "hit"], set(), bootstrap(table), own_scale={"iou"})
+    assert set(tests[tests["kind"] == "models"]["metric"]) == {"hit"}
+    assert set(tests[tests["kind"] == "methods"]["metric"]) == {"iou", "hit"}
 
 
 def test_hits_get_mcnemar():

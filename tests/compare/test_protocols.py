@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from cxrx.cli import app
 from cxrx.compare.corpus import open_corpus
-from cxrx.compare.localise import FAST_GRID, Scoring, Truth, shrink
+from cxrx.compare.localisation.table import FAST_GRID, Scoring, Truth, shrink
 from cxrx.compare.notes import Notes
 from cxrx.compare.run import compare
 from cxrx.errors import UsageError

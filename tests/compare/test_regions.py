@@ -9,15 +9,15 @@ import torch
 from torch import nn
 
 from cxrx import load_model, wrap_model
-from cxrx.compare import regions as module
 from cxrx.compare.comparison import COLUMNS
 from cxrx.compare.corpus import open_corpus
-from cxrx.compare.localise import Scoring, shrink
+from cxrx.compare.localisation.table import Scoring, shrink
 from cxrx.compare.notes import Notes
-from cxrx.compare.regions import METRICS, _scores
-from cxrx.compare.removal import on_input, painted
+from cxrx.compare.regions import mass as module
+from cxrx.compare.regions.mass import METRICS, _scores
+from cxrx.compare.regions.removal import on_input, painted
 from cxrx.compare.run import compare
-from cxrx.compare.statistics import PatientBootstrap
+from cxrx.compare.statistics.bootstrap import PatientBootstrap
 from cxrx.compare.verdict import verdict
 from cxrx.engine.api import run
 from cxrx.phantom import write_folder

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
-from cxrx.compare.localisation import METRICS, score_localisation
+from cxrx.compare.localisation.scores import METRICS, score_localisation
 from cxrx.compare.run import compare, write_tables
 from cxrx.errors import ResultsError, UsageError
 from cxrx.results.importing import import_maps

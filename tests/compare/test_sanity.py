@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional
 
 import cxrx
-from cxrx.compare.agreement import common_grid, other_film, score_agreement
+from cxrx.compare.agreement.scores import common_grid, other_film, score_agreement
 from cxrx.compare.sanity.check import TESTS, check_sanity
 from cxrx.compare.sanity.judge import CONVENTION, judge, summarise
 from cxrx.compare.sanity.rerun import Request
@@ -25,7 +25,7 @@ from cxrx.compare.sanity.similarity import (
     prepare,
     random_pairs,
 )
-from cxrx.compare.statistics import PatientBootstrap
+from cxrx.compare.statistics.bootstrap import PatientBootstrap
 from cxrx.errors import UsageError
 from cxrx.explainers.option_types import NoOptions
 from cxrx.explainers.options import parse_options

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, roc_auc_score
 
-from cxrx.compare.classification import classify, weighted_auroc
-from cxrx.compare.statistics import PatientBootstrap, grouped_means, interval, macro, patient_weights
+from cxrx.compare.classifier.scores import classify, weighted_auroc
+from cxrx.compare.statistics.bootstrap import PatientBootstrap, grouped_means, interval, macro, patient_weights
 
 
 def test_weights_draw_every_replicate_the_same_number_of_patients():

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from scipy.stats import spearmanr
 
 from cxrx.compare.run import compare
-from cxrx.compare.statistics import PatientBootstrap
-from cxrx.compare.strata import KINDS, strata, weighted_spearman
+from cxrx.compare.statistics.bootstrap import PatientBootstrap
+from cxrx.compare.statistics.strata import KINDS, strata, weighted_spearman
 
 
 @settings(max_examples=30, deadline=None)

@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 
 from cxrx.compare.comparison import empty_tables
-from cxrx.compare.paired import COLUMNS, paired_tests
-from cxrx.compare.statistics import PatientBootstrap
+from cxrx.compare.statistics.bootstrap import PatientBootstrap
+from cxrx.compare.statistics.paired import COLUMNS, paired_tests
 from cxrx.compare.verdict import decided, verdict
 
 CONTROLS = {"centre", "random"}

@@ -7,7 +7,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from cxrx.compare.faithfulness.conventions import FAMILIES, HIGHER_IS_BETTER, METRICS, SUITES, Faithfulness, Settings
+from cxrx.compare.faithfulness.conventions import (
+    FAMILIES,
+    HIGHER_IS_BETTER,
+    IN_LOGITS,
+    METRICS,
+    SUITES,
+    Faithfulness,
+    Settings,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,7 +24,16 @@ if TYPE_CHECKING:
 
     from cxrx.models.model import Model
 
-__all__ = ["FAMILIES", "HIGHER_IS_BETTER", "METRICS", "SUITES", "Faithfulness", "Settings", "score_faithfulness"]
+__all__ = [
+    "FAMILIES",
+    "HIGHER_IS_BETTER",
+    "IN_LOGITS",
+    "METRICS",
+    "SUITES",
+    "Faithfulness",
+    "Settings",
+    "score_faithfulness",
+]
 
 
 def score_faithfulness(

@@ -176,6 +176,9 @@ METRICS: dict[str, str] = {name: text for scores in FAMILIES.values() for name, 
 
 SUITES: dict[str, tuple[str, ...]] = {"fast": ("deletion", "insertion", "road"), "full": tuple(FAMILIES)}
 
+#: Scores in logits, whose scale is each network's own: to be compared within one network only.
+IN_LOGITS = frozenset({"deletion", "insertion", "road", "road_morf", "road_lerf", "aopc", "degradation", "infidelity"})
+
 #: Whether more is better, for those scores that judge a map; shares of baselines judge the baseline.
 HIGHER_IS_BETTER: dict[str, bool] = {
     name: not name.startswith(("deletion", "road_morf", "infidelity"))

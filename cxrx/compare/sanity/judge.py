@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cxrx.compare.sanity.similarity import SIMILARITIES
-from cxrx.compare.statistics import MIN_PATIENTS, PatientBootstrap
+from cxrx.compare.statistics.bootstrap import MIN_PATIENTS, PatientBootstrap
 
 Float = NDArray[np.float64]
 

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cxrx.compare.agreement import CommonMaps
+from cxrx.compare.agreement.scores import CommonMaps
 from cxrx.compare.sanity.rerun import Request
 from cxrx.compare.sanity.similarity import compare_maps, prepare
 from cxrx.explainers.seeds import derive_seed, generator

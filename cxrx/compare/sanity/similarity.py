@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from cxrx.compare.agreement import GRID, TOP, CommonMaps, common_grid, compare, other_film
+from cxrx.compare.agreement.scores import GRID, TOP, CommonMaps, common_grid, compare, other_film
 
 Float = NDArray[np.float64]
 

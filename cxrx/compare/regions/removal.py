@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from cxrx.compare.corpus import Corpus, Pair
 from cxrx.compare.geometry import Mask
-from cxrx.compare.regions import Regions, summarise_regions
+from cxrx.compare.regions.mass import Regions, summarise_regions
 from cxrx.compare.rerun import Rerun
-from cxrx.compare.statistics import PatientBootstrap
+from cxrx.compare.statistics.bootstrap import PatientBootstrap
 from cxrx.models.inference import predict_logits
 from cxrx.results.truth import Mask as RunLengths
 

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from cxrx.compare.statistics import Float, PatientBootstrap, interval
+from cxrx.compare.statistics.bootstrap import Float, PatientBootstrap, interval
 
 COLUMNS = ("model", "method", "by", "stratum", "metric", "value", "low", "high", "n")
 KINDS = ("size", "confidence", "outcome")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from cxrx.compare.statistics import Float
+from cxrx.compare.statistics.bootstrap import Float
 
 BINS = 15
 

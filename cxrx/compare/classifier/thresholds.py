@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from cxrx.compare.statistics import Float, numbered
+from cxrx.compare.statistics.bootstrap import Float, numbered
 
 COLUMNS = ("finding", "rule", "threshold", "chosen", "sensitivity", "specificity", "ppv", "npv", "f1")
 RULES = ("0.5", "youden", "f1-max", "sensitivity-0.95")

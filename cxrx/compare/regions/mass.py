@@ -14,13 +14,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from cxrx.compare.controls import centre_map, random_map
 from cxrx.compare.corpus import Corpus, FilmInfo, ModelData, Pair
 from cxrx.compare.geometry import Float, Mask, box_mask, resize
-from cxrx.compare.localisation import maximum
-from cxrx.compare.localise import FAST_GRID, Scoring, by_films, shrink
+from cxrx.compare.localisation.controls import centre_map, random_map
+from cxrx.compare.localisation.scores import maximum
+from cxrx.compare.localisation.table import FAST_GRID, Scoring, by_films, shrink
 from cxrx.compare.notes import Notes
-from cxrx.compare.statistics import PatientBootstrap
+from cxrx.compare.statistics.bootstrap import PatientBootstrap
 from cxrx.results.truth import Mask as RunLengths
 
 COLUMNS = ("model", "method", "region", "finding", "metric", "value", "low", "high", "n")

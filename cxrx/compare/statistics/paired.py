@@ -14,8 +14,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from cxrx.compare.localisation import DETAILED
-from cxrx.compare.statistics import Float, Intervals, PatientBootstrap
+from cxrx.compare.localisation.scores import DETAILED
+from cxrx.compare.statistics.bootstrap import Float, Intervals, PatientBootstrap
 
 COLUMNS = (
     "kind", "metric", "finding", "model_a", "method_a", "model_b", "method_b", "n", "patients", "value_a", "value_b",
@@ -33,13 +33,20 @@ CONVENTIONS = {
     "p_holm": "Holm's correction within a metric: over all comparisons of the means over findings, and over all "
     "comparisons of single findings",
     "effect": "matched-pairs rank-biserial correlation: (sum of positive ranks - sum of negative ranks) / sum of ranks",
+    "models": "two models are compared under one method on the films both explain; scores in logits are left out, "
+    "since every network has a scale of its own",
     "decided": f"p_holm is below {LEVEL}, the interval of the difference leaves 0 out, and both point the same way: "
     "the difference weighs findings alike, the test patients",
 }
 
 
 def paired_tests(
-    scores: pd.DataFrame, metrics: Sequence[str], controls: AbstractSet[str], bootstrap: PatientBootstrap
+    scores: pd.DataFrame,
+    metrics: Sequence[str],
+    controls: AbstractSet[str],
+    bootstrap: PatientBootstrap,
+    *,
+    own_scale: AbstractSet[str] = frozenset(),
 ) -> pd.DataFrame:
     """Compare every two methods of a model, and every two models under one method.
 
@@ -51,6 +58,8 @@ def paired_tests(
         Columns of `scores` to compare.
     controls
         Methods that never look at the model: they are not compared with each other, nor between models.
+    own_scale
+        Metrics on a scale of each model's own, such as logits: they are not compared between models.
 
     Returns
     -------
@@ -65,7 +74,7 @@ def paired_tests(
                 for a, b, row in _pairs(group, "method", metric, controls, bootstrap):
                     rows.append({"kind": "methods", "method_a": a, "method_b": b} | named | row)
             for method, group in scores.groupby("method", sort=False):
-                if method not in controls:
+                if method not in controls and metric not in own_scale:
                     named = {"method_a": method, "method_b": method}
                     for a, b, row in _pairs(group, "model", metric, frozenset(), bootstrap):
                         rows.append({"kind": "models", "model_a": a, "model_b": b} | named | row)

@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from cxrx.compare import ranking
-from cxrx.compare.calibration import BINS, brier, expected_calibration_error, reliability
-from cxrx.compare.ranking import weighted_auroc, weighted_ranking
-from cxrx.compare.statistics import Float, PatientBootstrap, interval, macro, numbered
+from cxrx.compare.classifier import ranking
+from cxrx.compare.classifier.calibration import BINS, brier, expected_calibration_error, reliability
+from cxrx.compare.classifier.ranking import weighted_auroc, weighted_ranking
+from cxrx.compare.statistics.bootstrap import Float, PatientBootstrap, interval, macro, numbered
 
 __all__ = ["COLUMNS", "CONVENTIONS", "CURVES", "classifier_curves", "classify", "weighted_auroc"]
 

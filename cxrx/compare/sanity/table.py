@@ -15,7 +15,7 @@ from cxrx.compare.notes import Notes
 from cxrx.compare.rerun import Rerun
 from cxrx.compare.sanity.check import check_sanity
 from cxrx.compare.sanity.judge import judge, summarise
-from cxrx.compare.statistics import PatientBootstrap
+from cxrx.compare.statistics.bootstrap import PatientBootstrap
 from cxrx.errors import CxrxError
 from cxrx.explainers.options import parse_options
 from cxrx.explainers.seeds import derive_seed

@@ -12,9 +12,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cxrx.compare import arun, chexlocalize
 from cxrx.compare.geometry import Float, Mask, resize
-from cxrx.compare.otsu import levels, otsu
+from cxrx.compare.localisation import arun, chexlocalize
+from cxrx.compare.localisation.otsu import levels, otsu
 from cxrx.errors import UsageError
 
 Protocol = Literal["native", "chexlocalize", "arun"]

@@ -13,13 +13,13 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from cxrx.compare.controls import centre_map, random_map
 from cxrx.compare.corpus import Corpus, ModelData, Pair
 from cxrx.compare.faithfulness import METRICS, Faithfulness, score_faithfulness
 from cxrx.compare.faithfulness.order import spread
+from cxrx.compare.localisation.controls import centre_map, random_map
 from cxrx.compare.notes import Notes
 from cxrx.compare.rerun import Rerun
-from cxrx.compare.statistics import PatientBootstrap
+from cxrx.compare.statistics.bootstrap import PatientBootstrap
 from cxrx.errors import CxrxError, PluginError
 from cxrx.explainers.seeds import derive_seed
 from cxrx.explainers.targets import EMPTY

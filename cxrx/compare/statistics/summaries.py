@@ -7,9 +7,10 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pandas as pd
 
-from cxrx.compare import arun, chexlocalize, localisation
-from cxrx.compare.chexlocalize import PublishedInterval, chexlocalize_interval
-from cxrx.compare.statistics import PatientBootstrap
+from cxrx.compare.localisation import arun, chexlocalize
+from cxrx.compare.localisation import scores as localisation
+from cxrx.compare.localisation.chexlocalize import PublishedInterval, chexlocalize_interval
+from cxrx.compare.statistics.bootstrap import PatientBootstrap
 
 KEYS = ("model", "method", "finding", "metric", "value", "n", "nan", "low", "high")
 SUMMARY = (*KEYS, "skill")

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from cxrx.compare.statistics import Float
+from cxrx.compare.statistics.bootstrap import Float
 
 CURVE_POINTS = 200
 

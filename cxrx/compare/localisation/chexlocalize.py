@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cxrx.compare.geometry import Mask
-from cxrx.compare.otsu import levels, otsu
+from cxrx.compare.localisation.otsu import levels, otsu
 
 Single = NDArray[np.float32]
 
@@ -120,7 +120,7 @@ def chexlocalize_interval(values: ArrayLike, seed: int = 0, resamples: int = 100
 
     Notes
     -----
-    Images are resampled, not patients, as published; see :class:`cxrx.compare.statistics.PatientBootstrap`.
+    Images are resampled, not patients, as published; see :class:`cxrx.compare.statistics.bootstrap.PatientBootstrap`.
     """
     numbers = np.asarray(values, dtype=np.float64)
     known, filled = np.isfinite(numbers), np.nan_to_num(numbers)

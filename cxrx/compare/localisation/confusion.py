@@ -8,8 +8,8 @@ import pandas as pd
 
 from cxrx.compare.corpus import Corpus, Pair
 from cxrx.compare.geometry import Mask
-from cxrx.compare.localisation import score_overlap
-from cxrx.compare.localise import FAST_GRID, Scoring, Truth, by_films, shrink
+from cxrx.compare.localisation.scores import score_overlap
+from cxrx.compare.localisation.table import FAST_GRID, Scoring, Truth, by_films, shrink
 
 COLUMNS = ("model", "method", "finding_map", "finding_truth", "value", "n")
 GRID = Scoring(grid=FAST_GRID)

@@ -1,0 +1,3 @@
+"""Places on a film that a model should, or should not, look at."""
+
+from __future__ import annotations
