@@ -246,8 +246,9 @@ class _Work:
         return per_pair
 
     def _edges(self, wanted: Iterable[str]) -> Mapping[str, Any]:
-        """Return the edges of films, where they can be read again."""
-        films = list(wanted)
+        """Return the edges of those films that have maps, where they can be read again."""
+        mapped = {image_id for model in self.mapped for image_id, _ in model.pairs()}
+        films = [image_id for image_id in wanted if image_id in mapped]
         if all("edge" in model.methods for model in self.mapped):
             return {}
         if self.edges.keys() >= set(films):

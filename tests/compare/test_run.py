@@ -250,6 +250,20 @@ def test_comparing_needs_no_torch(tiny, tmp_path):
     assert done.stdout.strip() == "[]"
 
 
+def test_edges_are_asked_of_films_with_maps_only(make_tiny, monkeypatch):
+    """A truth that nothing explains is no reason to read its film again."""
+    from cxrx.compare import run as module
+
+    own = make_tiny(n=14)
+    with h5py.File(own.results, "r+") as file:
+        for method in ("gradcam", "smoothgrad"):
+            file[f"maps/tiny@01234567/{method}/present"][4:] = 0
+    monkeypatch.setattr(module, "MAX_EDGES", 4)
+    result = compare(own.results, metrics="localisation", n_boot=0)
+    assert "edge" in set(result.per_pair["method"])
+    assert result.per_pair["image_id"].nunique() == 4
+
+
 def test_imported_maps_of_many_sizes(tmp_path):
     """Maps made elsewhere, with masks and without a model or predictions."""
     folder = tmp_path / "maps"
