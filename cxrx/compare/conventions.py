@@ -47,6 +47,9 @@ def conventions(plan: Plan, protocol: Protocol, *, signed: bool = False) -> dict
             f"maps {FORMS[signed]}; those of two models are brought to what the first of them saw of the film"
         )
         said |= {f"agreement: {name}": agree.METRICS[name] for name in plan.similarities}
+        said["agreement: models"] = (
+            "reproducibility over networks: on pairs that no model classifies wrong, as far as labels tell"
+        )
         said["agreement: random_pair"] = "the same number for maps of the same finding on films of different patients"
         said["strata: spread"] = agree.SPREAD
     if "classification" in plan.sections:

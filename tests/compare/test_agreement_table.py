@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from cxrx.compare.agreement.scores import GRID, common_grid
-from cxrx.compare.agreement.table import agreement, framed
+from cxrx.compare.agreement.table import _right, agreement, framed
 from cxrx.compare.corpus import FilmInfo, ModelData, open_corpus
 from cxrx.compare.notes import Notes
 from cxrx.compare.run import compare
@@ -46,6 +46,18 @@ def test_equal_frames_and_imported_maps_are_not_resampled():
     np.testing.assert_array_equal(framed(grid, one, one, FILM), common_grid(grid))
     np.testing.assert_array_equal(framed(grid, imported, imported, FILM), common_grid(grid))
     assert framed(grid, imported, one, FILM).shape == (GRID, GRID)
+
+
+def test_models_are_compared_where_none_is_wrong(tiny):
+    """A wrong answer may well come from another place of the film; an unknown label excludes nothing."""
+    with open_corpus([tiny.results]) as corpus:
+        own = corpus.models["tiny@01234567"]
+        everything = {pair for pair in own.pairs() if own.source("gradcam", pair) is not None}
+        wrong = {pair for pair in everything if own.outcome(pair, corpus.labels[pair[0]].get(pair[1])) in {"FP", "FN"}}
+        assert wrong
+        assert _right(corpus, own, "gradcam") == everything - wrong
+        corpus.labels.clear()
+        assert _right(corpus, own, "gradcam") == everything
 
 
 def test_signed_maps_are_compared_as_they_are_stored(tiny):

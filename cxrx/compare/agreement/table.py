@@ -151,7 +151,7 @@ def agreement(
         maps |= _blind(found.pairs, seed, set(maps))
         methods += [(model.slug, *row) for row in found.rows(list(maps), list(maps.values()))]
     for method, sharing in _shared(corpus).items():
-        found = likeness(sorted(set.intersection(*(_pairs_of(model, method) for model in sharing))), method)
+        found = likeness(sorted(set.intersection(*(_right(corpus, model, method) for model in sharing))), method)
         if found.pairs:
             read = [
                 _read(corpus, model, method, found.pairs, signed=signed, frame=sharing[0]) for model in sharing
@@ -236,8 +236,17 @@ def _shared(corpus: Corpus) -> dict[str, list[ModelData]]:
     return {method: models for method, models in sharing.items() if len(models) > 1}
 
 
-def _pairs_of(model: ModelData, method: str) -> set[Pair]:
-    return {pair for pair in model.pairs() if model.source(method, pair) is not None}
+def _right(corpus: Corpus, model: ModelData, method: str) -> set[Pair]:
+    """Return the pairs that have a map and that the model does not classify wrong, as far as labels tell.
+
+    Networks that answer differently may well look at different things (Arun et al. 2021).
+    """
+    return {
+        pair
+        for pair in model.pairs()
+        if model.source(method, pair) is not None
+        and model.outcome(pair, corpus.labels.get(pair[0], {}).get(pair[1])) not in {"FP", "FN"}
+    }
 
 
 def _tell_constant(model: ModelData, pairs: Sequence[Pair], maps: Mapping[str, _Maps], notes: Notes) -> None:
