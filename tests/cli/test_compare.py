@@ -5,26 +5,10 @@ from __future__ import annotations
 import json
 
 import pytest
-from typer.testing import CliRunner
-
-from cxrx.cli import app
-
-
-@pytest.fixture
-def cli(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-
-    def call(*words, code=0):
-        result = CliRunner().invoke(app, ["compare", *map(str, words)], prog_name="cxrx")
-        assert result.exit_code == code, f"{result.exit_code}: {result.output}\n{result.stderr}"
-        assert "Traceback" not in result.output + result.stderr
-        return result
-
-    return call
 
 
 def test_fast_runs_no_model_and_says_so(cli, tiny, tmp_path):
-    shown = cli(tiny.results, "--metrics", "fast", "--n-boot", 50, "--out", tmp_path)
+    shown = cli("compare", tiny.results, "--metrics", "fast", "--n-boot", 50, "--out", tmp_path)
     assert "skipped faithfulness: --metrics fast does not run the model" in shown.stderr
     found = json.loads((tmp_path / "compare.json").read_text())
     assert found["settings"]["grid"] == 224
@@ -35,7 +19,7 @@ def test_fast_runs_no_model_and_says_so(cli, tiny, tmp_path):
 
 @pytest.mark.parametrize("protocol", ["chexlocalize", "arun"])
 def test_a_protocol_changes_the_table(cli, tiny, tmp_path, protocol):
-    cli(tiny.results, "--metrics", "localisation", "--protocol", protocol, "--n-boot", 50, "--out", tmp_path)
+    cli("compare", tiny.results, "--metrics", "localisation", "--protocol", protocol, "--n-boot", 50, "--out", tmp_path)
     found = json.loads((tmp_path / "compare.json").read_text())
     metrics = {row["metric"] for row in found["summary"]}
     assert metrics == ({"iou", "hit"} if protocol == "chexlocalize" else {"auprc", "average_precision", "auroc"})
@@ -45,7 +29,7 @@ def test_a_protocol_changes_the_table(cli, tiny, tmp_path, protocol):
 def test_strata_can_be_chosen_or_left_out(cli, tiny, tmp_path):
     for given, expected in (("none", set()), ("size", {"size"}), ("size,outcome", {"size", "outcome"})):
         words = ("--metrics", "localisation,agreement", "--stratify", given, "--n-boot", 10)
-        cli(tiny.results, *words, "--out", tmp_path / given)
+        cli("compare", tiny.results, *words, "--out", tmp_path / given)
         found = json.loads((tmp_path / given / "compare.json").read_text())
         assert {row["by"] for row in found["strata"]} == expected
 
@@ -63,12 +47,12 @@ def test_strata_can_be_chosen_or_left_out(cli, tiny, tmp_path):
     ],
 )
 def test_a_bad_request_is_told_and_writes_nothing(cli, tiny, tmp_path, words, sentence):
-    shown = cli(tiny.results, *words, "--out", tmp_path / "out", code=2)
+    shown = cli("compare", tiny.results, *words, "--out", tmp_path / "out", code=2)
     assert sentence in shown.stderr
     assert not (tmp_path / "out").exists()
 
 
 def test_share_leaves_names_out(cli, tiny, tmp_path):
-    cli(tiny.results, "--metrics", "localisation", "--share", "--n-boot", 10, "--out", tmp_path)
+    cli("compare", tiny.results, "--metrics", "localisation", "--share", "--n-boot", 10, "--out", tmp_path)
     written = "".join(path.read_text() for path in tmp_path.iterdir() if path.is_file())
     assert not [name for name in tiny.names if name in written]
