@@ -110,7 +110,7 @@ def _figures(points: pd.DataFrame, table: pd.DataFrame, slug: str) -> Figures | 
             lines = len(names_of(drawn, "finding"))
             alt = f"{title} of {slug}, {lines} lines, one a finding. {_said(table, name)}"
             panels.append((title, _panel(drawn, look, alt, labels, name)))
-    films = count(table["n"].max())
+    films = count(table[table["finding"] != "all"]["n"].max())  # of all findings n is a sum
     caption = (
         f"A line a finding, at most {films} films. Reliability: films in bins of equal number by their probability; on "
         "the dashed diagonal the probability is the share that is positive."
