@@ -146,8 +146,9 @@ def _rise(
             first = score[0] if first is None else first
             score = score - first  # keeps the sums small, and those of a constant model exactly zero
         flat = mask.flatten(1).T  # (H·W, n)
-        for t in range(len(wanted)):  # one by one: a product's last bit depends on its shape
-            weighed[t] += torch.mv(flat, score[:, t]).view(mask.shape[1:])
+        # one by one, and gathered before: on some processors a product's last bit depends on shape and strides
+        for t in range(len(wanted)):
+            weighed[t] += torch.mv(flat, score[:, t].contiguous()).view(mask.shape[1:])
         plain += mask.sum(dim=0)
         total += score.sum(dim=0)
     if options.score == "logit":
