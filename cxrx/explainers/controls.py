@@ -35,12 +35,18 @@ def build_edge(_options: NoOptions) -> Explainer:
     """Return the Sobel magnitude of the picture, the same for all findings."""
 
     def explain(model: Model, x: torch.Tensor, targets: torch.Tensor, seeds: torch.Tensor) -> Maps:  # noqa: ARG001
-        grey = functional.pad(x.mean(dim=1, keepdim=True), (1, 1, 1, 1), mode="replicate")
-        slope = x.new_tensor([[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]]) / 8
-        gradient = functional.conv2d(grey, torch.stack([slope, slope.T])[:, None])  # (B, 2, H, W)
-        return Maps(gradient.norm(dim=1, keepdim=True).expand(-1, targets.shape[1], -1, -1))
+        return Maps(edge_strength(x)[:, None].expand(-1, targets.shape[1], -1, -1))
 
     return explain
+
+
+def edge_strength(x: torch.Tensor) -> torch.Tensor:
+    """Return the Sobel magnitude ``(B, H, W)`` of pictures ``(B, C, H, W)``, their channels averaged."""
+    grey = functional.pad(x.mean(dim=1, keepdim=True), (1, 1, 1, 1), mode="replicate")
+    slope = x.new_tensor([[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]]) / 8
+    gradient = functional.conv2d(grey, torch.stack([slope, slope.T])[:, None])  # (B, 2, H, W)
+    strength: torch.Tensor = gradient.norm(dim=1)
+    return strength
 
 
 def build_centre(options: CentreOptions) -> Explainer:

@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from torch.nn import functional
 
 from cxrx.compare.corpus import Corpus, ModelData, Pair
 from cxrx.compare.faithfulness import METRICS, Faithfulness, score_faithfulness
@@ -21,6 +20,7 @@ from cxrx.compare.notes import Notes
 from cxrx.compare.rerun import Rerun
 from cxrx.compare.statistics.bootstrap import PatientBootstrap
 from cxrx.errors import CxrxError, PluginError
+from cxrx.explainers.controls import edge_strength
 from cxrx.explainers.seeds import derive_seed
 from cxrx.explainers.targets import EMPTY
 from cxrx.specs import MetricSpec
@@ -135,7 +135,7 @@ def _maps(
     """Return the maps of every method and control on the model's input, ``(B, T, H, W)``; NaN where there is none."""
     size = (int(x.shape[2]), int(x.shape[3]))
     flat = [pair for own in members for pair in own]
-    edges = _edges(x)
+    edges = edge_strength(x).cpu().numpy()
     controls: dict[str, Callable[[int, Pair], Float]] = {
         "centre": lambda _, __: centre_map(),
         "random": lambda _, pair: random_map(seed, *pair),
@@ -156,14 +156,6 @@ def _maps(
                     notes.count(f"{{n}} maps of {name} ({data.slug}) hold NaN: they do not count in faithfulness")
         maps[name] = values
     return maps
-
-
-def _edges(x: torch.Tensor) -> Float:
-    """Return the Sobel magnitude of prepared pictures, ``(B, H, W)``: what the control explainer ``edge`` shows."""
-    grey = functional.pad(x.mean(dim=1, keepdim=True), (1, 1, 1, 1), mode="replicate")
-    slope = x.new_tensor([[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]]) / 8
-    magnitude = functional.conv2d(grey, torch.stack([slope, slope.T])[:, None]).norm(dim=1)
-    return np.asarray(magnitude.cpu().numpy(), dtype=np.float64)
 
 
 def _third_party(
