@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from cxrx.compare.localisation.scores import score_localisation
     from cxrx.engine.api import run
     from cxrx.explainers.run import Attribution, explain
     from cxrx.hookspecs import hookimpl
+    from cxrx.importing.maps import import_maps
+    from cxrx.metrics.localisation import score_localisation
     from cxrx.models.load import load_model, wrap_model
     from cxrx.models.model import Model
-    from cxrx.results.importing import import_maps
     from cxrx.results.reader import Results, open_results
     from cxrx.specs import (
         DatasetSpec,
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     )
 
 _HOME = {
-    "score_localisation": "cxrx.compare.localisation.scores",
+    "score_localisation": "cxrx.metrics.localisation",
     "run": "cxrx.engine.api",
     "Attribution": "cxrx.explainers.run",
     "explain": "cxrx.explainers.run",
@@ -42,7 +42,7 @@ _HOME = {
     "load_model": "cxrx.models.load",
     "wrap_model": "cxrx.models.load",
     "Model": "cxrx.models.model",
-    "import_maps": "cxrx.results.importing",
+    "import_maps": "cxrx.importing.maps",
     "Results": "cxrx.results.reader",
     "open_results": "cxrx.results.reader",
 } | dict.fromkeys(

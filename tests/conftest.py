@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cxrx.compare.geometry import resize, to_source
+from cxrx.metrics.geometry import resize, to_source
 from cxrx.results.pack import pack
 from cxrx.results.parts import PartStore
 from cxrx.results.records import ImageRecord, MapBlock, Part, PredictionBlock, Status

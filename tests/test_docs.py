@@ -10,8 +10,8 @@ import pytest
 
 import cxrx
 from cxrx.cli.main import app
-from cxrx.compare.localisation.scores import PROTOCOLS
 from cxrx.compare.plan import SECTIONS, SUITE_NAMES
+from cxrx.metrics.localisation import PROTOCOLS
 from cxrx.registry import load
 
 ROOT = Path(__file__).parents[1]

@@ -13,9 +13,9 @@ import cxrx
 PACKAGE = Path(cxrx.__file__).parent
 
 ORDER = (
-    ("errors",), ("specs",), ("hookspecs",), ("plugins",), ("registry",),
-    ("reading", "phantom"), ("datasets",), ("results",), ("models",), ("explainers",), ("engine", "training"),
-    ("compare",), ("export",), ("report",), ("demo",), ("testing",), ("cli",), ("__main__",),
+    ("errors",), ("files", "metrics"), ("options",), ("specs",), ("hookspecs",), ("plugins",), ("registry",),
+    ("reading", "phantom"), ("datasets",), ("results",), ("models",), ("explainers",),
+    ("importing", "engine", "training"), ("compare",), ("export",), ("report",), ("testing",), ("cli",), ("__main__",),
 )  # fmt: skip
 """Lowest first; rooms that share a floor do not import each other. `testing` stands below `cli`, which offers it."""
 
@@ -24,7 +24,18 @@ FLOOR = {room: floor for floor, rooms in enumerate(ORDER) for room in rooms}
 EXEMPT = ("__init__", "builtin")
 """``cxrx/__init__.py`` is the lazy front door, ``builtin.py`` registers everything through the hooks."""
 
-TORCH_FREE = ("reading", "phantom", "datasets", "results", "compare", "export", "report")
+TORCH_FREE = (
+    "files",
+    "metrics",
+    "reading",
+    "phantom",
+    "datasets",
+    "results",
+    "importing",
+    "compare",
+    "export",
+    "report",
+)
 RUNS_MODELS = tuple(f"cxrx.compare.{name}" for name in ("faithfulness", "regions.removal", "rerun", "sanity"))
 """Modules and packages of torch-free rooms that run the model; what is always needed must not import them."""
 TORCH = {"torch", "torchvision", "timm", "captum", "pytorch_grad_cam"}

@@ -16,7 +16,7 @@ app = typer.Typer(help="List attribution methods, or show one.", invoke_without_
 
 
 def _described(full_name: str, spec: ExplainerSpec) -> dict[str, Any]:
-    from cxrx.explainers.options import describe_options, document_options
+    from cxrx.options import describe_options, document_options
 
     texts = document_options(spec.options)
     return {
@@ -25,7 +25,7 @@ def _described(full_name: str, spec: ExplainerSpec) -> dict[str, Any]:
         "aliases": list(spec.aliases),
         "summary": spec.summary,
         "options": [
-            {"name": n, "type": t, "default": d, "help": texts.get(n, "")} for n, t, d in describe_options(spec)
+            {"name": n, "type": t, "default": d, "help": texts.get(n, "")} for n, t, d in describe_options(spec.options)
         ],
         "needs": sorted(spec.needs),
         "stochastic": spec.stochastic,

@@ -46,7 +46,7 @@ def import_maps(
     A map covers the whole picture, whatever the size of both. Where boxes are the truth, --images or columns
     rows,columns in their table tell the size of the pictures, unless the maps have it.
     """
-    from cxrx.results.importing import import_folder
+    from cxrx.importing.maps import import_folder
 
     report = import_folder(folder, truth, out, method=method, model=model, images=images, force=force)
     for sentence in report.problems:

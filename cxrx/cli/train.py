@@ -234,8 +234,8 @@ def _bar() -> Iterator[Callable[[int], Any]]:
 
 def _scorer(seed: int) -> Scorer:
     """Return what ``cxrx compare`` scores classifiers with."""
-    from cxrx.compare.classifier.scores import classify
-    from cxrx.compare.statistics.bootstrap import PatientBootstrap
+    from cxrx.metrics.bootstrap import PatientBootstrap
+    from cxrx.metrics.classification import classify
 
     def score(
         labels: Any,
@@ -251,7 +251,7 @@ def _scorer(seed: int) -> Scorer:
 
 
 def _print_recipe(recipe: Recipe, *, as_json: bool) -> None:
-    from cxrx.explainers.options import document_options
+    from cxrx.options import document_options
 
     values = asdict(recipe)
     if as_json:

@@ -77,8 +77,8 @@ def convert(
 
     The tensors are loaded into their network first: what does not fit is not converted.
     """
+    from cxrx.files.atomic import write_file
     from cxrx.models.checkpoints import read_checkpoint, to_safetensors
-    from cxrx.results.atomic import write_file
 
     if target.suffix != ".safetensors":
         raise UsageError(f"{target.name} must end in .safetensors")

@@ -14,13 +14,11 @@ import pandas as pd
 
 from cxrx import __version__
 from cxrx.compare import costs
-from cxrx.compare.classifier import scores as classification
-from cxrx.compare.classifier import thresholds
 from cxrx.compare.localisation.table import PER_PAIR
 from cxrx.compare.regions import mass as regions
-from cxrx.compare.statistics import paired, strata
 from cxrx.compare.statistics.summaries import KEYS, SUMMARY
-from cxrx.results.atomic import write_file
+from cxrx.files.atomic import write_file
+from cxrx.metrics import classification, paired, strata, thresholds
 from cxrx.results.private import csv_bytes
 
 #: Tables of a comparison, with their columns; those that are open have a column a metric beside these.

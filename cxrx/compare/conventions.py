@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from cxrx import __version__
-from cxrx.compare.agreement import scores as agree
-from cxrx.compare.classifier import scores as classification
-from cxrx.compare.classifier import thresholds
 from cxrx.compare.costs import CONVENTION as COST
 from cxrx.compare.faithfulness import FAMILIES
-from cxrx.compare.localisation import scores as localisation
 from cxrx.compare.localisation.confusion import CONVENTION as CONFUSION
-from cxrx.compare.localisation.scores import Protocol
 from cxrx.compare.plan import SANITY_PAIRS, Plan
 from cxrx.compare.regions import mass as regions
 from cxrx.compare.sanity.judge import CONVENTION as SANITY_VERDICT
-from cxrx.compare.sanity.similarity import METRICS as SANITY
-from cxrx.compare.statistics import paired, strata
+from cxrx.metrics import agreement as agree
+from cxrx.metrics import classification, localisation, paired, strata, thresholds
+from cxrx.metrics.localisation import Protocol
+from cxrx.metrics.similarity import METRICS as SANITY
 
 INTERVAL = "95 %: percentiles of a bootstrap over patients (a patient's films stay together); none under 10 patients"
 PUBLISHED_INTERVAL = (

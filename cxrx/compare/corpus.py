@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cxrx.compare.geometry import Float, resize, to_source
-from cxrx.compare.localisation.controls import CONTROLS
 from cxrx.compare.patients import smallest_of
 from cxrx.compare.recorded import input_size, is_demo, thresholds
 from cxrx.datasets import FolderTruth, canonical, read_truth
 from cxrx.errors import UsageError
+from cxrx.metrics.controls import CONTROLS
+from cxrx.metrics.geometry import Float, resize, to_source
 from cxrx.results.reader import Results, open_results
 from cxrx.results.truth import UNKNOWN, Mask
 

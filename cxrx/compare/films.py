@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxrx.compare.corpus import Corpus, ModelData
-from cxrx.compare.geometry import Float
 from cxrx.engine.source import decoded
 from cxrx.errors import UsageError
+from cxrx.metrics.geometry import Float
 from cxrx.reading.find import Item, find
 from cxrx.reading.options import ReadOptions
 from cxrx.reading.prepare import Prepared, read_films

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from cxrx.compare.agreement import scores as agree
 from cxrx.compare.faithfulness import FAMILIES, SUITES
 from cxrx.compare.faithfulness import METRICS as FAITHFULNESS
-from cxrx.compare.localisation.scores import Protocol
 from cxrx.compare.localisation.table import FAST_GRID
 from cxrx.errors import UsageError
+from cxrx.metrics import agreement as agree
+from cxrx.metrics.localisation import Protocol
 from cxrx.registry import load
 from cxrx.specs import MetricSpec
 

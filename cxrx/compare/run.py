@@ -19,18 +19,18 @@ from cxrx.compare.faithfulness import IN_LOGITS
 from cxrx.compare.films import check_within_reach, film_edges
 from cxrx.compare.localisation import table as locate
 from cxrx.compare.localisation.confusion import confusion
-from cxrx.compare.localisation.controls import CONTROLS
-from cxrx.compare.localisation.scores import PROTOCOLS, Protocol
 from cxrx.compare.localisation.table import Scoring, Truth
 from cxrx.compare.notes import Notes
 from cxrx.compare.plan import SECTIONS, Plan, make_plan
 from cxrx.compare.regions.mass import Regions, mass_in_regions, read_regions
-from cxrx.compare.statistics.bootstrap import PatientBootstrap
-from cxrx.compare.statistics.paired import paired_tests
-from cxrx.compare.statistics.strata import KINDS, strata
 from cxrx.compare.statistics.summaries import published_intervals, summarise, with_skill
 from cxrx.compare.verdict import verdict
 from cxrx.errors import CxrxError, UsageError
+from cxrx.metrics.bootstrap import PatientBootstrap
+from cxrx.metrics.controls import CONTROLS
+from cxrx.metrics.localisation import PROTOCOLS, Protocol
+from cxrx.metrics.paired import paired_tests
+from cxrx.metrics.strata import KINDS, strata
 
 if TYPE_CHECKING:
     from cxrx.models.model import Model

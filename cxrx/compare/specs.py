@@ -8,20 +8,20 @@ from cxrx.specs import MetricSpec
 
 
 def _localisation(map_2d: Any, truth_mask: Any) -> dict[str, Any]:
-    from cxrx.compare.localisation.scores import score_localisation
+    from cxrx.metrics.localisation import score_localisation
 
     return dict(score_localisation(map_2d, truth_mask))
 
 
 def _chexlocalize(map_2d: Any, truth_mask: Any) -> dict[str, Any]:
-    from cxrx.compare.localisation.scores import score_localisation
+    from cxrx.metrics.localisation import score_localisation
 
     scores = score_localisation(map_2d, truth_mask, protocol="chexlocalize")
     return {f"chexlocalize_{name}": value for name, value in scores.items()}
 
 
 def _agreement(a: Any, b: Any) -> dict[str, Any]:
-    from cxrx.compare.agreement.scores import score_agreement
+    from cxrx.metrics.agreement import score_agreement
 
     return dict(score_agreement(a, b))
 

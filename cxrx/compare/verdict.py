@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 
 from cxrx.compare.faithfulness import HIGHER_IS_BETTER
-from cxrx.compare.statistics.bootstrap import MIN_PATIENTS
-from cxrx.compare.statistics.paired import LEVEL
+from cxrx.metrics.bootstrap import MIN_PATIENTS
+from cxrx.metrics.paired import LEVEL
 
 LEAD = {"native": "hit", "chexlocalize": "hit", "arun": "average_precision"}
 """The metric that decides which method points best, by protocol; by trapezoids (``auprc``) a constant map would win."""

@@ -13,12 +13,12 @@ from cxrx.engine.run import execute
 from cxrx.engine.targets import check_targets
 from cxrx.errors import UsageError
 from cxrx.explainers.fit import check_fit
-from cxrx.explainers.options import parse_options
 from cxrx.models.architectures import DEFAULT_MODEL
 from cxrx.models.checkpoints import input_from
 from cxrx.models.load import load_model
 from cxrx.models.model import Model
 from cxrx.models.ten_crop import cannot_explain, check_explainable
+from cxrx.options import parse_options
 from cxrx.reading.options import ReadOptions
 from cxrx.registry import load as load_registry
 from cxrx.results.reader import Results, open_results
@@ -164,7 +164,7 @@ def request_methods(
         own = {key.split(".", 1)[1]: value for key, value in given.items() if key.startswith(f"{spec.name}.")}
         shared = {k: v for k, v in common.items() if len(specs) == 1 or k in {f.name for f in fields(spec.options)}}
         key = as_name or (spec.name if shelf.full_name(spec.name) == full else full.replace("/", "-"))
-        parsed = parse_options(spec, shared | own)
+        parsed: Any = parse_options(spec.options, shared | own, spec.name)
         check_fit(model, spec, parsed)
         requests.append(MethodRequest(key, spec, parsed))
     lost = [k for k in common if len(specs) > 1 and not any(k in {f.name for f in fields(s.options)} for _, s in specs)]

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from cxrx.engine.targets import Rule
-from cxrx.explainers.options import options_dict
+from cxrx.options import options_dict
 from cxrx.reading.options import ReadOptions
 from cxrx.specs import ExplainerSpec
 

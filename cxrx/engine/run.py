@@ -28,11 +28,11 @@ from cxrx.engine.recorder import Recorder
 from cxrx.engine.report import RunReport
 from cxrx.engine.source import decoded
 from cxrx.errors import InterruptedRunError, NothingReadableError
+from cxrx.files.atomic import write_file
+from cxrx.files.lock import RunLock
 from cxrx.models.inference import auto_batch_size, tune_allocator
 from cxrx.models.model import Model
 from cxrx.reading.find import Item
-from cxrx.results.atomic import write_file
-from cxrx.results.lock import RunLock
 from cxrx.results.pack import pack
 from cxrx.results.parts import Done, PartStore
 from cxrx.results.truth import Mask, TruthTable

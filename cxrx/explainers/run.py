@@ -13,10 +13,10 @@ from torch.nn import functional
 from cxrx.errors import PluginError, UsageError
 from cxrx.explainers.fit import check_fit
 from cxrx.explainers.guard import guard
-from cxrx.explainers.options import options_dict, parse_options
 from cxrx.explainers.seeds import derive_seed, tensor_id
 from cxrx.explainers.targets import EMPTY, Targets, resolve_targets
 from cxrx.models.inference import auto_batch_size, halving, pad_batch, predict_logits
+from cxrx.options import options_dict, parse_options
 from cxrx.registry import load as load_registry
 from cxrx.specs import Explainer, Maps
 
@@ -148,7 +148,7 @@ def explain(
         The method, a target or an option does not exist or does not fit the model; the sentence says what does.
     """
     spec = load_registry().explainers.find(method)
-    parsed = parse_options(spec, options)
+    parsed: Any = parse_options(spec.options, options, spec.name)
     check_fit(model, spec, parsed)
     x = _check_pictures(model, x)
     if batch_size != "auto" and batch_size < 1:

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from cxrx.compare.corpus import Corpus, Pair
 from cxrx.compare.films import film_paths, read_options, read_pictures
-from cxrx.compare.geometry import resize
 from cxrx.export.overlay import LONGEST, Box, Case, Grey, Panel, scaled_boxes, thumbnail_shape
+from cxrx.metrics.geometry import resize
 
 Key = tuple[str, Pair]  # (model slug, (image_id, finding))
 

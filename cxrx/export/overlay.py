@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cxrx.compare.geometry import resize
-from cxrx.compare.localisation.scores import maximum
+from cxrx.metrics.geometry import resize
+from cxrx.metrics.localisation import maximum
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

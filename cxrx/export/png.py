@@ -12,7 +12,7 @@ from cxrx.compare.corpus import Corpus
 from cxrx.errors import UsageError
 from cxrx.export.cases import Key, load_cases
 from cxrx.export.overlay import LONGEST, Case, draw_cases, png
-from cxrx.results.atomic import write_file
+from cxrx.files.atomic import write_file
 
 if TYPE_CHECKING:
     from cxrx.results.reader import Results

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cxrx.errors import UsageError
-from cxrx.results.atomic import write_file
+from cxrx.files.atomic import write_file
 from cxrx.results.private import csv_bytes
 from cxrx.results.truth import UNKNOWN
 

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from cxrx.compare.comparison import Comparison
 from cxrx.compare.corpus import Corpus, ModelData, Pair
 from cxrx.compare.films import film_paths, read_options, read_pictures
-from cxrx.compare.geometry import resize
 from cxrx.export.overlay import COLOURS, OPACITY, Grey, jpeg, peak, relative, scaled_boxes, thumbnail_shape
+from cxrx.metrics.geometry import resize
 from cxrx.report.choose import Group, choose_cases, label_of
 from cxrx.report.words import OUTCOMES, Record, number, records
 

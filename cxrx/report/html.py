@@ -16,6 +16,7 @@ from cxrx import __version__
 from cxrx.compare.comparison import Comparison, versions
 from cxrx.compare.corpus import open_corpus
 from cxrx.export.overlay import COLOURS
+from cxrx.files.atomic import write_file
 from cxrx.report import behaviour, relations
 from cxrx.report.choose import MAX_CASES
 from cxrx.report.classifier import classifier
@@ -23,7 +24,6 @@ from cxrx.report.figures import strokes
 from cxrx.report.gallery import Gallery, make_gallery
 from cxrx.report.localisation import localisation
 from cxrx.report.words import names_of
-from cxrx.results.atomic import write_file
 
 if TYPE_CHECKING:
     from jinja2 import Environment

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cxrx.results import atomic
+from cxrx.files import atomic
 from cxrx.results.private import PrivateRow, csv_bytes, failures_path
 from cxrx.results.records import FailureRecord
 from cxrx.results.source import Source

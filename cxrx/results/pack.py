@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cxrx.results import atomic
+from cxrx.files import atomic
 from cxrx.results.assemble import padding, write_results
 from cxrx.results.failures import write_failures
 from cxrx.results.parts import Key, PartStore

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxrx.errors import LockedError
-from cxrx.results import atomic
+from cxrx.files import atomic
 from cxrx.results.private import failures_path, private_path
 from cxrx.results.records import (
     FailureRecord,

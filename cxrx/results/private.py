@@ -9,7 +9,7 @@ from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
 from cxrx.errors import ResultsError
-from cxrx.results import atomic
+from cxrx.files import atomic
 from cxrx.results.records import ImageRecord
 
 # A cell that begins with one of these is a formula to a spreadsheet; the quote itself is there to make it reversible.
@@ -83,7 +83,7 @@ def write_private(path: Path, rows: Sequence[PrivateRow]) -> None:
     Raises
     ------
     DiskFullError, ResultsError
-        As :func:`cxrx.results.atomic.write_file`.
+        As :func:`cxrx.files.atomic.write_file`.
     """
     columns = [column.name for column in fields(PrivateRow)]
     atomic.write_file(path, csv_bytes(columns, (astuple(row) for row in rows)), mode=0o600)

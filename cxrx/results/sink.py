@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 
-from cxrx.results import atomic
+from cxrx.files import atomic
 
 _PAGE = 1 << 16
 _BUFFER = 1 << 20

@@ -133,10 +133,10 @@ def _declared(spec: ExplainerSpec) -> None:
     require(options.__dataclass_params__.frozen, "the options dataclass must be frozen")  # type: ignore[attr-defined]
     bare = [f.name for f in fields(options) if f.init and f.default is MISSING and f.default_factory is MISSING]
     require(not bare, f"every option needs a default; these have none: {', '.join(bare)}")
-    from cxrx.explainers.options import describe_options, parse_options
+    from cxrx.options import describe_options, parse_options
 
-    given = {name: value for name, _, value in describe_options(spec)}
-    require(parse_options(spec, given) == options(), "the defaults do not survive being given as options")
+    given = {name: value for name, _, value in describe_options(options)}
+    require(parse_options(options, given) == options(), "the defaults do not survive being given as options")
     if spec.evaluations is not None:
         cost = spec.evaluations(options())
         require(isinstance(cost, int | float) and cost >= 0, f"evaluations(options) must be a number, not {cost!r}")

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cxrx.files import atomic
 from cxrx.models.load import describe_input
-from cxrx.results import atomic
 from cxrx.training.data import untold
 from cxrx.training.metrics import Evaluation
 from cxrx.training.network import trainable

@@ -17,13 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxrx.errors import CxrxError, NothingReadableError
+from cxrx.files import atomic
 from cxrx.reading.find import Item, Rejected, find
 from cxrx.reading.gate import VIEW_GROUP
 from cxrx.reading.options import ReadOptions
 from cxrx.reading.pool import DecodePool
 from cxrx.reading.prepare import Prepared, prepare_item
 from cxrx.registry import load as load_registry
-from cxrx.results import atomic
 from cxrx.specs import InputSpec, Unreadable
 
 MOST_UNREADABLE = 0.1

@@ -21,14 +21,13 @@ from torch import nn
 import cxrx
 from cxrx.datasets import open_dataset
 from cxrx.errors import CxrxError, UsageError
-from cxrx.explainers.options import parse_options
+from cxrx.files import atomic
+from cxrx.files.lock import RunLock
 from cxrx.models.inference import autocast
 from cxrx.models.model import Model
+from cxrx.options import parse_options
 from cxrx.reading.find import Item
 from cxrx.reading.gate import VIEW_GROUP
-from cxrx.results import atomic
-from cxrx.results.lock import RunLock
-from cxrx.specs import ExplainerSpec
 from cxrx.training.data import SplitRule, draw_or_take
 from cxrx.training.films import Decoded, Unread, decode, films_below
 from cxrx.training.loader import Loader, TrainingFilms
@@ -127,9 +126,7 @@ def make_options(given: Mapping[str, Any]) -> PretrainOptions:
     UsageError
         An option that does not exist or a value out of range.
     """
-    spec = ExplainerSpec("pretrain", build=lambda options: options, options=PretrainOptions)
-    options: PretrainOptions = parse_options(spec, given)
-    return options
+    return parse_options(PretrainOptions, given, "pretrain")
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar, Literal
 
-from cxrx.errors import UsageError
-from cxrx.explainers.options import parse_options
-from cxrx.specs import ExplainerSpec, InputSpec
+from cxrx.options import parse_options
+from cxrx.specs import InputSpec
 from cxrx.training.schedule import Schedule
 
 NO_FLIPS = "films are not mirrored: a heart on the right is situs inversus, another finding (-O flip=0.5 turns it on)"
@@ -249,10 +248,6 @@ class Recipe:
         return Schedule(kind, self.peak_lr, lowest, round(self.warmup * steps), self.epochs * steps)
 
 
-_SPEC = ExplainerSpec("recipe", build=lambda options: options, options=Recipe)
-"""What the parser of ``-O name=value`` asks for; a recipe explains nothing."""
-
-
 def make_recipe(preset: str, given: Mapping[str, Any]) -> Recipe:
     """Return the recipe `preset` with the values of `given` in place of its own.
 
@@ -261,10 +256,7 @@ def make_recipe(preset: str, given: Mapping[str, Any]) -> Recipe:
     UsageError
         An option or a preset that does not exist, or a value that is out of range.
     """
-    recipe = parse_options(_SPEC, {"preset": preset, **given})
-    if not isinstance(recipe, Recipe):
-        raise UsageError(f"{preset} is no recipe")
-    return recipe
+    return parse_options(Recipe, {"preset": preset, **given}, "recipe")
 
 
 def notes_on(recipe: Recipe, seen: InputSpec) -> list[str]:

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from cxrx.errors import CxrxError, LockedError, UsageError
-from cxrx.results import atomic
+from cxrx.files import atomic
 from cxrx.training.schedule import Plateau
 
 LAST, SETTINGS = "last.pt", "train.json"

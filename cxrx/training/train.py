@@ -16,8 +16,8 @@ import numpy as np
 
 import cxrx
 from cxrx.errors import CxrxError, UsageError
+from cxrx.files.lock import RunLock
 from cxrx.models.model import Model
-from cxrx.results.lock import RunLock
 from cxrx.training.card import write_card
 from cxrx.training.data import SPLITS, Labelled, SplitRule, check_classes, fewer, read_labels, untold
 from cxrx.training.films import Decoded, Unread, decode

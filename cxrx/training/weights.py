@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from cxrx.files import atomic
 from cxrx.models.model import Model
-from cxrx.results import atomic
 from cxrx.training.films import Unread
 from cxrx.training.metrics import COLUMNS
 

@@ -32,8 +32,8 @@ import torch
 from numpy.typing import NDArray
 
 from cxrx.cli.main import app
-from cxrx.compare.classifier.scores import classify, weighted_auroc
-from cxrx.compare.statistics.bootstrap import PatientBootstrap, interval, macro
+from cxrx.metrics.bootstrap import PatientBootstrap, interval, macro
+from cxrx.metrics.classification import classify, weighted_auroc
 from cxrx.models.load import load_model
 from cxrx.phantom import FINDINGS, write_folder
 from cxrx.registry import load as load_registry

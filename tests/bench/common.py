@@ -14,9 +14,9 @@ from torch import nn
 
 import cxrx
 from cxrx.explainers.guard import guard
-from cxrx.explainers.options import parse_options
 from cxrx.models.architectures import NIH_LABELS
 from cxrx.models.model import Model
+from cxrx.options import parse_options
 from cxrx.reading.find import Item, find
 from cxrx.reading.options import ReadOptions
 from cxrx.reading.prepare import prepare_item
@@ -84,7 +84,8 @@ def run(model: Model, x: torch.Tensor, method: str, targets: torch.Tensor, **opt
     """Explain one batch, without the forward pass that `cxrx.explain` makes for the scores; return the values."""
     spec = load_registry().explainers.find(method)
     with guard(model.module):
-        values: torch.Tensor = spec.build(parse_options(spec, options))(model, x, targets, torch.arange(len(x))).values
+        explainer = spec.build(parse_options(spec.options, options, spec.name))
+        values: torch.Tensor = explainer(model, x, targets, torch.arange(len(x))).values
     return values
 
 

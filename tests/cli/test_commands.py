@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 import cxrx
 from cxrx.cli import app
-from cxrx.results.lock import RunLock
+from cxrx.files.lock import RunLock
 from cxrx.results.parts import PartStore
 
 LABELS = "Nodule,Effusion,Mass"

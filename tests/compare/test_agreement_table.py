@@ -3,12 +3,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cxrx.compare.agreement.scores import GRID, common_grid
 from cxrx.compare.agreement.table import _right, agreement, framed
 from cxrx.compare.corpus import FilmInfo, ModelData, open_corpus
 from cxrx.compare.notes import Notes
 from cxrx.compare.run import compare
-from cxrx.compare.statistics.bootstrap import PatientBootstrap
+from cxrx.metrics.agreement import GRID, common_grid
+from cxrx.metrics.bootstrap import PatientBootstrap
 from cxrx.specs import MetricSpec
 
 FILM = FilmInfo("a", "a", 400, 300, False)

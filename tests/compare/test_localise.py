@@ -8,10 +8,10 @@ import pytest
 
 from cxrx.compare.corpus import open_corpus
 from cxrx.compare.localisation.confusion import confusion
-from cxrx.compare.localisation.scores import score_localisation, score_overlap
 from cxrx.compare.localisation.table import Scoring, Truth, localise
 from cxrx.compare.notes import Notes
 from cxrx.compare.statistics.summaries import with_skill
+from cxrx.metrics.localisation import score_localisation, score_overlap
 from cxrx.specs import MetricSpec
 
 

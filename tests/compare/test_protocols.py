@@ -13,7 +13,7 @@ from cxrx.compare.localisation.table import FAST_GRID, Scoring, Truth, shrink
 from cxrx.compare.notes import Notes
 from cxrx.compare.run import compare
 from cxrx.errors import UsageError
-from cxrx.results.importing import import_maps
+from cxrx.importing.maps import import_maps
 
 
 @pytest.mark.parametrize(("protocol", "shown"), [("native", "rank"), ("chexlocalize", "iou"), ("arun", "auprc")])

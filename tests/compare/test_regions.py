@@ -17,9 +17,9 @@ from cxrx.compare.regions import mass as module
 from cxrx.compare.regions.mass import METRICS, _scores
 from cxrx.compare.regions.removal import on_input, painted
 from cxrx.compare.run import compare
-from cxrx.compare.statistics.bootstrap import PatientBootstrap
 from cxrx.compare.verdict import verdict
 from cxrx.engine.api import run
+from cxrx.metrics.bootstrap import PatientBootstrap
 from cxrx.phantom import write_folder
 
 

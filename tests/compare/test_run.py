@@ -12,10 +12,10 @@ import pytest
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
-from cxrx.compare.localisation.scores import METRICS, score_localisation
 from cxrx.compare.run import compare, write_tables
 from cxrx.errors import ResultsError, UsageError
-from cxrx.results.importing import import_maps
+from cxrx.importing.maps import import_maps
+from cxrx.metrics.localisation import METRICS, score_localisation
 
 ROOT = Path(__file__).parents[2]
 

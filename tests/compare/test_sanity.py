@@ -10,12 +10,16 @@ from torch import nn
 from torch.nn import functional
 
 import cxrx
-from cxrx.compare.agreement.scores import common_grid, other_film, score_agreement
 from cxrx.compare.sanity.check import TESTS, check_sanity
 from cxrx.compare.sanity.judge import CONVENTION, judge, summarise
 from cxrx.compare.sanity.rerun import Request
 from cxrx.compare.sanity.robustness import RADIUS, SAMPLES, SIGMA, max_sensitivity, noisy
-from cxrx.compare.sanity.similarity import (
+from cxrx.errors import UsageError
+from cxrx.explainers.option_types import NoOptions
+from cxrx.explainers.seeds import derive_seed, generator
+from cxrx.metrics.agreement import common_grid, other_film, score_agreement
+from cxrx.metrics.bootstrap import PatientBootstrap
+from cxrx.metrics.similarity import (
     COLUMNS,
     METRICS,
     SIMILARITIES,
@@ -25,12 +29,8 @@ from cxrx.compare.sanity.similarity import (
     prepare,
     random_pairs,
 )
-from cxrx.compare.statistics.bootstrap import PatientBootstrap
-from cxrx.errors import UsageError
-from cxrx.explainers.option_types import NoOptions
-from cxrx.explainers.options import parse_options
-from cxrx.explainers.seeds import derive_seed, generator
 from cxrx.models.model import Model
+from cxrx.options import parse_options
 from cxrx.phantom import make_film
 from cxrx.registry import load
 from cxrx.specs import ExplainerSpec, InputSpec, Maps
@@ -53,13 +53,13 @@ def check(method, model=None, x=None, targets=TARGETS, ids=IDS, **options):
     model = tiny_cnn() if model is None else model
     x = pictures() if x is None else x
     given = {"draws": 2, "batch_size": 2, "tests": ("randomisation",)} | options
-    settings = parse_options(spec, {"n": 2} if spec.name.startswith("smoothgrad") else {})
+    settings = parse_options(spec.options, {"n": 2} if spec.name.startswith("smoothgrad") else {}, spec.name)
     return check_sanity(model, spec, settings, x, targets, seeds_of(spec, ids), image_ids=ids, patients=ids, **given)
 
 
 def request_of(model, method, x, targets, ids=IDS):
     spec = load().explainers.find(method)
-    return Request.make(model, spec, parse_options(spec, {}), x, targets, seeds_of(spec, ids), ids, batch_size=3)
+    return Request.make(model, spec, spec.options(), x, targets, seeds_of(spec, ids), ids, batch_size=3)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 
 from cxrx.compare.comparison import empty_tables
-from cxrx.compare.statistics.bootstrap import PatientBootstrap
-from cxrx.compare.statistics.paired import COLUMNS, paired_tests
 from cxrx.compare.verdict import decided, verdict
+from cxrx.metrics.bootstrap import PatientBootstrap
+from cxrx.metrics.paired import COLUMNS, paired_tests
 
 CONTROLS = {"centre", "random"}
 

@@ -12,8 +12,8 @@ from PIL import Image
 import cxrx
 from cxrx.engine.api import explain_results, run
 from cxrx.errors import LockedError, NothingReadableError, UsageError
-from cxrx.results import atomic
-from cxrx.results.lock import RunLock
+from cxrx.files import atomic
+from cxrx.files.lock import RunLock
 from cxrx.results.parts import PartStore
 
 LABELS = ("Nodule", "Effusion", "Mass")

@@ -15,9 +15,9 @@ from cxrx.errors import UsageError
 from cxrx.explainers.extremal import Active, Problem, Row, build_extremal, optimise
 from cxrx.explainers.guard import guard
 from cxrx.explainers.option_types import ExtremalOptions
-from cxrx.explainers.options import parse_options
 from cxrx.explainers.specs import BUILTIN_EXPLAINERS
 from cxrx.models.load import wrap_model
+from cxrx.options import parse_options
 
 SPEC = next(spec for spec in BUILTIN_EXPLAINERS if spec.name == "extremal")
 SIZE = 64
@@ -51,7 +51,7 @@ def patches():
 
 
 def run(model, x, targets, **options):
-    explainer = build_extremal(parse_options(SPEC, options))
+    explainer = build_extremal(parse_options(SPEC.options, options, SPEC.name))
     with guard(model.module):
         return explainer(model, x, targets, torch.zeros(len(x), dtype=torch.int64))
 
@@ -126,7 +126,7 @@ def test_the_first_steps_are_those_of_the_published_algorithm():
     expected, rewards = transcription(module.double(), x[0], 1, 0.2, start, 20)
     model = wrap_model(module.float(), ["a", "b", "c"], SIZE)
     with guard(model.module):
-        active = Active(Problem(model, x, parse_options(SPEC, {"preset": "published"})), x, 1)
+        active = Active(Problem(model, x, parse_options(SPEC.options, {"preset": "published"}, SPEC.name)), x, 1)
         active.fill(deque([Row(0, 0, 1, 0, 0.2)]))
         active.parameters = start[None]
         for t in range(20):
@@ -302,7 +302,7 @@ def test_a_larger_film_has_the_same_constants_in_proportion(patches):
 
 def test_a_mask_is_the_same_to_the_last_bit_whatever_is_optimised_beside_it(cnn, pictures):
     rows = [Row(b, 0, b % 3, 0, 0.2) for b in range(4)]
-    options = parse_options(SPEC, {"steps": 40})
+    options = parse_options(SPEC.options, {"steps": 40}, SPEC.name)
     with guard(cnn.module):
         together = dict(optimise(cnn, pictures, rows, options))
         for row in rows:

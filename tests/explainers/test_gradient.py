@@ -18,8 +18,8 @@ from cxrx.explainers.gradient import (
 )
 from cxrx.explainers.guard import guard
 from cxrx.explainers.option_types import IntegratedGradientsOptions, NoOptions, SmoothGradOptions
-from cxrx.explainers.options import parse_options
 from cxrx.models.load import wrap_model
+from cxrx.options import parse_options
 from cxrx.registry import load
 
 EVERY = torch.arange(3).expand(4, 3)
@@ -239,7 +239,7 @@ def test_bf16_is_much_the_same_and_not_the_same(cnn, pictures, method, options):
     spec = load().explainers.find(method)
     maps = {}
     for dtype in ("fp32", "bf16"):
-        explainer = spec.build(parse_options(spec, {**options, "dtype": dtype}))
+        explainer = spec.build(parse_options(spec.options, {**options, "dtype": dtype}, spec.name))
         with guard(cnn.module):
             maps[dtype] = explainer(cnn, pictures, torch.arange(3).expand(4, 3), torch.arange(4)).values
     assert maps["bf16"].dtype == torch.float32

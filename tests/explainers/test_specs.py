@@ -6,8 +6,8 @@ from dataclasses import fields
 
 import pytest
 
-from cxrx.explainers.options import document_options
 from cxrx.explainers.specs import BUILTIN_EXPLAINERS
+from cxrx.options import document_options
 
 
 def test_listing_the_explainers_imports_nothing_heavy():

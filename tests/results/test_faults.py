@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from cxrx.errors import CxrxError, DiskFullError
-from cxrx.results import atomic
+from cxrx.files import atomic
 from cxrx.results.pack import pack
 from cxrx.results.parts import PartStore
 from cxrx.results.reader import open_results

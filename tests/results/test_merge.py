@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import shutil
 from itertools import pairwise
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 
 from cxrx.errors import ResultsError, UsageError
+from cxrx.importing.maps import import_maps
 from cxrx.results.merge import merge
 from cxrx.results.pack import pack
 from cxrx.results.parts import PartStore
@@ -148,3 +150,36 @@ def test_what_cannot_be_merged(tmp_path, made, results):
     (tmp_path / "no.h5").write_text("no")
     with pytest.raises(ResultsError, match=r"no\.h5"):
         merge([a, tmp_path / "no.h5"], tmp_path / "merged.h5")
+
+
+def id_of(name):
+    return hashlib.sha256(name.encode()).hexdigest()[:16]
+
+
+def test_imported_files_merge_and_live_beside_others(tmp_path, store, made):
+    rng, a, b = np.random.default_rng(0), tmp_path / "a", tmp_path / "b"
+    a.mkdir()
+    b.mkdir()
+    first_map = rng.normal(size=(20, 30)).astype(np.float32)
+    np.save(a / "first__Mass.npy", first_map)
+    np.save(a / "second__Mass.npy", rng.normal(size=(7, 9)))
+    np.save(b / "third__Mass.npy", np.full((5, 5), 7.0))
+    first, second = import_maps(a, out=tmp_path / "a.h5"), import_maps(b, out=tmp_path / "b.h5")
+    store.write(made.part([0, 1]), 0)
+    pack(store, store.out, truth=None, run={})
+    out = tmp_path / "merged.h5"
+    merge([first, second, store.out], out)
+    store.write(made.part([2]), 2)
+    added = type(store)(out)
+    store.folder.rename(added.folder)
+    pack(added, out, truth=None, run={})
+    assert verify(out) == []
+    with open_results(out) as results:
+        assert len(results.image_ids) == 6
+        maps = {
+            name: results.maps("imported", "imported", image=id_of(name), finding="Mass") for name in ("first", "third")
+        }
+    np.testing.assert_array_equal(maps["first"], first_map)
+    assert maps["third"].tolist() == [[7.0] * 5] * 5
+    with pytest.raises(UsageError, match="both hold"):
+        merge([first, out], tmp_path / "again.h5")

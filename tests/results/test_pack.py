@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from cxrx.errors import DiskFullError, ResultsError, UsageError
-from cxrx.results import atomic
+from cxrx.files import atomic
 from cxrx.results.pack import pack
 from cxrx.results.parts import PartStore
 from cxrx.results.private import private_path, read_private

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from cxrx.errors import LockedError, ResultsError
-from cxrx.results import atomic
+from cxrx.files import atomic
 from cxrx.results.parts import PartStore, part_bytes
 from cxrx.results.records import FailureRecord, ImageRecord, MapBlock, Part, PredictionBlock, Status
 from cxrx.results.schema import round_mantissa

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cxrx.results import atomic
+from cxrx.files import atomic
 from cxrx.results.sink import Sink
 
 steps = st.lists(

@@ -8,7 +8,7 @@ import h5py
 import numpy as np
 import pytest
 
-from cxrx.results.importing import import_maps
+from cxrx.importing.maps import import_maps
 from cxrx.results.pack import pack
 from cxrx.results.parts import PartStore
 from cxrx.results.private import private_path

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cxrx.compare.classifier.scores import classify
-from cxrx.compare.statistics.bootstrap import PatientBootstrap
+from cxrx.metrics.bootstrap import PatientBootstrap
+from cxrx.metrics.classification import classify
 from cxrx.phantom import make_film
 from cxrx.training.recipes import make_recipe
 from cxrx.training.train import Request, train

@@ -11,13 +11,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from cxrx.compare.agreement import scores as agree
 from cxrx.compare.corpus import Corpus, FilmInfo, ModelData, Pair, scaled
-from cxrx.compare.geometry import to_source
-from cxrx.compare.localisation.controls import centre_map, random_map
 from cxrx.compare.localisation.table import by_films
 from cxrx.compare.notes import Notes
-from cxrx.compare.statistics.bootstrap import PatientBootstrap
+from cxrx.metrics import agreement as agree
+from cxrx.metrics.bootstrap import PatientBootstrap
+from cxrx.metrics.controls import centre_map, random_map
+from cxrx.metrics.geometry import to_source
 from cxrx.specs import MetricSpec
 
 _VALUES = ("finding", "metric", "value", "n", "low", "high", "random_pair")
@@ -126,7 +126,7 @@ def agreement(
     Parameters
     ----------
     metrics
-        Of :data:`cxrx.compare.agreement.scores.METRICS`.
+        Of :data:`cxrx.metrics.agreement.METRICS`.
     signed
         Compare maps as they are stored, not in their published form.
     extra

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from cxrx.compare.classifier import thresholds as rules
-from cxrx.compare.classifier.scores import COLUMNS, CURVES, classifier_curves, classify
 from cxrx.compare.corpus import Corpus
 from cxrx.compare.notes import Notes
-from cxrx.compare.statistics.bootstrap import PatientBootstrap
+from cxrx.metrics import thresholds as rules
+from cxrx.metrics.bootstrap import PatientBootstrap
+from cxrx.metrics.classification import COLUMNS, CURVES, classifier_curves, classify
 
 
 @dataclass

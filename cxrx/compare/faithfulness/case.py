@@ -11,10 +11,10 @@ import torch
 from numpy.typing import NDArray
 
 from cxrx.compare.faithfulness.conventions import FloatArray, Settings, normalise
-from cxrx.compare.faithfulness.order import Ranks, rank, spread
 from cxrx.explainers.baselines import make_baseline
 from cxrx.explainers.option_types import Baseline
 from cxrx.explainers.seeds import derive_seed
+from cxrx.metrics.order import Ranks, rank, spread
 from cxrx.models.model import Model
 
 

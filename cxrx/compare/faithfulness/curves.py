@@ -10,8 +10,8 @@ import torch
 
 from cxrx.compare.faithfulness.case import Answer, Case, Pair, Question, References, Response
 from cxrx.compare.faithfulness.conventions import FLAG_SHARE, FloatArray
-from cxrx.compare.faithfulness.order import Ranks, counts
 from cxrx.explainers.option_types import Baseline
+from cxrx.metrics.order import Ranks, counts
 from cxrx.models.model import Model
 
 

@@ -14,15 +14,15 @@ from numpy.typing import NDArray
 
 from cxrx.compare.corpus import Corpus, ModelData, Pair
 from cxrx.compare.faithfulness import METRICS, Faithfulness, score_faithfulness
-from cxrx.compare.faithfulness.order import spread
-from cxrx.compare.localisation.controls import centre_map, random_map
 from cxrx.compare.notes import Notes
 from cxrx.compare.rerun import Rerun
-from cxrx.compare.statistics.bootstrap import PatientBootstrap
 from cxrx.errors import CxrxError, PluginError
 from cxrx.explainers.controls import edge_strength
 from cxrx.explainers.seeds import derive_seed
 from cxrx.explainers.targets import EMPTY
+from cxrx.metrics.bootstrap import PatientBootstrap
+from cxrx.metrics.controls import centre_map, random_map
+from cxrx.metrics.order import spread
 from cxrx.specs import MetricSpec
 
 log = logging.getLogger("cxrx")

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from cxrx.compare.faithfulness.case import Answer, Case, Pair, Question, References, Response
 from cxrx.compare.faithfulness.conventions import FloatArray
 from cxrx.compare.faithfulness.curves import area
-from cxrx.compare.faithfulness.order import counts, rank
 from cxrx.explainers.option_types import Baseline
+from cxrx.metrics.order import counts, rank
 from cxrx.models.model import Model
 
 

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import pandas as pd
 
 from cxrx.compare.corpus import Corpus, Pair
-from cxrx.compare.geometry import Mask
-from cxrx.compare.localisation.scores import score_overlap
 from cxrx.compare.localisation.table import FAST_GRID, Scoring, Truth, by_films, shrink
+from cxrx.metrics.geometry import Mask
+from cxrx.metrics.localisation import score_overlap
 
 COLUMNS = ("model", "method", "finding_map", "finding_truth", "value", "n")
 GRID = Scoring(grid=FAST_GRID)

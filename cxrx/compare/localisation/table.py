@@ -12,10 +12,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cxrx.compare.corpus import Corpus, FilmInfo, ModelData, Pair, scaled
-from cxrx.compare.geometry import Float, Mask, box_mask, coverage, resize
-from cxrx.compare.localisation.controls import Prior, centre_map, random_map
-from cxrx.compare.localisation.scores import METRICS, Protocol, score_detailed, score_localisation, score_resized
 from cxrx.compare.notes import Notes
+from cxrx.metrics.controls import Prior, centre_map, random_map
+from cxrx.metrics.geometry import Float, Mask, box_mask, coverage, resize
+from cxrx.metrics.localisation import METRICS, Protocol, score_detailed, score_localisation, score_resized
 from cxrx.specs import MetricSpec
 
 BASE = ("image_id", "patient", "model", "method", "finding", "probability", "area", "outcome")
@@ -31,11 +31,11 @@ class Scoring:
     Attributes
     ----------
     protocol
-        See :func:`cxrx.compare.localisation.scores.score_localisation`.
+        See :func:`cxrx.metrics.localisation.score_localisation`.
     grid
         Longer side in pixels of the grid that map and truth are brought to; None: the pixels of the film.
     detailed
-        Also the slower metrics of :func:`cxrx.compare.localisation.scores.score_detailed`.
+        Also the slower metrics of :func:`cxrx.metrics.localisation.score_detailed`.
     extra
         Localisation metrics of plugins, by name.
     signed

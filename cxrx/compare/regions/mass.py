@@ -15,12 +15,12 @@ import numpy as np
 import pandas as pd
 
 from cxrx.compare.corpus import Corpus, FilmInfo, ModelData, Pair
-from cxrx.compare.geometry import Float, Mask, box_mask, resize
-from cxrx.compare.localisation.controls import centre_map, random_map
-from cxrx.compare.localisation.scores import maximum
 from cxrx.compare.localisation.table import FAST_GRID, Scoring, by_films, shrink
 from cxrx.compare.notes import Notes
-from cxrx.compare.statistics.bootstrap import PatientBootstrap
+from cxrx.metrics.bootstrap import PatientBootstrap
+from cxrx.metrics.controls import centre_map, random_map
+from cxrx.metrics.geometry import Float, Mask, box_mask, resize
+from cxrx.metrics.localisation import maximum
 from cxrx.results.truth import Mask as RunLengths
 
 COLUMNS = ("model", "method", "region", "finding", "metric", "value", "low", "high", "n")

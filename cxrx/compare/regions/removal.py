@@ -10,10 +10,10 @@ import torch
 from numpy.typing import NDArray
 
 from cxrx.compare.corpus import Corpus, Pair
-from cxrx.compare.geometry import Mask
 from cxrx.compare.regions.mass import Regions, summarise_regions
 from cxrx.compare.rerun import Rerun
-from cxrx.compare.statistics.bootstrap import PatientBootstrap
+from cxrx.metrics.bootstrap import PatientBootstrap
+from cxrx.metrics.geometry import Mask
 from cxrx.models.inference import predict_logits
 from cxrx.results.truth import Mask as RunLengths
 

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from cxrx.compare.sanity.randomise import randomisation
 from cxrx.compare.sanity.rerun import Request
 from cxrx.compare.sanity.robustness import max_sensitivity, noisy, reseeded
-from cxrx.compare.sanity.similarity import COLUMNS, Pairs, compare_maps, map_entropy, prepare, random_pairs
 from cxrx.compare.sanity.stages import Stage, stages
 from cxrx.errors import UsageError
 from cxrx.explainers.seeds import derive_seed
+from cxrx.metrics.similarity import COLUMNS, Pairs, compare_maps, map_entropy, prepare, random_pairs
 
 if TYPE_CHECKING:
     from cxrx.models.model import Model
@@ -78,7 +78,7 @@ def check_sanity(
     Parameters
     ----------
     spec, options
-        The method, and its options as :func:`cxrx.explainers.options.parse_options` returns them.
+        The method, and its options as :func:`cxrx.options.parse_options` returns them.
     x, targets, seeds
         ``(B, C, H, W)`` prepared pictures, ``(B, T)`` int64 with -1 for none, ``(B,)`` seeds of the method.
     image_ids, patients

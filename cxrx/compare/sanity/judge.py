@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from cxrx.compare.sanity.similarity import SIMILARITIES
-from cxrx.compare.statistics.bootstrap import MIN_PATIENTS, PatientBootstrap
+from cxrx.metrics.bootstrap import MIN_PATIENTS, PatientBootstrap
+from cxrx.metrics.similarity import SIMILARITIES
 
 Float = NDArray[np.float64]
 

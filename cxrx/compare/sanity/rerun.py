@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cxrx.compare.sanity.similarity import Pairs
 from cxrx.explainers.run import run_explainer
 from cxrx.explainers.targets import EMPTY
+from cxrx.metrics.similarity import Pairs
 from cxrx.models.inference import auto_batch_size, predict_logits
 
 if TYPE_CHECKING:

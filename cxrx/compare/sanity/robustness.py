@@ -6,11 +6,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cxrx.compare.agreement.scores import CommonMaps
 from cxrx.compare.sanity.rerun import Request
-from cxrx.compare.sanity.similarity import compare_maps, prepare
 from cxrx.explainers.seeds import derive_seed, generator
 from cxrx.explainers.targets import EMPTY
+from cxrx.metrics.agreement import CommonMaps
+from cxrx.metrics.similarity import compare_maps, prepare
 
 Float = NDArray[np.float64]
 

@@ -15,11 +15,11 @@ from cxrx.compare.notes import Notes
 from cxrx.compare.rerun import Rerun
 from cxrx.compare.sanity.check import check_sanity
 from cxrx.compare.sanity.judge import judge, summarise
-from cxrx.compare.statistics.bootstrap import PatientBootstrap
 from cxrx.errors import CxrxError
-from cxrx.explainers.options import parse_options
 from cxrx.explainers.seeds import derive_seed
 from cxrx.explainers.targets import EMPTY
+from cxrx.metrics.bootstrap import PatientBootstrap
+from cxrx.options import parse_options
 from cxrx.registry import load
 from cxrx.specs import ExplainerSpec
 
@@ -103,19 +103,19 @@ def _films(rerun: Rerun, wanted: Sequence[str]) -> tuple[list[str], torch.Tensor
 def _methods(data: ModelData, notes: Notes) -> list[tuple[str, ExplainerSpec, Any, int]]:
     """Return (name, spec, options, seed) of every method whose plugin is here, and of ``edge``."""
     shelf = load().explainers
-    found = []
+    found: list[tuple[str, ExplainerSpec, Any, int]] = []
     for name in data.methods:
         attrs = data.methods[name][0].results.attrs(data.slug, name)
         if name in data.controls and attrs["method"] != "edge":
             continue  # controls that ignore the picture say nothing here
         try:
             spec = shelf.find(attrs["method"])
-            found.append((name, spec, parse_options(spec, attrs["options"]), int(attrs["seed"])))
+            found.append((name, spec, parse_options(spec.options, attrs["options"], spec.name), int(attrs["seed"])))
         except CxrxError as error:
             notes.skip(f"sanity of {name} ({data.slug})", str(error))
     if not any(spec.name == "edge" for _, spec, _, _ in found):
         spec = shelf.find("cxrx/edge")
-        found.append(("edge", spec, parse_options(spec, {}), 0))
+        found.append(("edge", spec, spec.options(), 0))
     return found
 
 

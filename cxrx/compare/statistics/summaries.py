@@ -7,10 +7,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pandas as pd
 
-from cxrx.compare.localisation import arun, chexlocalize
-from cxrx.compare.localisation import scores as localisation
-from cxrx.compare.localisation.chexlocalize import PublishedInterval, chexlocalize_interval
-from cxrx.compare.statistics.bootstrap import PatientBootstrap
+from cxrx.metrics import arun, chexlocalize, localisation
+from cxrx.metrics.bootstrap import PatientBootstrap
+from cxrx.metrics.chexlocalize import PublishedInterval, chexlocalize_interval
 
 KEYS = ("model", "method", "finding", "metric", "value", "n", "nan", "low", "high")
 SUMMARY = (*KEYS, "skill")

@@ -16,10 +16,10 @@ import torch
 from safetensors.torch import save
 
 from cxrx.errors import CxrxError, OfflineError, UsageError
+from cxrx.files.atomic import write_file
 from cxrx.models.download import home, offline
 from cxrx.models.load import load_model
 from cxrx.models.unpickle import ALLOWED, read_pickle
-from cxrx.results.atomic import write_file
 from cxrx_xrv import LICENCE, input_of
 from cxrx_xrv.legacy import Only, Sealed, View, is_legacy, read_legacy
 from cxrx_xrv.weights import OUTPUTS, WEIGHTS, Weights, find

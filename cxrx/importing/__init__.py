@@ -1,0 +1,1 @@
+"""Maps and truth that were made elsewhere, turned into a results file."""

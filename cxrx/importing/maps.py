@@ -1,0 +1,196 @@
+"""Bring maps made elsewhere into results.h5: one .npy a film and finding, beside masks or a table of boxes."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from cxrx.errors import UsageError
+from cxrx.importing.incoming import Incoming, MapFile, Problems, check_key, find_maps, names_of
+from cxrx.importing.pictures import find_pictures, stand_in
+from cxrx.importing.truth import Known, read_known
+from cxrx.results.pack import write_links, write_plan
+from cxrx.results.plan import Plan
+from cxrx.results.private import film_row, private_path, write_private
+from cxrx.results.ragged import Imported
+from cxrx.results.records import FloatArray, ImageRecord, fingerprint
+from cxrx.results.schema import FINGERPRINT, SETTINGS
+from cxrx.results.truth import check_truth
+
+_IDENTITY = (
+    "sha256 of the picture's name",
+    "sha256 of the picture's file",
+    "sha256 of the picture's file where it was found, else of its name",
+)
+
+log = logging.getLogger("cxrx")
+
+
+@dataclass(frozen=True)
+class ImportReport:
+    """What was brought in.
+
+    Attributes
+    ----------
+    maps
+        How many of each method.
+    pictures, marked
+        How many pictures have maps, and how many of these a box or a mask.
+    problems
+        Sentences on what was left out, or is odd.
+    """
+
+    path: Path
+    maps: dict[str, int]
+    pictures: int
+    marked: int
+    problems: list[str]
+
+
+def import_maps(
+    folder: str | Path,
+    truth: str | Path | None = None,
+    out: str | Path = "results.h5",
+    *,
+    method: str | None = None,
+    model: str = "imported",
+    images: str | Path | None = None,
+    force: bool = False,
+) -> Path:
+    """Write maps made elsewhere to a new results file, so that they can be compared.
+
+    What was left out is told on the logger ``cxrx``; :func:`import_folder` returns it.
+
+    Parameters
+    ----------
+    folder
+        Holds the maps, ``IMAGE__FINDING.npy``: two-dimensional arrays, each over the whole source picture, of any
+        size, in the form that is to be compared (a CAM after its ReLU). What stands before the last ``__`` is the
+        picture's name. Folders in it hold those of several methods: ``METHOD/IMAGE__FINDING.npy``.
+    truth
+        Folder of masks ``IMAGE__FINDING.png`` (above zero: present) in source pixels; or a table of labels or boxes, or
+        a folder of some, or CheXlocalize's ``gt_segmentations*.json`` or ``gt_annotations*.json``. None: what of this
+        lies beside the maps. With boxes, which do not tell the size of a picture, either the table has columns
+        ``rows`` and ``columns`` (or ``image_height`` and ``image_width``), or the data set draws on one grid, or the
+        pictures are given, or the largest map of a picture must have its size.
+    out
+        The file to write.
+    method, model
+        What the maps in `folder` itself (None: ``"imported"``), and what made them, are to be called.
+    images
+        Folder of the pictures, where they are at hand. They tell their own size, maps of them meet those of other
+        results files, and a report can show them. Names are matched by path, base name or stem.
+    force
+        Write over `out` if it exists.
+
+    Returns
+    -------
+    Path
+        `out`.
+
+    Raises
+    ------
+    UsageError
+        If `out` exists, no map is found, or maps and truth do not fit together as a whole. What does not fit singly is
+        left out and told.
+
+    Notes
+    -----
+    Without its picture a film's identity is the sha256 of its name, and the attributes say so.
+    """
+    report = import_folder(folder, truth, out, method=method, model=model, images=images, force=force)
+    for sentence in report.problems:
+        log.warning("%s", sentence)
+    return report.path
+
+
+def import_folder(
+    folder: str | Path,
+    truth: str | Path | None = None,
+    out: str | Path = "results.h5",
+    *,
+    method: str | None = None,
+    model: str = "imported",
+    images: str | Path | None = None,
+    force: bool = False,
+) -> ImportReport:
+    """Do what :func:`import_maps` does and return what there was and what was left out."""
+    folder, out, problems = Path(folder), Path(out), Problems()
+    if out.is_dir() or (out.exists() and not force):
+        raise UsageError(
+            f"{out.name} exists already.",
+            "Name another file with -o (cxrx merge joins files)" + ("." if out.is_dir() else ", or add --force."),
+        )
+    check_key(model, "model")
+    if method is not None:
+        check_key(method, "method")
+    maps = find_maps(folder, method, problems)
+    pictures = find_pictures(Path(images), names_of(maps), problems) if images is not None else {}
+    known = read_known(Path(truth) if truth is not None else None, folder, maps, pictures, problems)
+    plan = _plan(maps, known, pictures)
+    identity = _IDENTITY[0 if not pictures else 1 if len(pictures) == len(known.ids) else 2]
+    imported = {
+        (model, name): _imported(name, own, known.ids, identity, problems) for name, own in maps.methods.items()
+    }
+    if out.exists():
+        write_private(private_path(out), plan.private)  # names of films that are no longer there must not stay
+    else:
+        write_links(out, plan, {})
+    write_plan(out, plan, (), imported)
+    marked = sum(bool(known.boxes.get(image) or known.masks.get(image)) for image in known.ids)
+    counts = {name: len(own) for name, own in maps.methods.items()}
+    return ImportReport(out, counts, len(known.ids), marked, problems.sentences())
+
+
+def _imported(
+    method: str, maps: Sequence[MapFile], ids: Mapping[str, str], identity: str, problems: Problems
+) -> Imported:
+    attrs: dict[str, Any] = {
+        "method": method,
+        "space": "source",
+        "identity": identity,
+        "upsample": "none; a map covers the whole source picture",
+        SETTINGS: {"imported": True, "method": method},
+    }
+    attrs[FINGERPRINT] = fingerprint(attrs[SETTINGS])
+
+    def values() -> Iterator[FloatArray]:
+        return (item.read(problems) for item in maps)
+
+    keys = [(ids[item.image], item.finding) for item in maps]
+    return Imported(attrs, keys, [item.shape for item in maps], values)
+
+
+def _plan(maps: Incoming, known: Known, pictures: Mapping[str, ImageRecord]) -> Plan:
+    records = []
+    for image in sorted(known.ids):
+        record = pictures.get(image) or stand_in(image, *known.told.get(image, maps.largest[image]))
+        records.append(replace(record, patient=known.patients[image]))
+    table = known.table()
+    if table is not None:
+        check_truth(table)
+        table = table.normalised([record.image_id for record in records])
+    findings = dict.fromkeys([*(item.finding for item in maps), *(table.findings if table else ())])
+    return Plan(
+        images=records,
+        patients=_patients(records),
+        findings=tuple(findings),
+        layouts={},
+        ragged={},
+        failures=[],
+        truth=table,
+        runs=[{"command": "import", "maps": len(maps), "films": len(records)}],
+        private=[film_row(record) for record in records],
+    )
+
+
+def _patients(records: Sequence[ImageRecord]) -> dict[str, str]:
+    """Return image_id to the smallest image_id of the same patient."""
+    smallest: dict[str, str] = {}
+    for record in sorted(records, key=lambda record: record.image_id):
+        if record.patient:
+            smallest.setdefault(record.patient, record.image_id)
+    return {record.image_id: smallest.get(record.patient, record.image_id) for record in records}

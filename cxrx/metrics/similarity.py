@@ -1,0 +1,105 @@
+"""How alike are two maps, and how alike are maps that have nothing to do with each other? Needs no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from cxrx.metrics.agreement import GRID, TOP, CommonMaps, common_grid, compare, other_film
+
+Float = NDArray[np.float64]
+
+BINS = 100
+
+SIMILARITIES = ("spearman", "ssim", "iou_top_10")
+COLUMNS = ("test", "stage", "metric", "value", "image_id", "patient", "finding", "draw")
+
+METRICS = {
+    "spearman": f"rank correlation of two maps in their published form, both on a common {GRID} x {GRID} grid",
+    "ssim": "structural similarity of two maps on that grid, each scaled to [0, 1] by its minimum and maximum, 7 x 7 "
+    "window, data range 1 (Wang et al., IEEE TIP 2004, as in scikit-image); different maps of chests have some too",
+    "iou_top_10": f"intersection over union of the strongest {TOP:.0%} of that grid; .05 by chance",
+    "entropy_rise": "(E' - E) / E with E = -sum p ln p over the histogram of the map on that grid in "
+    f"{BINS} bins from its minimum to its maximum, E' the same after randomising the whole network (eMPRT, Hedström et "
+    "al., Sanity Checks Revisited, 2024)",
+    "max_sensitivity": "largest ||A(x + e) - A(x)|| / ||A(x)|| over 10 draws of noise e, uniform within 0.02 of the "
+    "picture's range (Yeh et al., NeurIPS 2019, as in captum)",
+}
+
+
+def prepare(maps: NDArray[np.floating]) -> CommonMaps:
+    """Bring maps ``(n, h, w)``, in their published form, to the grid on which :func:`compare_maps` compares them."""
+    return CommonMaps(np.array([common_grid(values) for values in maps]).reshape(len(maps), GRID * GRID))
+
+
+def compare_maps(a: CommonMaps, b: CommonMaps) -> dict[str, Float]:
+    """Return all :data:`SIMILARITIES` ``(n,)`` of maps, pair by pair; NaN where one is constant or not finite."""
+    return {metric: compare(metric, a, b) for metric in SIMILARITIES}
+
+
+def map_entropy(values: NDArray[np.floating]) -> float:
+    """Return the entropy in nats of the histogram of a map ``(h, w)``; see ``entropy_rise`` in :data:`METRICS`.
+
+    0 for a constant map, NaN where a value is not finite.
+    """
+    grid = common_grid(values)
+    if not np.isfinite(grid).all():
+        return float("nan")
+    if np.ptp(grid) == 0:
+        return 0.0
+    p = np.histogram(grid, bins=BINS)[0] / grid.size
+    p = p[p > 0]
+    return float(-(p * np.log(p)).sum())
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """What is explained: ``n`` films and findings.
+
+    Attributes
+    ----------
+    image_ids, patients, findings
+        ``n`` each.
+    """
+
+    image_ids: Sequence[str]
+    patients: Sequence[str]
+    findings: Sequence[str]
+
+    def table(self, test: str, stage: str, metric: str, values: Float, draw: int) -> pd.DataFrame:
+        """Return `values` ``(n,)`` as rows of a long table with :data:`COLUMNS`."""
+        return pd.DataFrame(
+            {
+                "test": test,
+                "stage": stage,
+                "metric": metric,
+                "value": values,
+                "image_id": list(self.image_ids),
+                "patient": list(self.patients),
+                "finding": list(self.findings),
+                "draw": draw,
+            }
+        )
+
+
+def random_pairs(maps: CommonMaps, pairs: Pairs, seed: int, draws: int = 3) -> pd.DataFrame:
+    """Compare every map with one of the same finding from another patient, `draws` times: the random-pair baseline.
+
+    Returns
+    -------
+    rows
+        With :data:`COLUMNS`, test ``random_pairs``; NaN where no other patient has a map of the finding.
+    """
+    tables = []
+    for draw in range(draws):
+        partner = other_film(pairs.findings, pairs.patients, seed + draw)
+        scores = compare_maps(maps, maps.take(partner))  # -1 takes the last; its score is dropped
+        tables += [
+            pairs.table("random_pairs", "", metric, np.where(partner >= 0, scores[metric], np.nan), draw)
+            for metric in SIMILARITIES
+        ]
+    return pd.concat(tables, ignore_index=True)
