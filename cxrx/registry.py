@@ -28,7 +28,7 @@ class _Named(Protocol):
 Spec = TypeVar("Spec", bound=_Named)
 
 
-class Shelf(Mapping[str, Spec], Generic[Spec]):
+class Registry(Mapping[str, Spec], Generic[Spec]):
     """Specs of one kind: a mapping from full names, with a forgiving `find`."""
 
     def __init__(self, kind: str, kind_type: type[Spec]) -> None:
@@ -103,13 +103,13 @@ def _require_sound(spec: Any) -> None:
             raise PluginError(f"options of {spec.name!r} cannot be used: {describe_error(error)}") from error
 
 
-class Registry:
+class Registries:
     """All plugins and what they brought.
 
     Attributes
     ----------
     models, explainers, readers, datasets, metrics, exporters
-        Shelves of specs by full name.
+        The registry of each kind of spec, by full name.
     plugins
         Every plugin, sound or broken.
     """
@@ -117,18 +117,18 @@ class Registry:
     def __init__(self, manager: pluggy.PluginManager, plugins: list[Plugin]) -> None:
         self.manager = manager
         self.plugins = plugins
-        self.models = Shelf("model", ModelSpec)
-        self.explainers = Shelf("explainer", ExplainerSpec)
-        self.readers = Shelf("reader", ReaderSpec)
-        self.datasets = Shelf("data set", DatasetSpec)
-        self.metrics = Shelf("metric", MetricSpec)
-        self.exporters = Shelf("exporter", ExporterSpec)
+        self.models = Registry("model", ModelSpec)
+        self.explainers = Registry("explainer", ExplainerSpec)
+        self.readers = Registry("reader", ReaderSpec)
+        self.datasets = Registry("data set", DatasetSpec)
+        self.metrics = Registry("metric", MetricSpec)
+        self.exporters = Registry("exporter", ExporterSpec)
         for plugin in plugins:
-            for hook, shelf in self._shelves():
+            for hook, registry in self._registries():
                 if hook in plugin.hooks:
-                    self._collect(plugin, hook, shelf)
+                    self._collect(plugin, hook, registry)
 
-    def _shelves(self) -> tuple[tuple[str, Shelf[Any]], ...]:
+    def _registries(self) -> tuple[tuple[str, Registry[Any]], ...]:
         return (
             ("register_models", self.models),
             ("register_explainers", self.explainers),
@@ -138,14 +138,14 @@ class Registry:
             ("register_exporters", self.exporters),
         )
 
-    def _collect(self, plugin: Plugin, hook: str, shelf: Shelf[Any]) -> None:
+    def _collect(self, plugin: Plugin, hook: str, registry: Registry[Any]) -> None:
         """Let `plugin` register; what it brought counts only if its hook went well to the end."""
         brought: list[Any] = []
         if not call_hook(self.manager, plugin, hook, register=brought.append):
             return
         for spec in brought:
             try:
-                plugin.errors += shelf.add(plugin.name, spec)
+                plugin.errors += registry.add(plugin.name, spec)
             except PluginError as error:
                 plugin.errors.append(f"{hook}: {error}")
 
@@ -188,6 +188,6 @@ class Registry:
 
 
 @cache
-def load() -> Registry:
+def load() -> Registries:
     """Load all plugins once per process and return what they registered."""
-    return Registry(*load_plugins())
+    return Registries(*load_plugins())

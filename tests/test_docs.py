@@ -33,8 +33,8 @@ def test_every_command_stands_in_the_readme(name):
 
 
 def test_every_method_stands_in_the_readme():
-    shelf = load().explainers
-    names = [spec.name for name, spec in shelf.items() if name.startswith("cxrx/")]
+    registry = load().explainers
+    names = [spec.name for name, spec in registry.items() if name.startswith("cxrx/")]
     assert len(names) > 20
     assert not [name for name in names if f"`{name}`" not in README]
 

@@ -19,12 +19,12 @@ def datasets(context: typer.Context, as_json: Json = False) -> None:
         return
     from cxrx.registry import load
 
-    shelf = load().datasets
+    registry = load().datasets
     if as_json:
-        print_json([{"name": spec.name, "full_name": name, "summary": spec.summary} for name, spec in shelf.items()])
+        print_json([{"name": spec.name, "full_name": name, "summary": spec.summary} for name, spec in registry.items()])
         return
     print_table(
-        ("data set", "recognised by"), [(name.removeprefix("cxrx/"), spec.summary) for name, spec in shelf.items()]
+        ("data set", "recognised by"), [(name.removeprefix("cxrx/"), spec.summary) for name, spec in registry.items()]
     )
 
 

@@ -43,9 +43,9 @@ def explainers(context: typer.Context, as_json: Json = False) -> None:
         return
     from cxrx.registry import load
 
-    shelf = load().explainers
+    registry = load().explainers
     if as_json:
-        print_json([_described(name, spec) for name, spec in shelf.items()])
+        print_json([_described(name, spec) for name, spec in registry.items()])
         return
     print_table(
         ("method", "needs", "grid", ""),
@@ -56,7 +56,7 @@ def explainers(context: typer.Context, as_json: Json = False) -> None:
                 spec.space,
                 spec.summary,
             )
-            for name, spec in shelf.items()
+            for name, spec in registry.items()
         ],
     )
 
@@ -66,8 +66,8 @@ def show(name: Annotated[str, typer.Argument(help="Name of the method.")], as_js
     """Show one method: its options with types and defaults, what it needs, its source."""
     from cxrx.registry import load
 
-    shelf = load().explainers
-    described = _described(shelf.full_name(name), shelf.find(name))
+    registry = load().explainers
+    described = _described(registry.full_name(name), registry.find(name))
     if as_json:
         print_json(described)
         return

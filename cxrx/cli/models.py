@@ -51,9 +51,9 @@ def models(
         return
     from cxrx.registry import load
 
-    shelf = load().models
+    registry = load().models
     if as_json:
-        print_json([_described(name, spec) for name, spec in shelf.items()])
+        print_json([_described(name, spec) for name, spec in registry.items()])
         return
     print_table(
         ("model", "input", "findings", "weights", ""),
@@ -65,7 +65,7 @@ def models(
                 _whose(spec),
                 spec.summary,
             )
-            for name, spec in shelf.items()
+            for name, spec in registry.items()
         ],
     )
 
@@ -101,8 +101,8 @@ def _found(name: str) -> tuple[str, ModelSpec]:
         from cxrx.models.architectures import timm_spec
 
         return name, timm_spec(name)
-    shelf = load().models
-    return shelf.full_name(name), shelf.find(name)
+    registry = load().models
+    return registry.full_name(name), registry.find(name)
 
 
 @app.command()

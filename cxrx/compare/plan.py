@@ -84,7 +84,7 @@ def make_plan(metrics: str | Sequence[str], max_pairs: int | None = None) -> Pla
         raise UsageError(f"no metric is named; there are {', '.join((*SUITE_NAMES, *SECTIONS))}, or single ones")
     if len(names) == 1 and names[0] in SUITE_NAMES:
         return _suite(names[0], max_pairs)
-    shelf = load().metrics
+    registry = load().metrics
     sections: list[str] = []
     protocols: list[Protocol] = []
     families, tests, extra = [], [], {}
@@ -103,9 +103,9 @@ def make_plan(metrics: str | Sequence[str], max_pairs: int | None = None) -> Pla
             sections.append("faithfulness")
             families.append(next(family for family, scores in FAMILIES.items() if name == family or name in scores))
         else:
-            full = shelf.full_name(name)
-            extra[full] = shelf[full]
-            sections.append(shelf[full].kind)
+            full = registry.full_name(name)
+            extra[full] = registry[full]
+            sections.append(registry[full].kind)
     if "faithfulness" in names:
         families = [*SUITES["fast"], *families]
     return Plan(

@@ -150,8 +150,8 @@ def request_methods(
     """
     if names:
         check_explainable(model)
-    shelf = load_registry().explainers
-    specs = [(shelf.full_name(name), shelf.find(name)) for name in dict.fromkeys(names)]
+    registry = load_registry().explainers
+    specs = [(registry.full_name(name), registry.find(name)) for name in dict.fromkeys(names)]
     short = {spec.name for _, spec in specs}
     common = {key: value for key, value in given.items() if "." not in key}
     unknown = sorted({key.split(".", 1)[0] for key in given if "." in key} - short)
@@ -163,7 +163,7 @@ def request_methods(
     for full, spec in specs:
         own = {key.split(".", 1)[1]: value for key, value in given.items() if key.startswith(f"{spec.name}.")}
         shared = {k: v for k, v in common.items() if len(specs) == 1 or k in {f.name for f in fields(spec.options)}}
-        key = as_name or (spec.name if shelf.full_name(spec.name) == full else full.replace("/", "-"))
+        key = as_name or (spec.name if registry.full_name(spec.name) == full else full.replace("/", "-"))
         parsed: Any = parse_options(spec.options, shared | own, spec.name)
         check_fit(model, spec, parsed)
         requests.append(MethodRequest(key, spec, parsed))

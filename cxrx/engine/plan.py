@@ -141,5 +141,5 @@ def _items(path: Path, options: RunOptions) -> Iterator[Item]:
 
 def _foreign_readers() -> list[ReaderSpec]:
     """Return the readers of plugins, under their full names: a decode process finds them again by these."""
-    shelf = load_registry().readers
-    return [replace(spec, name=name) for name, spec in shelf.items() if not name.startswith("cxrx/")]
+    registry = load_registry().readers
+    return [replace(spec, name=name) for name, spec in registry.items() if not name.startswith("cxrx/")]

@@ -70,10 +70,10 @@ class ModelConformance:
         _assert_passed(models.check_model(spec, only=[check]))
 
 
-def _registered(shelf: str, name: str) -> Any:
+def _registered(kind: str, name: str) -> Any:
     from cxrx.registry import load
 
-    return getattr(load(), shelf).find(name)
+    return getattr(load(), kind).find(name)
 
 
 def _assert_passed(outcomes: list[Outcome]) -> None:

@@ -44,14 +44,14 @@ def check_named(name: str) -> list[Outcome]:
         if name in (plugin.name, plugin.distribution):
             return check_plugin(plugin)
     known = [plugin.name for plugin in registry.plugins]
-    for shelf in ("models", "explainers"):
-        specs = getattr(registry, shelf)
+    for kind in ("models", "explainers"):
+        specs = getattr(registry, kind)
         try:
             spec = specs.find(name)
         except UsageError:
             known += [*specs, *(spec.name for spec in specs.values())]
             continue
-        return list(_CHECKS[shelf](spec))
+        return list(_CHECKS[kind](spec))
     near = difflib.get_close_matches(name, known, n=3)
     hint = f"did you mean {' or '.join(near)}?" if near else "see: cxrx plugins, cxrx models, cxrx explainers"
     raise UsageError(f"there is no plugin, model or explainer named {name!r}", hint)
@@ -65,8 +65,8 @@ def check_plugin(plugin: Plugin) -> list[Outcome]:
         return outcomes
     outcomes.append(attempt(subject, "cheap to load", lambda: _cheap(plugin)))
     registry = load()
-    for shelf, check in _CHECKS.items():
-        for full_name, spec in getattr(registry, shelf).items():
+    for kind, check in _CHECKS.items():
+        for full_name, spec in getattr(registry, kind).items():
             if full_name == f"{plugin.name}/{spec.name}":
                 outcomes += check(spec)
     return outcomes

@@ -95,7 +95,7 @@ NETWORKS = {"DenseNet": build_densenet, "ViT": build_vit, "Mixer": build_mixer, 
 
 
 def register() -> None:
-    """Put the networks on the registry's shelf, where the hook `register_models` puts those of plugins."""
+    """Put the networks in the registry, where the hook `register_models` puts those of plugins."""
     for name, build in NETWORKS.items():
         load_registry().models.add("bench", ModelSpec(f"tiny-{name.lower()}", build, FINDINGS, INPUT))
 

@@ -90,7 +90,7 @@ def run(folder: Path) -> dict[str, str]:
     found |= dict(of_results(folder / "results.h5")) | dict(of_results(folder / "vit.h5"))
     cxrx(folder, "explain", str(SAMPLE), "--method", "gradcam", "-o", "small.h5", "--limit", "12")
     for name, arguments in {
-        "fast": ("results.h5", "vit.h5", "--metrics", "fast"),
+        "fast": ("small.h5", "vit.h5", "--metrics", "fast"),
         "full": ("small.h5", "--metrics", "full"),
         "chexlocalize": ("results.h5", "--protocol", "chexlocalize", "--metrics", "localisation"),
     }.items():

@@ -25,10 +25,10 @@ class Mine:
 @pytest.fixture
 def register(monkeypatch):
     """Let a plugin `other` bring a data set."""
-    shelf = load().datasets
+    registry = load().datasets
 
     def add(spec):
-        monkeypatch.setitem(shelf._specs, f"other/{spec.name}", spec)
+        monkeypatch.setitem(registry._specs, f"other/{spec.name}", spec)
 
     return add
 

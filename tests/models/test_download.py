@@ -18,7 +18,7 @@ from cxrx.errors import CxrxError, PluginError, UsageError
 from cxrx.models import load
 from cxrx.models.download import fetch, home
 from cxrx.models.load import load_model
-from cxrx.registry import Shelf
+from cxrx.registry import Registry
 from cxrx.specs import InputSpec, ModelSpec
 
 WEIGHTS = save({"fc.weight": torch.full((2, 64), 0.5), "fc.bias": torch.zeros(2)})
@@ -85,11 +85,11 @@ def test_it_is_fetched_once_with_its_licence_and_then_kept(serve, caplog):
 
 def test_a_model_with_an_address_loads_by_name(serve, monkeypatch):
     address, asked = serve()
-    shelf = Shelf("model", ModelSpec)
+    registry = Registry("model", ModelSpec)
     spec = InputSpec(size=(8, 8), channels=1, mean=(0.5,), std=(0.25,))
     build = lambda labels: Small(len(labels))  # noqa: E731
-    shelf.add("test", ModelSpec("small", build, ("a", "b"), spec, weights=address, weights_sha256=SHA256))
-    monkeypatch.setattr(load, "load_registry", lambda: SimpleNamespace(models=shelf))
+    registry.add("test", ModelSpec("small", build, ("a", "b"), spec, weights=address, weights_sha256=SHA256))
+    monkeypatch.setattr(load, "load_registry", lambda: SimpleNamespace(models=registry))
     for _ in range(2):
         model = load_model("small", device="cpu")
         assert torch.equal(model.logits(torch.ones(1, 1, 8, 8)), torch.tensor([[32.0, 32.0]]))

@@ -26,7 +26,7 @@ from cxrx.models.checkpoints import read_checkpoint
 from cxrx.models.formats import count_outputs, find_variant, guess_architecture
 from cxrx.models.load import load_model
 from cxrx.models.recipes import CHEXNET_INPUT, MAE_INPUT, NIH_LABELS, PNEUMONIA_INPUT, XRV_INPUT
-from cxrx.registry import Shelf
+from cxrx.registry import Registry
 from cxrx.registry import load as load_registry
 from cxrx.specs import InputSpec, ModelSpec
 
@@ -250,12 +250,12 @@ def thin(monkeypatch):
             network.head = nn.Sequential(nn.Dropout(0.2), nn.LayerNorm(768), nn.Linear(768, count))
         return network
 
-    shelf = Shelf("model", ModelSpec)
-    shelf.add("cxrx", load_registry().models.find("densenet121"))
+    registry = Registry("model", ModelSpec)
+    registry.add("cxrx", load_registry().models.find("densenet121"))
     for name, labels, activation in (("thin", NIH_LABELS, "sigmoid"), ("pneumonia", ("Pneumonia",), "softmax")):
         spec = ModelSpec(name, build, labels, InputSpec(), build_variant=build, activation=activation)
-        shelf.add("test", spec)
-    monkeypatch.setattr(load, "load_registry", lambda: SimpleNamespace(models=shelf))
+        registry.add("test", spec)
+    monkeypatch.setattr(load, "load_registry", lambda: SimpleNamespace(models=registry))
 
 
 @pytest.mark.parametrize("kind", ["medical_mae pre-trained", "MAE base", "DINO base"])
@@ -442,9 +442,9 @@ def test_torchvisions_vgg(monkeypatch, tmp_path):
         network.head.fc = nn.Linear(8, len(labels))
         return network.to_empty(device="cpu")
 
-    shelf = Shelf("model", ModelSpec)
-    shelf.add("test", ModelSpec("thin-vgg", build, ("a", "b", "c"), InputSpec()))
-    monkeypatch.setattr(load, "load_registry", lambda: SimpleNamespace(models=shelf))
+    registry = Registry("model", ModelSpec)
+    registry.add("test", ModelSpec("thin-vgg", build, ("a", "b", "c"), InputSpec()))
+    monkeypatch.setattr(load, "load_registry", lambda: SimpleNamespace(models=registry))
     check(load_model("thin-vgg", saved(tmp_path / "w.pth", source.state_dict()), device="cpu"), expected, x)
 
 
@@ -579,9 +579,9 @@ def test_the_builder_of_the_built_in_models_makes_the_head_of_the_pneumonia_clas
         z = source(x)
     build = partial(timm_builder("vit_tiny_patch16_224"), head="norm-linear")
     spec = ModelSpec("tiny", build, ("Pneumonia",), PNEUMONIA_INPUT, build_variant=build, activation="softmax")
-    shelf = Shelf("model", ModelSpec)
-    shelf.add("test", spec)
-    monkeypatch.setattr(load, "load_registry", lambda: SimpleNamespace(models=shelf))
+    registry = Registry("model", ModelSpec)
+    registry.add("test", spec)
+    monkeypatch.setattr(load, "load_registry", lambda: SimpleNamespace(models=registry))
     model = load_model("tiny", saved(tmp_path / "best.pth", source.state_dict()), device="cpu")
     check(model, z[:, 1:] - z[:, :1], x)
     assert model.module.global_pool == pool

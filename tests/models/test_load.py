@@ -15,7 +15,7 @@ from torch import nn
 from cxrx.errors import UsageError
 from cxrx.models import load
 from cxrx.models.load import load_model, pick_device
-from cxrx.registry import Shelf
+from cxrx.registry import Registry
 from cxrx.specs import InputSpec, ModelSpec
 
 SMALL = InputSpec(size=(8, 8), channels=1, mean=(0.5,), std=(0.25,))
@@ -35,11 +35,11 @@ class Small(nn.Module):
 @pytest.fixture
 def register(monkeypatch):
     """Register small models of the findings Effusion and Mass, and nothing else."""
-    shelf = Shelf("model", ModelSpec)
-    monkeypatch.setattr(load, "load_registry", lambda: SimpleNamespace(models=shelf))
+    registry = Registry("model", ModelSpec)
+    monkeypatch.setattr(load, "load_registry", lambda: SimpleNamespace(models=registry))
 
     def add(name="small", labels=("Effusion", "Mass"), **options):
-        shelf.add("test", ModelSpec(name, lambda labels: Small(len(labels)), labels, SMALL, **options))
+        registry.add("test", ModelSpec(name, lambda labels: Small(len(labels)), labels, SMALL, **options))
 
     return add
 
@@ -148,10 +148,10 @@ def test_the_input_of_the_file_decides_between_rectangles_of_as_many_patches(tmp
 
 
 def test_a_spec_that_builds_no_network_is_told(monkeypatch):
-    shelf = Shelf("model", ModelSpec)
-    shelf.add("test", ModelSpec("three", lambda labels: 3, ("a",), SMALL))
-    shelf.add("test", ModelSpec("broken", lambda labels: labels[9], ("a",), SMALL))
-    monkeypatch.setattr(load, "load_registry", lambda: SimpleNamespace(models=shelf))
+    registry = Registry("model", ModelSpec)
+    registry.add("test", ModelSpec("three", lambda labels: 3, ("a",), SMALL))
+    registry.add("test", ModelSpec("broken", lambda labels: labels[9], ("a",), SMALL))
+    monkeypatch.setattr(load, "load_registry", lambda: SimpleNamespace(models=registry))
     with pytest.raises(UsageError, match=r"build returned int, not a torch\.nn\.Module"):
         load_model("three", device="cpu")
     with pytest.raises(UsageError, match="broken could not be built: IndexError"):

@@ -12,7 +12,7 @@ from textwrap import dedent
 import pytest
 
 from cxrx.plugins import load_plugins
-from cxrx.registry import Registry
+from cxrx.registry import Registries
 
 HEADER = "from cxrx import ExplainerSpec, InputSpec, ModelSpec, hookimpl\n"
 ROOT = Path(__file__).parents[2]
@@ -53,7 +53,7 @@ def load_registry(site):
 
     def load():
         importlib.invalidate_caches()
-        return Registry(*load_plugins())
+        return Registries(*load_plugins())
 
     return load
 

@@ -13,7 +13,7 @@ from cxrx.registry import load
 
 
 @pytest.mark.parametrize(
-    ("shelf", "typed", "near"),
+    ("kind", "typed", "near"),
     [
         ("models", "densnet121", "densenet121"),
         ("models", "cxrx/vgg61", "cxrx/vgg16"),
@@ -21,9 +21,9 @@ from cxrx.registry import load
         ("explainers", "smoothgard", "smoothgrad"),
     ],
 )
-def test_a_mistyped_name_is_answered_with_the_nearest(shelf, typed, near):
+def test_a_mistyped_name_is_answered_with_the_nearest(kind, typed, near):
     with pytest.raises(UsageError, match=f"named '{typed}'") as error:
-        getattr(load(), shelf).find(typed)
+        getattr(load(), kind).find(typed)
     assert error.value.hint.startswith("did you mean ")
     assert near in error.value.hint
 

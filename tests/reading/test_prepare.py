@@ -190,8 +190,8 @@ def third_party(monkeypatch, tmp_path, open_):
 
     import cxrx.registry
 
-    shelves = types.SimpleNamespace(readers={"me/raw": ReaderSpec("me/raw", lambda p, h: True, open_)})
-    monkeypatch.setattr(cxrx.registry, "load", lambda: shelves)
+    registries = types.SimpleNamespace(readers={"me/raw": ReaderSpec("me/raw", lambda p, h: True, open_)})
+    monkeypatch.setattr(cxrx.registry, "load", lambda: registries)
     path = tmp_path / "a.raw"
     path.write_bytes(b"raw")
     return list(read_films(Item(path, "a.raw", 3, 0, "me/raw"), ReadOptions()))

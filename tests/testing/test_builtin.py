@@ -53,11 +53,11 @@ def test_models(name):
 
 
 @pytest.mark.parametrize(
-    ("shelf", "check"),
+    ("kind", "check"),
     [("metrics", check_metric), ("readers", check_reader), ("datasets", check_dataset), ("exporters", check_exporter)],
 )
-def test_every_metric_reader_data_set_and_exporter(shelf, check):
-    specs = list(getattr(REGISTRY, shelf).values())
+def test_every_metric_reader_data_set_and_exporter(kind, check):
+    specs = list(getattr(REGISTRY, kind).values())
     assert specs
     assert_all_passed([outcome for spec in specs for outcome in check(spec)])
 

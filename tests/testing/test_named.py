@@ -9,7 +9,7 @@ import pytest
 
 from cxrx.errors import UsageError
 from cxrx.plugins import Plugin
-from cxrx.registry import Shelf, load
+from cxrx.registry import Registry, load
 from cxrx.specs import ExplainerSpec, MetricSpec, ModelSpec
 from cxrx.testing import check_named, check_plugin, named
 
@@ -22,21 +22,21 @@ class Options:
 @pytest.fixture
 def registry(monkeypatch):
     """A registry of made-up plugins; what they bring fails its declaration, which is quick."""
-    shelves = {
-        "models": Shelf("model", ModelSpec),
-        "explainers": Shelf("explainer", ExplainerSpec),
-        "readers": Shelf("reader", object),
-        "datasets": Shelf("data set", object),
-        "metrics": Shelf("metric", MetricSpec),
-        "exporters": Shelf("exporter", object),
+    registries = {
+        "models": Registry("model", ModelSpec),
+        "explainers": Registry("explainer", ExplainerSpec),
+        "readers": Registry("reader", object),
+        "datasets": Registry("data set", object),
+        "metrics": Registry("metric", MetricSpec),
+        "exporters": Registry("exporter", object),
     }
     for owner in ("alpha", "beta"):
-        shelves["metrics"].add(owner, MetricSpec(f"{owner}-metric", "agreement", lambda a, b: {"x": 1.0}))
-        shelves["explainers"].add(
+        registries["metrics"].add(owner, MetricSpec(f"{owner}-metric", "agreement", lambda a, b: {"x": 1.0}))
+        registries["explainers"].add(
             owner, ExplainerSpec(f"{owner}-method", print, Options, needs=frozenset({"telepathy"}))
         )
     plugins = [Plugin("alpha", "cxrx-alpha", "1", ("register_metrics",)), Plugin("broken", errors=["cannot be loaded"])]
-    made_up = SimpleNamespace(plugins=plugins, **shelves)
+    made_up = SimpleNamespace(plugins=plugins, **registries)
     monkeypatch.setattr(named, "load", lambda: made_up)
     return made_up
 

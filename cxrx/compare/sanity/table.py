@@ -102,19 +102,19 @@ def _films(rerun: Rerun, wanted: Sequence[str]) -> tuple[list[str], torch.Tensor
 
 def _methods(data: ModelData, notes: Notes) -> list[tuple[str, ExplainerSpec, Any, int]]:
     """Return (name, spec, options, seed) of every method whose plugin is here, and of ``edge``."""
-    shelf = load().explainers
+    registry = load().explainers
     found: list[tuple[str, ExplainerSpec, Any, int]] = []
     for name in data.methods:
         attrs = data.methods[name][0].results.attrs(data.slug, name)
         if name in data.controls and attrs["method"] != "edge":
             continue  # controls that ignore the picture say nothing here
         try:
-            spec = shelf.find(attrs["method"])
+            spec = registry.find(attrs["method"])
             found.append((name, spec, parse_options(spec.options, attrs["options"], spec.name), int(attrs["seed"])))
         except CxrxError as error:
             notes.skip(f"sanity of {name} ({data.slug})", str(error))
     if not any(spec.name == "edge" for _, spec, _, _ in found):
-        spec = shelf.find("cxrx/edge")
+        spec = registry.find("cxrx/edge")
         found.append(("edge", spec, spec.options(), 0))
     return found
 

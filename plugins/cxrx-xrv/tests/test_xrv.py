@@ -75,10 +75,10 @@ def test_names_findings_and_sizes_are_torchxrayvisions():
 
 
 def test_all_are_registered_with_their_findings_and_input():
-    shelf = load_registry().models
+    registry = load_registry().models
     for weights in WEIGHTS:
-        spec = shelf.find(weights.name)
-        assert shelf.full_name(weights.name) == f"xrv/{weights.name}"
+        spec = registry.find(weights.name)
+        assert registry.full_name(weights.name) == f"xrv/{weights.name}"
         assert "" not in spec.labels
         assert spec.input.channels == 1
 
