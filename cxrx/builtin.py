@@ -33,9 +33,9 @@ def register_explainers(register: Callable[[ExplainerSpec], None]) -> None:
 @hookimpl
 def register_readers(register: Callable[[ReaderSpec], None]) -> None:
     """Register the built-in file formats."""
-    from cxrx.reading.specs import BUILTIN_READERS
+    from cxrx.reading.readers import BUILTIN
 
-    for spec in BUILTIN_READERS:
+    for spec in BUILTIN.values():
         register(spec)
 
 

@@ -251,12 +251,27 @@ class ExplainerSpec:
 
 @dataclass(frozen=True)
 class ReaderSpec:
-    """A file format: `sniff` sees the path and the first 512 bytes, `open` yields what is inside."""
+    """A file format.
+
+    Attributes
+    ----------
+    sniff
+        ``sniff(path, head)``: whether this is a file of the format, by its path and its first 512 bytes. Formats are
+        asked one after the other, the built-in ones first.
+    open
+        ``open(path)`` yields the films of a file, one or several. A film without a ``sha256`` gets one from that of
+        the file and its ``member`` (or its number in the file), so both must be the same at every reading.
+    decode
+        ``decode(data, options)``: for a format whose file is one film, the film of these bytes; `options` is a
+        :class:`~cxrx.reading.options.ReadOptions`. With it films are read from archives too, and are not read again
+        to find out that they are done. None: `open` is used, and files in archives are left alone.
+    """
 
     name: str
     sniff: Callable[[Path, bytes], bool]
     open: Callable[[Path], Iterator[Film | Unreadable]]
     summary: str = ""
+    decode: Callable[[bytes, Any], Film | Unreadable] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -341,8 +356,10 @@ class Dataset(Protocol):
 class DatasetSpec:
     """A data set layout: `sniff` recognises the folder, `open` reads its tables.
 
-    A layout of a plugin goes before the built-in ones. Its data set may have a list ``problems`` of sentences, which
-    are shown to the user.
+    A layout of a plugin goes before the built-in ones, and where it recognises a folder its data set alone speaks. Its
+    data set may have a list ``problems`` of sentences, which are shown to the user. The built-in layouts are an
+    exception to this hook: their tables may lie together in one folder and are read together
+    (:func:`cxrx.datasets.discover`), so that their specs only list and recognise them.
     """
 
     name: str

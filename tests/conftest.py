@@ -16,9 +16,11 @@ import pytest
 from PIL import Image
 
 from cxrx.metrics.geometry import resize, to_source
+from cxrx.reading.record import ImageRecord, Link, Status
+from cxrx.results.contents import Contents
 from cxrx.results.pack import pack
 from cxrx.results.parts import PartStore
-from cxrx.results.records import ImageRecord, MapBlock, Part, PredictionBlock, Status
+from cxrx.results.records import Block, keyed
 from cxrx.results.truth import TruthTable
 
 FINDINGS = ("Mass", "Pleural Effusion", "Nodule")
@@ -75,8 +77,8 @@ def build_tiny(
         patient = f"p{i // 2 if i < 4 else i}"
         records.append(
             ImageRecord(
-                digest[:16], digest, "PA", *SHAPE, "pillow", Status.OK, "", False,
-                path.name, str(path), "", "", patient, state.st_size, state.st_mtime_ns,
+                digest, "PA", *SHAPE, "pillow", Status.OK, "", False,
+                Link("film", digest[:16], path.name, str(path), "", "", patient, state.st_size, state.st_mtime_ns),
             )
         )  # fmt: skip
         tiny.ids.append(digest[:16])
@@ -88,11 +90,9 @@ def build_tiny(
     positive = np.array([[1, i % 2 == 0, i % 3 == 0] for i in range(n)])
     logit = (np.where(positive, 1.0, -1.0) + rng.standard_normal((n, 3))).astype(np.float32)
     settings = {"model": "tiny", "input": {"size": list(INPUT)}, "seed": seed}
-    block = PredictionBlock(
-        "tiny@01234567", FINDINGS, tuple(tiny.ids), logit, 1 / (1 + np.exp(-logit)), np.tile(AFFINE, (n, 1, 1)),
-        {"settings": settings, "demo": int(demo)},
-    )  # fmt: skip
-    maps = []
+    arrays = {"logit": logit, "probability": 1 / (1 + np.exp(-logit)), "affine": np.tile(AFFINE, (n, 1, 1))}
+    attrs = {"settings": settings, "demo": int(demo)}
+    blocks = [Block("tiny@01234567", "", FINDINGS, tuple(tiny.ids), attrs, np.ones(n, bool), arrays)]
     for method in (*methods, *extra):
         cells = 8 if method == "gradcam" else 32
         values = np.full((n, 3, cells, cells), np.nan, dtype=np.float32)
@@ -106,10 +106,11 @@ def build_tiny(
             "relu": int(method == "gradcam"),
             "signed": 0,
         }
-        maps.append(MapBlock("tiny@01234567", method, FINDINGS, tuple(tiny.ids), values, present, logit, {}, attrs))
+        arrays = {"values": values, "score": logit}
+        blocks.append(Block("tiny@01234567", method, FINDINGS, tuple(tiny.ids), attrs, present, arrays))
         tiny.maps[method] = values
     store = PartStore(tiny.results)
-    store.write(Part(records, [], [block], maps), 0)
+    store.write(Contents(records, [], keyed(*blocks)), 0)
     truth = TruthTable()
     if labelled:
         truth.labels = {

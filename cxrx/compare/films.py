@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -16,10 +15,11 @@ from cxrx.compare.corpus import Corpus, ModelData
 from cxrx.engine.source import decoded
 from cxrx.errors import UsageError
 from cxrx.metrics.geometry import Float
-from cxrx.reading.find import Item, find
 from cxrx.reading.options import ReadOptions
-from cxrx.reading.prepare import Prepared, read_films
-from cxrx.registry import load
+from cxrx.reading.pool import cores
+from cxrx.reading.prepare import Prepared
+from cxrx.reading.readers import read_films
+from cxrx.results.locate import Place, stored_items
 from cxrx.results.reader import Results
 from cxrx.specs import Film, InputSpec
 
@@ -27,13 +27,13 @@ _VIEWS = ("frontal", "lateral", "oblique", "unknown")
 _AHEAD = 32  # decoded films that may wait
 EDGE_GRID = 224
 
-Paths = Mapping[str, tuple[Path, str]]
-"""image_id to (file, member of the archive or ``""``)."""
+Paths = Mapping[str, Place]
+"""image_id to where its film is."""
 
-_FOUND: WeakKeyDictionary[Corpus, dict[Path | None, dict[str, tuple[Path, str]]]] = WeakKeyDictionary()
+_FOUND: WeakKeyDictionary[Corpus, dict[Path | None, dict[str, Place]]] = WeakKeyDictionary()
 
 
-def film_paths(corpus: Corpus, images: Path | None = None) -> dict[str, tuple[Path, str]]:
+def film_paths(corpus: Corpus, images: Path | None = None) -> dict[str, Place]:
     """Return where the films of all files are now; with `images` they are looked for there, by their content.
 
     A film that several files tell of is taken from where it still is. The search is made once a corpus: it reads every
@@ -109,26 +109,11 @@ def read_pictures(
     """
     ids = list(dict.fromkeys(wanted))
     pictures = {}
-    for image_id, item in film_items(paths, ids, options):
+    for item, held in stored_items(paths, ids):
         for film in read_films(item, options):
-            if isinstance(film, Film) and film.sha256.startswith(image_id):
-                pictures[image_id] = film.pixels
+            if isinstance(film, Film) and film.sha256[:16] in held:
+                pictures[film.sha256[:16]] = film.pixels
     return pictures, len(ids) - len(pictures)
-
-
-def film_items(paths: Paths, wanted: Iterable[str], options: ReadOptions) -> Iterator[tuple[str, Item]]:
-    """Yield the films of `wanted` that are still there, file by file."""
-    readers = [spec for name, spec in load().readers.items() if not name.startswith("cxrx/")]
-    by_file: dict[Path, dict[str, str]] = {}
-    for image_id in dict.fromkeys(wanted):
-        if image_id in paths:
-            path, member = paths[image_id]
-            by_file.setdefault(path, {})[member] = image_id
-    for path, members in by_file.items():
-        if path.exists():
-            for item in find([path], readers, force_dicom=options.force_dicom):
-                if isinstance(item, Item) and item.member in members:
-                    yield members[item.member], item
 
 
 def prepared_films(
@@ -136,9 +121,8 @@ def prepared_films(
 ) -> Iterator[tuple[str, Prepared]]:
     """Decode films onto a model's input grid, in worker processes; films that are gone or changed are left out."""
     ids = set(wanted)
-    items = (item for _, item in film_items(paths, sorted(ids), options))
-    workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
-    with decoded(items, spec, options, min(workers, len(ids)), _AHEAD) as films:
+    items = (item for item, _ in stored_items(paths, sorted(ids)))
+    with decoded(items, spec, options, min(cores(), len(ids)), _AHEAD) as films:
         for _, results in films:
             for result in results:
                 if isinstance(result, Prepared) and result.image_id in ids:

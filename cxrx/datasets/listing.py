@@ -7,7 +7,8 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cxrx.reading.find import DICOM_SUFFIXES, IMAGE_SUFFIXES, SKIPPED_FOLDERS
+from cxrx.reading.find import SKIPPED_FOLDERS
+from cxrx.reading.readers import DICOM_SUFFIXES, IMAGE_SUFFIXES
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".txt", ".json")
 _FILM_SUFFIXES = IMAGE_SUFFIXES | DICOM_SUFFIXES

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from cxrx.datasets.sheet import Table
-from cxrx.reading.find import DICOM_SUFFIXES, IMAGE_SUFFIXES, OTHER_PICTURES
+from cxrx.reading.find import OTHER_PICTURES
+from cxrx.reading.readers import DICOM_SUFFIXES, IMAGE_SUFFIXES
 
 # How well a film's path met a table's entry; a better one in one table silences a worse one in another of its role.
 PLACE, PATH, BASE, STEM = 4, 3, 2, 1

@@ -12,7 +12,7 @@ from cxrx.datasets.listing import Listing, list_folder
 from cxrx.datasets.match import Index, Seat
 from cxrx.datasets.names import is_known, nearest
 from cxrx.datasets.sheet import Role, Table, split_word
-from cxrx.datasets.specs import CLASS_FOLDERS, TABLES
+from cxrx.datasets.specs import BUILTIN_DATASETS, CLASS_FOLDERS, TABLES
 from cxrx.datasets.tables import DATASET_OF, kind_of_file, read_table
 from cxrx.errors import UsageError
 from cxrx.registry import load
@@ -237,8 +237,8 @@ class _Search:
     def ask_plugins(self, folder: Path, seat: Seat) -> bool:
         """Let the data sets of plugins look at a folder; return whether one took it."""
         for name, spec in load().datasets.items():
-            if name.startswith("cxrx/"):
-                continue
+            if spec in BUILTIN_DATASETS:
+                continue  # their tables are read together, whichever of them lie there
             dataset = self._opened(name, spec, folder)
             if dataset is not None:
                 self._voices.append(_Voice(dataset, seat))

@@ -2,106 +2,74 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cxrx.errors import UsageError
-from cxrx.results.parts import Done, PartStore
-from cxrx.results.reader import open_results
-from cxrx.results.records import differences
+from cxrx.errors import LockedError, UsageError
+from cxrx.reading.item import Item
+from cxrx.reading.readers import holds_several
+from cxrx.reading.record import ImageRecord, Status
+from cxrx.results.contents import Contents, Files, load_results
+from cxrx.results.parts import PartStore
+from cxrx.results.records import Block, differences, fingerprint
+from cxrx.results.schema import SETTINGS
+
+File = tuple[str, str, int, int]
+"""``(path, member, size, mtime_ns)`` of a file that needs no second reading."""
 
 
-@dataclass
-class Base:
-    """What the existing results file holds for one model.
+class Ledger:
+    """Answers what is known of a film, and what is still to do.
 
     Attributes
     ----------
-    status
-        image_id to status, in the order of the rows.
-    probability, logit
-        image_id to ``(K,)``, for films with a prediction.
-    present
-        Method key to image_id to the findings that have a map.
+    records
+        image_id to what is known of the film.
+    holds_films
+        Whether there is a results file with films.
     labels
-        image_id to finding to 1, 0 or -1.
-    failed
-        ``(image_id, method key)`` of maps that failed before.
-    settings
-        Of the predictions (key ``""``) and of each method.
-    names
-        image_id to relative path, and
-    files
-        ``(path, member, size, mtime_ns)`` to image_id, from the link table.
+        image_id to finding to 1, 0 or -1, as the results file has them.
+    logit, probability
+        image_id to ``(K,)``, for the films with a prediction in the results file.
     """
 
-    status: dict[str, str] = field(default_factory=dict)
-    probability: dict[str, NDArray[np.float32]] = field(default_factory=dict)
-    logit: dict[str, NDArray[np.float32]] = field(default_factory=dict)
-    present: dict[str, dict[str, frozenset[str]]] = field(default_factory=dict)
-    labels: dict[str, dict[str, int]] = field(default_factory=dict)
-    failed: set[tuple[str, str]] = field(default_factory=set)
-    settings: dict[str, Any] = field(default_factory=dict)
-    names: dict[str, str] = field(default_factory=dict)
-    files: dict[tuple[str, str, int, int], str] = field(default_factory=dict)
+    def __init__(self, store: PartStore, slug: str, *, retry_failed: bool = False) -> None:
+        """Read the results file of `store`, if there is one, and the parts beside it.
 
-
-def read_base(out: Path, slug: str) -> Base:
-    """Read what `out` holds for the model `slug`; an empty Base where there is no file."""
-    base = Base()
-    if not out.exists():
-        return base
-    with open_results(out) as results:
-        images = results.images()
-        base.status = dict(zip(images["image_id"], images["status"], strict=True))
-        table = results.labels()
-        for image_id, row in zip(table.index, table.to_numpy(), strict=True):
-            base.labels[str(image_id)] = {f: int(v) for f, v in zip(table.columns, row, strict=True) if v != -2}
-        for link in results.links():
-            if link.kind == "film":
-                base.files[link.path, link.member, link.size, link.mtime_ns] = link.image_id
-                base.names[link.image_id] = link.relative
-        failures = results.failures()
-        explained = failures[(failures["stage"] == "explain") & (failures["model"] == slug)]
-        base.failed = set(zip(explained["image_id"].astype(str), explained["method"].astype(str), strict=True))
-        if slug not in results.models():
-            return base
-        ids = [str(i) for i in images["image_id"]]
-        logit, probability = results.logits(slug), results.probabilities(slug)
-        for i, image_id in enumerate(ids):
-            if np.isfinite(logit[i]).all():
-                base.logit[image_id], base.probability[image_id] = logit[i], probability[i]
-        base.settings[""] = results.attrs(slug).get("settings", {})
-        findings = np.array(results.findings(slug))
-        for method in results.methods(slug):
-            present = results.present(slug, method)
-            rows = zip(ids, present, strict=True)
-            base.present[method] = {image_id: frozenset(findings[row]) for image_id, row in rows if row.any()}
-            base.settings[method] = results.attrs(slug, method).get("settings", {})
-    return base
-
-
-@dataclass
-class Ledger:
-    """Answers what of a film is still to do."""
-
-    slug: str
-    base: Base
-    parts: Done
-    failed: set[tuple[str, str]]
-    retry_failed: bool = False
-
-    @classmethod
-    def read(cls, out: Path, store: PartStore, slug: str, *, retry_failed: bool) -> Ledger:
-        """Read the results file `out` and the parts beside it."""
-        base, parts = read_base(out, slug), store.done()
-        failed = base.failed | {(f.image_id, f.method) for f in parts.failures if f.model == slug}
-        return cls(slug, base, parts, failed, retry_failed)
+        Parameters
+        ----------
+        slug
+            The model that is asked about.
+        retry_failed
+            Whether to try again what failed before.
+        """
+        base = load_results(store.out) if store.out.exists() else None
+        self._base, self._parts, self._retry = base, store.contents(), retry_failed
+        self.slug = slug
+        everything = ([base] if base else []) + self._parts
+        self.records = _records([base] if base else []) | _records(self._parts)
+        self.holds_films = bool(base and base.images)
+        self.labels = base.truth.labels if base and base.truth else {}
+        failures = [failure for contents in everything for failure in contents.failures]
+        self._failed = {(f.image_id, f.method) for f in failures if f.stage == "explain" and f.model == slug}
+        self._files_of_base = _files([base] if base else [])
+        self._files_of_parts = _files(self._parts)
+        self._mapped: dict[str, dict[str, set[str]]] = defaultdict(dict)  # method, image_id: findings with a map
+        for contents in everything:
+            for (model, method), block in contents.blocks.items():
+                if model == slug and method:
+                    _add_maps(self._mapped[method], block, every_film=contents.is_part)
+        self.logit, self.probability = _predictions(base, slug)
+        self._predicted = self.logit.keys() | {
+            image_id
+            for part in self._parts
+            if (slug, "") in part.blocks
+            for image_id in part.blocks[slug, ""].image_ids
+        }
 
     def check(self, settings: Mapping[str, Mapping[str, Any]]) -> None:
         """Refuse to mix numbers made with other settings under one name.
@@ -114,44 +82,108 @@ class Ledger:
         Raises
         ------
         UsageError
-            The file holds the same key with other settings; the differences are named.
+            The results file holds the same key with other settings; the differences are named.
+        LockedError
+            The parts do.
         """
         for key, new in settings.items():
-            old = self.base.settings.get(key)
-            if old is not None and (changed := differences(old, new)):
+            old = self._base.blocks.get((self.slug, key)) if self._base else None
+            if old is not None and (changed := differences(old.attrs.get(SETTINGS, {}), new)):
                 what = f"maps of {key!r}" if key else "predictions"
                 raise UsageError(
                     f"the results already hold {what} of {self.slug} made with other settings: {'; '.join(changed)}",
                     "store these under another name with --as NAME" if key else "name another file with -o",
                 )
+        for part in self._parts:
+            for (model, method), block in part.blocks.items():
+                new = settings.get(method, {})
+                old_settings = block.attrs.get(SETTINGS, {})
+                if model == self.slug and method in settings and fingerprint(old_settings) != fingerprint(new):
+                    raise LockedError(
+                        f"{part.path.parent.name} holds parts of another run: "
+                        f"{'; '.join(differences(old_settings, new)[:5])}",
+                        "finish that run, name another file with -o, or start afresh with --no-resume",
+                    )
 
-    def known_id(self, key: tuple[str, str, int, int]) -> str | None:
-        """Return the image_id of the file ``(path, member, size, mtime_ns)``, if it was read before."""
-        return self.parts.files.get(key) or self.base.files.get(key)
+    def known(self, item: Item) -> frozenset[str]:
+        """Return the image_ids of the films that were read from this very file before."""
+        key = (str(item.path), item.member, item.size, item.mtime_ns)
+        return self._files_of_parts.get(key) or self._files_of_base.get(key) or frozenset()
 
-    def status(self, image_id: str) -> str | None:
+    def read_whole(self, item: Item) -> bool:
+        """Whether all films of `item` are known; of several in one file a run that was stopped may have lost some."""
+        key = (str(item.path), item.member, item.size, item.mtime_ns)
+        return key in self._files_of_base or (key in self._files_of_parts and not holds_several(item))
+
+    def status(self, image_id: str) -> Status | None:
         """Return what became of a film, or None for one never seen."""
-        record = self.parts.images.get(image_id)
-        return record.status.name.lower() if record is not None else self.base.status.get(image_id)
+        record = self.records.get(image_id)
+        return None if record is None else record.status
+
+    def wants_record(self, image_id: str) -> bool:
+        """Whether what is found out about a film now is news."""
+        return self.status(image_id) in {None, Status.FAILED}
 
     def unusable(self, image_id: str) -> bool:
         """Whether the film failed or was skipped before and is not to be tried again."""
         status = self.status(image_id)
-        return status == "skipped" or (status == "failed" and not self.retry_failed)
+        return status is Status.SKIPPED or (status is Status.FAILED and not self._retry)
 
     def predicted(self, image_id: str) -> bool:
         """Whether the film has a prediction of this model."""
-        return image_id in self.base.logit or image_id in self.parts.predictions.get(self.slug, ())
+        return image_id in self._predicted
 
     def mapped(self, image_id: str, method: str) -> frozenset[str]:
         """Return the findings of the film that have a map."""
-        packed = self.base.present.get(method, {}).get(image_id, frozenset())
-        return packed | self.parts.maps.get((self.slug, method), {}).get(image_id, frozenset())
+        return frozenset(self._mapped.get(method, {}).get(image_id, ()))
 
     def map_failed(self, image_id: str, method: str) -> bool:
         """Whether the film failed at this method before and is not to be tried again."""
-        return not self.retry_failed and (image_id, method) in self.failed
+        return not self._retry and (image_id, method) in self._failed
 
-    def taken_up(self, image_id: str, method: str) -> bool:
+    def processed(self, image_id: str, method: str) -> bool:
         """Whether the parts hold this film's maps, be they none."""
-        return image_id in self.parts.maps.get((self.slug, method), {})
+        return image_id in self._mapped.get(method, {})
+
+
+def _records(everything: Iterable[Contents]) -> dict[str, ImageRecord]:
+    """Return the record of each film: that of a success where there are several."""
+    records: dict[str, ImageRecord] = {}
+    for contents in everything:
+        for record in contents.images:
+            known = records.get(record.image_id)
+            if known is None or (record.status.processed and not known.status.processed):
+                records[record.image_id] = record
+    return records
+
+
+def _files(everything: Sequence[Contents]) -> dict[File, frozenset[str]]:
+    """Return the films of each file; a film with a name in its file counts for the file as a whole, too."""
+    files: dict[File, set[str]] = defaultdict(set)
+    for contents in everything:
+        for link in contents.links:
+            if link.kind == "film":
+                for member in {link.member, ""}:
+                    files[link.path, member, link.size, link.mtime_ns].add(link.image_id)
+    return {key: frozenset(ids) for key, ids in files.items()}
+
+
+def _add_maps(mapped: dict[str, set[str]], block: Block, *, every_film: bool) -> None:
+    """Add the findings of each film that `block` has a map of; of a part also the films that none is asked of."""
+    findings = np.array(block.findings, dtype=object)
+    for image_id, row in zip(block.image_ids, block.present, strict=True):
+        if every_film or row.any():
+            mapped.setdefault(image_id, set()).update(findings[row])
+
+
+def _predictions(
+    base: Contents | None, slug: str
+) -> tuple[dict[str, NDArray[np.float32]], dict[str, NDArray[np.float32]]]:
+    block = base.blocks.get((slug, "")) if base else None
+    if block is None:
+        return {}, {}
+    with Files() as files:
+        logit, probability = files.array(block, "logit"), files.array(block, "probability")
+    there = np.flatnonzero(np.isfinite(logit).all(axis=1)).tolist()
+    ids = block.image_ids
+    return {ids[i]: logit[i] for i in there}, {ids[i]: probability[i] for i in there}

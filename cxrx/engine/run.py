@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +16,12 @@ import torch
 from cxrx import __version__
 from cxrx.datasets import FolderTruth, discover, read_truth
 from cxrx.engine.batch import BatchWorker
-from cxrx.engine.intake import Intake
+from cxrx.engine.films import FilmList, list_films, with_data
+from cxrx.engine.filter import FilmFilter, truth_of
 from cxrx.engine.interrupts import Interrupts
 from cxrx.engine.ledger import Ledger
 from cxrx.engine.options import MethodRequest, RunOptions, map_settings, prediction_settings
-from cxrx.engine.part_builder import PartBuilder
-from cxrx.engine.plan import Plan, plan_films, with_data
 from cxrx.engine.progress import Progress
-from cxrx.engine.recorder import Recorder
 from cxrx.engine.report import RunReport
 from cxrx.engine.source import decoded
 from cxrx.errors import InterruptedRunError, NothingReadableError
@@ -32,9 +29,11 @@ from cxrx.files.atomic import write_file
 from cxrx.files.lock import RunLock
 from cxrx.models.inference import auto_batch_size, tune_allocator
 from cxrx.models.model import Model
-from cxrx.reading.find import Item
+from cxrx.reading.item import Item
+from cxrx.reading.pool import cores
+from cxrx.reading.record import ImageRecord
 from cxrx.results.pack import pack
-from cxrx.results.parts import Done, PartStore
+from cxrx.results.parts import PartStore
 from cxrx.results.truth import Mask, TruthTable
 
 log = logging.getLogger("cxrx")
@@ -92,41 +91,37 @@ class _Run:
         self.methods = {method.key: method for method in methods}
         settings = {"": prediction_settings(model, options)}
         settings |= {key: map_settings(model, options, method) for key, method in self.methods.items()}
-        self.ledger = Ledger.read(store.out, store, model.slug, retry_failed=options.retry_failed)
+        self.ledger = Ledger(store, model.slug, retry_failed=options.retry_failed)
         self.ledger.check(settings)
-        store.check({(model.slug, key): value for key, value in settings.items()})
         attrs: dict[str, dict[str, Any]] = {"": {"demo": int(model.demo), "activation": model.activation}}
         if model.thresholds:
             attrs[""]["thresholds"] = dict(model.thresholds)
         attrs |= {key: _map_attrs(method, options) for key, method in self.methods.items()}
         attrs = {key: _versions(model) | {"settings": settings[key]} | own for key, own in attrs.items()}
-        builder = PartBuilder(model.slug, model.labels, attrs.pop(""), attrs)
-        report = RunReport(store.out, model.slug, tuple(self.methods), options.read.polarity)
-        self.recorder = Recorder(store, builder, report)
+        self.report = RunReport(store, model.slug, model.labels, attrs, options.read.polarity)
         self.batch_size = self._fixed_batch_size()
         self.cost: dict[str, list[float]] = {}
 
     def execute(self, argv: Sequence[str]) -> RunReport:
         started = time.time()
-        plan = plan_films(self.inputs, self.ledger, self.store.out, self.options)
-        truth = self._truth()
-        intake = Intake(
-            plan, truth, self.ledger, self.recorder, self.model.labels, self.model.thresholds, self.options.targets,
+        films = list_films(self.inputs, self.ledger, self.store.out, self.options)
+        truth, report = self._truth(), self.report
+        film_filter = FilmFilter(
+            films, truth, self.ledger, report, self.model.labels, self.model.thresholds, self.options.targets,
             self.options.read.views,
         )  # fmt: skip
-        intake.note_rejected()
-        todo = intake.todo(self.methods)
-        report = self.recorder.report
+        film_filter.note_rejected()
+        todo = film_filter.todo(self.methods)
         if report.counts["kept"] and todo:
-            log.info("%d of %d films are done already", report.counts["kept"], len(plan.items))
+            log.info("%d of %d films are done already", report.counts["kept"], len(films.items))
         with Interrupts() as interrupts:
-            self._stream(todo, plan, intake, interrupts)
-            self.recorder.commit()
+            self._stream(todo, films, film_filter, interrupts)
+            report.commit()
             if interrupts.signal_number is not None:
-                kept = len(self.store.done().files)
+                kept = sum(len(part.images) for part in self.store.contents())
                 hint = "the same command goes on from here"
                 raise InterruptedRunError(f"stopped; the work on {kept} films is kept", interrupts.signal_number, hint)
-        self._pack(plan, truth, argv, started)
+        self._pack(films, truth, argv, started)
         report.seconds = time.time() - started
         return report
 
@@ -139,26 +134,26 @@ class _Run:
             log.warning("truth: %s", problem)
         return truth
 
-    def _stream(self, todo: Sequence[Item], plan: Plan, intake: Intake, interrupts: Interrupts) -> None:
+    def _stream(self, todo: Sequence[Item], films: FilmList, film_filter: FilmFilter, interrupts: Interrupts) -> None:
         """Work through `todo` until it is done or somebody wants to stop."""
         explainers = {key: method.spec.build(method.options) for key, method in self.methods.items()}
         worker = BatchWorker(
-            self.model, self.methods, explainers, self.options, self.ledger, self.recorder, self.batch_size, len(todo)
-        )
+            self.model, self.methods, explainers, self.options, self.ledger, self.report, self.batch_size, len(todo),
+            film_filter.labels,
+        )  # fmt: skip
         self.cost = worker.cost
-        workers = _cores() if self.options.workers is None else self.options.workers
-        items = with_data(todo, plan, self.inputs, self.options)
-        report = self.recorder.report
+        workers = cores() if self.options.workers is None else self.options.workers
+        items = with_data(todo, films, self.inputs, self.options)
         with (
-            decoded(items, self.model.input, self.options.read, workers, ahead=4 * self.batch_size) as films,
+            decoded(items, self.model.input, self.options.read, workers, ahead=4 * self.batch_size) as readings,
             Progress(len(todo), " ".join(["predict", *self.methods])) as progress,
         ):
-            for batch, files in intake.batches(films, self.batch_size):
+            for batch, files in film_filter.batches(readings, self.batch_size):
                 with interrupts.batch():
-                    before = report.failed
+                    before = self.report.failed
                     worker.process(batch)
-                    progress.update(files, report.failed - before)
-                    self.recorder.commit_if_due()
+                    progress.update(files, self.report.failed - before)
+                    self.report.commit_if_due()
                 if interrupts.signal_number is not None:
                     return
 
@@ -173,35 +168,36 @@ class _Run:
         write_file(path, json.dumps({"batch_size": size}).encode(), mode=0o600)
         return size
 
-    def _pack(self, plan: Plan, truth: FolderTruth, argv: Sequence[str], started: float) -> None:
-        done, report = self.store.done(), self.recorder.report
-        processed = [record for record in done.images.values() if record.status.processed]
-        if not processed and not any(status in {"ok", "flagged"} for status in self.ledger.base.status.values()):
+    def _pack(self, films: FilmList, truth: FolderTruth, argv: Sequence[str], started: float) -> None:
+        report, new = self.report, {}
+        for record in (record for part in self.store.contents() for record in part.images):
+            new[record.image_id] = record
+        processed = [record for record in new.values() if record.status.processed]
+        if not processed and not any(record.status.processed for record in self.ledger.records.values()):
             raise NothingReadableError("none of the inputs held a film that could be read", report.why_nothing())
-        report.conflicts = sum(n for uid, n in Counter(r.uid for r in processed).items() if uid and n > 1)
+        report.conflicts = sum(n for uid, n in Counter(r.link.uid for r in processed).items() if uid and n > 1)
         run = _versions(self.model) | {
             "argv": list(argv),
             "started": started,
             "seconds": time.time() - started,
             "device": str(self.model.device),
             "batch_size": self.batch_size,
-            "films": len(plan.items),
+            "films": len(films.items),
             "counts": dict(report.counts),
             "model": self.model.slug,
             "cost": {key: {"seconds": seconds, "maps": int(maps)} for key, (seconds, maps) in self.cost.items()},
         }
         sources = {self.model.slug: self.model.source} if self.model.source else {}
-        table = self._truth_table(truth, done)
+        table = self._truth_table(truth, self.ledger.records | new)
         pack(self.store, self.store.out, truth=table, run=run, model_sources=sources)
 
-    def _truth_table(self, truth: FolderTruth, done: Done) -> TruthTable | None:
+    def _truth_table(self, truth: FolderTruth, records: Mapping[str, ImageRecord]) -> TruthTable | None:
         """Return what the tables say, by image_id instead of by file name."""
         if not truth.findings:
             return None
         table = TruthTable(truth.findings)
-        names = self.ledger.base.names | {image_id: record.relative for image_id, record in done.images.items()}
-        for image_id, name in names.items():
-            known = truth.truth(name)
+        for image_id, record in records.items():
+            known = truth_of(truth, record)
             if known is not None:
                 table.labels[image_id] = dict(known.labels)
                 table.boxes += [(image_id, b.finding, b.x, b.y, b.width, b.height) for b in known.boxes]
@@ -232,7 +228,3 @@ def _versions(model: Model) -> dict[str, Any]:
         "weights_sha256": model.weights_sha256,
         "model_name": model.name,
     }
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import partial
 
-from cxrx.reading.find import Item
+from cxrx.reading.item import Item
 from cxrx.reading.options import ReadOptions
 from cxrx.reading.pool import DecodePool
 from cxrx.reading.prepare import Prepared, prepare_item

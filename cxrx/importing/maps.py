@@ -12,11 +12,12 @@ from cxrx.errors import UsageError
 from cxrx.importing.incoming import Incoming, MapFile, Problems, check_key, find_maps, names_of
 from cxrx.importing.pictures import find_pictures, stand_in
 from cxrx.importing.truth import Known, read_known
+from cxrx.reading.record import ImageRecord
 from cxrx.results.pack import write_links, write_plan
 from cxrx.results.plan import Plan
-from cxrx.results.private import film_row, private_path, write_private
+from cxrx.results.private import private_path, write_private
 from cxrx.results.ragged import Imported
-from cxrx.results.records import FloatArray, ImageRecord, fingerprint
+from cxrx.results.records import FloatArray, fingerprint
 from cxrx.results.schema import FINGERPRINT, SETTINGS
 from cxrx.results.truth import check_truth
 
@@ -136,7 +137,7 @@ def import_folder(
         (model, name): _imported(name, own, known.ids, identity, problems) for name, own in maps.methods.items()
     }
     if out.exists():
-        write_private(private_path(out), plan.private)  # names of films that are no longer there must not stay
+        write_private(private_path(out), plan.links)  # names of films that are no longer there must not stay
     else:
         write_links(out, plan, {})
     write_plan(out, plan, (), imported)
@@ -168,7 +169,7 @@ def _plan(maps: Incoming, known: Known, pictures: Mapping[str, ImageRecord]) -> 
     records = []
     for image in sorted(known.ids):
         record = pictures.get(image) or stand_in(image, *known.told.get(image, maps.largest[image]))
-        records.append(replace(record, patient=known.patients[image]))
+        records.append(replace(record, link=replace(record.link, patient=known.patients[image])))
     table = known.table()
     if table is not None:
         check_truth(table)
@@ -183,7 +184,7 @@ def _plan(maps: Incoming, known: Known, pictures: Mapping[str, ImageRecord]) -> 
         failures=[],
         truth=table,
         runs=[{"command": "import", "maps": len(maps), "films": len(records)}],
-        private=[film_row(record) for record in records],
+        links=[record.link for record in records],
     )
 
 
@@ -191,6 +192,6 @@ def _patients(records: Sequence[ImageRecord]) -> dict[str, str]:
     """Return image_id to the smallest image_id of the same patient."""
     smallest: dict[str, str] = {}
     for record in sorted(records, key=lambda record: record.image_id):
-        if record.patient:
-            smallest.setdefault(record.patient, record.image_id)
-    return {record.image_id: smallest.get(record.patient, record.image_id) for record in records}
+        if record.link.patient:
+            smallest.setdefault(record.link.patient, record.image_id)
+    return {record.image_id: smallest.get(record.link.patient, record.image_id) for record in records}

@@ -9,10 +9,11 @@ from cxrx.datasets.chexpert import unfolded
 from cxrx.datasets.match import Index
 from cxrx.datasets.sheet import Table
 from cxrx.importing.incoming import Problems, sha256_of
-from cxrx.reading.find import Item, find
+from cxrx.reading.find import find
+from cxrx.reading.item import Item
 from cxrx.reading.options import ReadOptions
-from cxrx.reading.prepare import read_films
-from cxrx.results.records import ImageRecord, Status
+from cxrx.reading.readers import read_films
+from cxrx.reading.record import ImageRecord, Link, Status, record_of
 from cxrx.specs import Film, FilmTruth
 
 _OPTIONS = ReadOptions(views=("all",), non_chest=True)  # there are maps of them, so they are wanted
@@ -54,19 +55,11 @@ def _records(item: Item, problems: Problems) -> Iterator[ImageRecord]:
         if not isinstance(found, Film):
             problems.add(f"{{n}} pictures could not be read: {found.message}", item.relative)
             continue
-        rows, columns = found.pixels.shape
-        yield ImageRecord(
-            found.sha256[:16], found.sha256, found.view, rows, columns, found.decoder,
-            Status.FLAGGED if found.flags else Status.OK, "; ".join(found.flags), found.synthetic,
-            relative=item.relative, path=str(item.path), member=item.member, uid=found.uid, patient=found.patient,
-            size=item.size, mtime_ns=item.mtime_ns,
-        )  # fmt: skip
+        yield record_of(item, found)
 
 
 def stand_in(image: str, rows: int, columns: int) -> ImageRecord:
     """Return the row of a picture that is not at hand; the digest of its name is its identity."""
     digest = sha256_of(image)
-    return ImageRecord(
-        digest[:16], digest, "", rows, columns, "", Status.OK, "", synthetic=False, relative=image,
-        path="", member="", uid="", patient="", size=0, mtime_ns=0,
-    )  # fmt: skip
+    link = Link("film", digest[:16], relative=image)
+    return ImageRecord(digest, "", rows, columns, "", Status.OK, "", synthetic=False, link=link)

@@ -29,7 +29,7 @@ from cxrx.datasets.sheet import (
 from cxrx.datasets.truth import FolderTruth, read_truth
 from cxrx.errors import UsageError
 from cxrx.importing.incoming import Incoming, Name, Problems, Shape, id_of, listed, names_of, split_name
-from cxrx.results.records import ImageRecord
+from cxrx.reading.record import ImageRecord
 from cxrx.results.truth import Mask, TruthTable
 from cxrx.specs import Box, FilmTruth
 
@@ -116,7 +116,7 @@ def read_known(
     _fit_boxes(known, maps.largest, problems)
     _tell_gaps(known, place, maps, problems)
     for image in images:
-        own = pictures[image].patient if image in pictures else ""
+        own = pictures[image].link.patient if image in pictures else ""
         known.patients[image] = own or known.patients.get(image, "") or _patient_in(image)
     return known
 

@@ -7,13 +7,13 @@ import zipfile
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from cxrx.reading.find import HEAD_BYTES, Rejected, printable, rejected, tame
+from cxrx.reading.item import HEAD_BYTES, Rejected, printable, rejected, tame
 from cxrx.reading.source import BROKEN_ARCHIVE, MAX_FILE_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from cxrx.reading.find import Item
+    from cxrx.reading.item import Item
 
 MAX_EXPANSION = 200
 """A compressed tar may unpack to this many times its size (plus `MAX_FILE_BYTES`) before it counts as a bomb."""

@@ -25,8 +25,8 @@ PHANTOM_MODEL = "cxrx phantom"
 """ManufacturerModelName of the synthetic films that ``cxrx phantom`` writes."""
 
 
-def read_dicom(data: bytes, options: ReadOptions, sha256: str, member: str = "") -> Film:
-    """Decode one film; `sha256` and `member` are handed through.
+def read_dicom(data: bytes, options: ReadOptions) -> Film:
+    """Decode one film, which does not know its digest yet.
 
     Raises
     ------
@@ -44,8 +44,7 @@ def read_dicom(data: bytes, options: ReadOptions, sha256: str, member: str = "")
     pixels, more = _greys(stored, dataset, form, options)
     return Film(
         pixels=pixels,
-        sha256=sha256,
-        member=member,
+        sha256="",
         view=view,
         uid=text(dataset, "SOPInstanceUID"),
         patient=text(dataset, "PatientID"),

@@ -6,25 +6,20 @@ import os
 import stat
 import warnings
 from collections import Counter
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cxrx.errors import UsageError
-from cxrx.specs import Unreadable
+from cxrx.reading.archive import members
+from cxrx.reading.item import HEAD_BYTES, Item, Rejected, printable, rejected, tame
+from cxrx.reading.readers import DICOM, DICOM_SUFFIXES, IMAGE_SUFFIXES, is_builtin, readers
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from cxrx.specs import ReaderSpec
 
-HEAD_BYTES = 512
-
-PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
-JPEG_MAGIC = b"\xff\xd8\xff"
-
-DICOM_SUFFIXES = frozenset({".dcm", ".dicom", ".dic", ".ima"})
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg"})
 OTHER_PICTURES = frozenset(
     {".tif", ".tiff", ".bmp", ".gif", ".webp", ".jp2", ".j2k", ".jxl", ".nii", ".nrrd", ".mha", ".mhd"}
 )
@@ -42,51 +37,10 @@ SKIPPED_FOLDERS = frozenset({"masks", "regions", "__macosx"})
 """Folders whose pictures are not films; passed over unless named as an input."""
 
 
-@dataclass(frozen=True, slots=True)
-class Item:
-    """One candidate file or archive member; cheap and picklable.
-
-    Attributes
-    ----------
-    path
-        Absolute path of the file (of the archive, for a member).
-    relative
-        Posix path relative to the input it was found under: ``"study/a.dcm"``, ``"films.zip/a.dcm"``; a single
-        file: its name.
-    size, mtime_ns
-        Of the file; of the member and of the archive, for a member.
-    reader
-        ``"dicom"``, ``"image"`` or ``"owner/name"`` of a third-party reader.
-    member
-        Name inside the archive, exactly as it stands there.
-    data
-        Bytes of a member of a compressed tar, which can only be read in passing.
-    offset
-        Where a member of an uncompressed tar begins.
-    """
-
-    path: Path
-    relative: str
-    size: int
-    mtime_ns: int
-    reader: str
-    member: str = ""
-    data: bytes | None = field(default=None, repr=False)
-    offset: int = -1
-
-
-@dataclass(frozen=True, slots=True)
-class Rejected:
-    """A candidate that is no film, and why."""
-
-    item: Item
-    reason: Unreadable
-
-
 def find(
     inputs: Sequence[Path],
-    readers: Sequence[ReaderSpec] = (),
     *,
+    formats: Mapping[str, ReaderSpec] | None = None,
     force_dicom: bool = False,
     passed_over: Counter[str] | None = None,
 ) -> Iterator[Item | Rejected]:
@@ -99,8 +53,8 @@ def find(
     inputs
         Folders, single files, archives (zip, tar, compressed tar) or ``.txt`` lists with one path a line (absolute,
         or relative to the list or to the working directory).
-    readers
-        Third-party formats, asked where no built-in one fits; their names must be qualified (``owner/name``).
+    formats
+        Readers by full name, asked in this order; None: all that are registered, the built-in ones first.
     force_dicom
         Take files without the ``DICM`` mark for DICOM where their name does not say otherwise.
     passed_over
@@ -115,20 +69,21 @@ def find(
     for path in paths:
         if not path.exists():
             raise UsageError(f"{path} does not exist", "name a folder, a film, an archive or a .txt list of paths")
-    finder = _Finder(list(readers), force_dicom, Counter() if passed_over is None else passed_over)
+    asked = dict(readers() if formats is None else formats)
+    finder = _Finder(asked, force_dicom, Counter() if passed_over is None else passed_over)
     return (found for path in paths for found in finder.input(path))
-
-
-def rejected(item: Item, code: str, message: str, kind: str = "skipped") -> Rejected:
-    """Return `item` with the reason why it gives no film."""
-    return Rejected(item, Unreadable("failed" if kind == "failed" else "skipped", code, message, member=item.member))
 
 
 @dataclass
 class _Finder:
-    readers: list[ReaderSpec]
+    formats: dict[str, ReaderSpec]
     force_dicom: bool
     passed_over: Counter[str]
+
+    @property
+    def any_suffix(self) -> bool:
+        """Whether a plugin's reader may want files that are plainly no pictures to those of this package."""
+        return not all(map(is_builtin, self.formats))
 
     def input(self, path: Path, relative: str = "") -> Iterator[Item | Rejected]:
         """Yield what one input holds; `relative` is how a list named it."""
@@ -182,7 +137,7 @@ class _Finder:
         suffix = Path(entry.name).suffix.lower()
         if entry.name.startswith("."):
             self.passed_over["hidden"] += 1
-        elif suffix in NOT_PICTURES and not self.readers and not entry.name.lower().endswith(ARCHIVE_SUFFIXES):
+        elif suffix in NOT_PICTURES and not self.any_suffix and not entry.name.lower().endswith(ARCHIVE_SUFFIXES):
             self.passed_over[suffix] += 1
         else:
             yield from self.file(Path(entry.path), relative, named=False)
@@ -203,8 +158,6 @@ class _Finder:
                 yield rejected(item, "not-a-file", "this is a device, a pipe or a socket")
                 return
             if path.name.lower().endswith(ARCHIVE_SUFFIXES):
-                from cxrx.reading.archive import members
-
                 for member, head in members(item):
                     found = member if isinstance(member, Rejected) else self.sniffed(member, head, named=False)
                     if found is not None:
@@ -235,25 +188,19 @@ class _Finder:
         return None
 
     def reader_of(self, item: Item, head: bytes, suffix: str) -> str:
-        """Return the reader's name, empty where there is none."""
-        if head[128:132] == b"DICM":
-            return "dicom"
-        if head.startswith((PNG_MAGIC, JPEG_MAGIC)) and suffix not in DICOM_SUFFIXES:
-            return "image"
-        # A plugin opens a path, which a member does not have.
-        reader = "" if item.member else self.third_party(item.path, head)
-        forced = head and self.force_dicom and suffix not in NOT_PICTURES | IMAGE_SUFFIXES | OTHER_PICTURES
-        return reader or ("dicom" if forced else "")
-
-    def third_party(self, path: Path, head: bytes) -> str:
-        for spec in list(self.readers):
+        """Return the full name of the reader, empty where there is none."""
+        path = Path(item.member) if item.member else item.path
+        for name, spec in list(self.formats.items()):
+            if item.member and spec.decode is None:
+                continue  # it opens a path, which a member does not have
             try:
                 if spec.sniff(path, head):
-                    return spec.name
+                    return name
             except Exception as error:  # noqa: BLE001 - a broken plugin must not end the scan
-                self.readers.remove(spec)
-                warnings.warn(f"reader {spec.name} is left out: {type(error).__name__} in sniff()", stacklevel=2)
-        return ""
+                del self.formats[name]
+                warnings.warn(f"reader {name} is left out: {type(error).__name__} in sniff()", stacklevel=2)
+        forced = head and self.force_dicom and suffix not in NOT_PICTURES | IMAGE_SUFFIXES | OTHER_PICTURES
+        return DICOM if forced else ""
 
 
 def _listing(folder: Path) -> Sequence[os.DirEntry[str] | OSError]:
@@ -290,14 +237,3 @@ def _identity(folder: Path) -> tuple[int, int]:
     except OSError:
         return VANISHED
     return state.st_dev, state.st_ino
-
-
-def printable(name: str) -> str:
-    r"""Return `name` with undecodable bytes written as ``\xNN``, so that it can be stored and shown."""
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-
-
-def tame(name: str) -> str:
-    """Return a relative posix path that stays where it is joined: no root, no drive, no ``..``."""
-    parts = printable(name).replace("\\", "/").split("/")
-    return "/".join(part.replace(":", "_") for part in parts if part not in {"", ".", ".."}) or "_"

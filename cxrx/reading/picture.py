@@ -9,6 +9,7 @@ import numpy as np
 
 from cxrx.reading.colour import grey_of
 from cxrx.reading.refusal import fail, skip
+from cxrx.specs import Film
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -22,17 +23,8 @@ EXIF_ORIENTATION = 0x0112
 SIXTEEN_BIT = frozenset({"I;16", "I;16B", "I;16L", "I;16N", "I"})
 
 
-def read_picture(data: bytes, options: ReadOptions) -> tuple[NDArray[np.float32], str, tuple[str, ...]]:
-    """Decode a PNG or JPEG file.
-
-    Returns
-    -------
-    pixels
-        ``(rows, columns)`` float32 in [0, 1], turned as an EXIF orientation says.
-    decoder
-        Name and version of what decoded them.
-    flags
-        What was odd.
+def read_picture(data: bytes, options: ReadOptions) -> Film:
+    """Decode a PNG or JPEG file, turned as an EXIF orientation says.
 
     Raises
     ------
@@ -60,7 +52,7 @@ def read_picture(data: bytes, options: ReadOptions) -> tuple[NDArray[np.float32]
         raise fail("constant", "the picture is constant")
     if turned:
         flags = (*flags, "orientation: turned as its EXIF data say")
-    return pixels, f"pillow {PIL.__version__}", flags
+    return Film(pixels, "", decoder=f"pillow {PIL.__version__}", flags=flags)
 
 
 def _greys(image: Image) -> Greys:

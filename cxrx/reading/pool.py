@@ -24,12 +24,17 @@ if TYPE_CHECKING:
     from multiprocessing.connection import Connection
     from multiprocessing.context import ForkServerProcess
 
-    from cxrx.reading.find import Item
+    from cxrx.reading.item import Item
 
 T = TypeVar("T")
 
 IN_FLIGHT_PER_WORKER = 8
 """Films begun but not yet handed over, so that one slow film does not stop the other workers."""
+
+
+def cores() -> int:
+    """Return how many processors this process may use: what a batch system grants, not what the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
 
 
 @dataclass
@@ -92,7 +97,9 @@ class DecodePool:
         self._timeout = timeout
         self._context = multiprocessing.get_context("forkserver")
         # Imported once by the server and shared by every worker it forks.
-        self._context.set_forkserver_preload(["cxrx.reading.prepare", "pydicom.pixels", "PIL.Image"])
+        self._context.set_forkserver_preload(
+            ["cxrx.reading.prepare", "cxrx.reading.dicom", "cxrx.reading.picture", "pydicom.pixels", "PIL.Image"]
+        )
         self._workers = [self._start() for _ in range(workers)]
         self._busy = False
 

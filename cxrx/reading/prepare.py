@@ -7,22 +7,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cxrx.reading.dicom import read_dicom
-from cxrx.reading.header import library_settings
-from cxrx.reading.picture import read_picture
-from cxrx.reading.polarity import check_polarity, looks_negative
-from cxrx.reading.refusal import RefusalError, fail
-from cxrx.reading.source import digest, load
-from cxrx.specs import Film, Unreadable
+from cxrx.reading.polarity import looks_negative
+from cxrx.reading.readers import read_films
+from cxrx.reading.record import ImageRecord, record_of
+from cxrx.specs import Unreadable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from numpy.typing import NDArray
 
-    from cxrx.reading.find import Item
+    from cxrx.reading.item import Item
     from cxrx.reading.options import ReadOptions
-    from cxrx.specs import FloatArray, InputSpec
+    from cxrx.specs import Film, FloatArray, InputSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,100 +26,27 @@ class Prepared:
 
     Attributes
     ----------
-    image_id
-        First 16 hex digits of `sha256`.
+    record
+        What is known of the film; it goes to results.h5 as it is.
     pixels
         ``(height, width)`` float32 in [0, 1], of ``InputSpec.size``; ``(10, height, width)`` where it asks for ten
         crops.
     affine
         ``(2, 3)`` float64, (x, y) of the input grid -> (x, y) of source pixels; pixel centres are at integers. Of ten
         crops, that of the upright one in the centre.
-    rows, columns
-        Of the source.
     negative
         Whether the film looks like a photographic negative (before ``polarity="auto"`` put it right).
-
-    The others are those of :class:`~cxrx.specs.Film`.
     """
 
-    image_id: str
-    sha256: str
-    member: str
+    record: ImageRecord
     pixels: FloatArray
     affine: NDArray[np.float64]
-    rows: int
-    columns: int
-    view: str
-    uid: str
-    patient: str
-    decoder: str
-    flags: tuple[str, ...]
-    synthetic: bool
     negative: bool
 
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Reading
-
-
-def read_films(item: Item, options: ReadOptions) -> Iterator[Film | Unreadable]:
-    """Yield what `item` holds, at full size, decoded in this process.
-
-    Whatever goes wrong with a file becomes an :class:`~cxrx.specs.Unreadable`; nothing is raised.
-    """
-    sha256 = ""
-    try:
-        if "/" in item.reader:
-            yield from _third_party(item, options)
-            return
-        data = load(item)
-        sha256 = digest(data)
-        yield _read(data, item, options, sha256)
-    except RefusalError as refusal:
-        yield refusal.unreadable(sha256, item.member)
-
-
-def _read(data: bytes, item: Item, options: ReadOptions, sha256: str) -> Film:
-    try:
-        with library_settings():
-            if item.reader == "dicom":
-                film = read_dicom(data, options, sha256, item.member)
-            else:
-                pixels, decoder, flags = read_picture(data, options)
-                film = Film(pixels, sha256, item.member, decoder=decoder, flags=flags)
-        return check_polarity(film, options.polarity)
-    except RefusalError:
-        raise
-    except MemoryError:
-        raise fail("memory", "there is not enough memory to decode this film") from None
-    except Exception as error:  # noqa: BLE001 - one file's junk must not end the run
-        raise fail("corrupt", f"the film cannot be read ({type(error).__name__})") from None
-
-
-def _third_party(item: Item, options: ReadOptions) -> Iterator[Film | Unreadable]:
-    """Read by a plugin, whose films are checked and whose errors are the file's."""
-    from cxrx.registry import load as load_registry
-
-    sha256 = digest(load(item))
-    try:
-        for film in load_registry().readers[item.reader].open(item.path):
-            if isinstance(film, Unreadable):
-                yield film if film.sha256 else replace(film, sha256=sha256)
-            else:
-                yield check_polarity(_checked(film, sha256), options.polarity)
-    except RefusalError:
-        raise
-    except Exception as error:  # noqa: BLE001 - a plugin may raise anything
-        raise fail("reader", f"reader {item.reader} failed ({type(error).__name__})") from None
-
-
-def _checked(film: Film, sha256: str) -> Film:
-    pixels = np.asarray(film.pixels, np.float32)
-    if pixels.ndim != 2 or pixels.size == 0 or not np.isfinite(pixels).all():
-        raise fail("reader", "the reader gave pixels that are no finite (rows, columns) array")
-    if pixels.min() < 0 or pixels.max() > 1:
-        raise fail("reader", "the reader gave pixels outside [0, 1]")
-    return replace(film, pixels=pixels, sha256=film.sha256 or sha256)
+    @property
+    def image_id(self) -> str:
+        """The film's identity."""
+        return self.record.image_id
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -257,28 +179,15 @@ def _centre(grid: FloatArray, p: Placement, size: tuple[int, int]) -> FloatArray
     return canvas
 
 
-def prepare(film: Film, spec: InputSpec) -> Prepared:
-    """Bring a film onto the input grid of a model."""
+def prepare(item: Item, film: Film, spec: InputSpec) -> Prepared:
+    """Bring a film of `item` onto the input grid of a model."""
     rows, columns = film.pixels.shape
     placement = place(rows, columns, spec)
     return Prepared(
-        image_id=film.sha256[:16],
-        sha256=film.sha256,
-        member=film.member,
-        pixels=on_grid(film.pixels, placement, spec),
-        affine=placement.affine(),
-        rows=rows,
-        columns=columns,
-        view=film.view,
-        uid=film.uid,
-        patient=film.patient,
-        decoder=film.decoder,
-        flags=film.flags,
-        synthetic=film.synthetic,
-        negative=looks_negative(film),
+        record_of(item, film), on_grid(film.pixels, placement, spec), placement.affine(), looks_negative(film)
     )
 
 
 def prepare_item(item: Item, spec: InputSpec, options: ReadOptions) -> list[Prepared | Unreadable]:
     """Read, decode and resize one item: what a decode worker does."""
-    return [film if isinstance(film, Unreadable) else prepare(film, spec) for film in read_films(item, options)]
+    return [film if isinstance(film, Unreadable) else prepare(item, film, spec) for film in read_films(item, options)]

@@ -17,7 +17,7 @@ from cxrx.reading.refusal import fail, skip
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from cxrx.reading.find import Item
+    from cxrx.reading.item import Item
 
 MAX_FILE_BYTES = 2**30
 """No film is larger: 100 megapixels at 16 bits are 200 MB."""
@@ -48,6 +48,17 @@ def load(item: Item) -> bytes:
 def digest(data: bytes) -> str:
     """Return the SHA-256 hex digest that a film's identity is derived from."""
     return hashlib.sha256(data).hexdigest()
+
+
+def file_digest(item: Item) -> str:
+    """Return the sha256 of a plain file; empty for members of archives, pipes, devices and what cannot be read."""
+    if item.member or not item.path.is_file():
+        return ""
+    try:
+        with item.path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return ""
 
 
 def _read(path: Path, offset: int, size: int) -> bytes:

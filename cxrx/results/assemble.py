@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 import cxrx
-from cxrx.results.parts import Key
+from cxrx.results.contents import Files
 from cxrx.results.plan import Layout, Plan
 from cxrx.results.ragged import Imported, join_ragged, write_ragged
+from cxrx.results.records import EXTRAS, Key
 from cxrx.results.schema import (
     LIBVER,
     RESULTS_FORMAT,
@@ -30,7 +31,6 @@ from cxrx.results.schema import (
     storage_of,
 )
 from cxrx.results.sink import Sink
-from cxrx.results.source import Files
 from cxrx.results.truth import write_truth
 
 
@@ -179,8 +179,9 @@ def _write_maps(group: h5py.Group, layout: Layout, image_ids: h5py.Dataset, job:
     values = _write_array(group, "values", layout, trailing=(h, w), dtype="f4", space=space, job=job)
     label(values, (*axes, *grid), meaning)
     extras = group.create_group("extras")
-    for name, (trailing, dtype) in _extras(layout).items():
-        dataset = _write_array(extras, name, layout, trailing=trailing, dtype=dtype, space="native", job=job)
+    for path, (trailing, dtype) in _extras(layout).items():
+        dataset = _write_array(group, path, layout, trailing=trailing, dtype=dtype, space="native", job=job)
+        name = path.removeprefix(EXTRAS)
         steps = [scale(extras, f"{name}_{i}", size, f"axis {i} of {name}") for i, size in enumerate(trailing, 2)]
         label(dataset, (*axes, *steps), f"{name} of the method")
 
@@ -201,11 +202,10 @@ def _write_array(
 ) -> h5py.Dataset:
     storage = storage_of(space, trailing)
     dataset = create_maps(group, name, (*layout.block.shape, *trailing), dtype, storage)
-    inner = name if group.name.rsplit("/", 1)[-1] != "extras" else f"extras/{name}"
     if storage == "map":
-        _copy_chunks(dataset, layout, inner, space, job)
+        _copy_chunks(dataset, layout, name, space, job)
     else:
-        _gather(dataset, layout, inner, job)
+        _gather(dataset, layout, name, job)
     return dataset
 
 

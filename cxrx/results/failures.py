@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 
 from cxrx.files import atomic
-from cxrx.results.private import PrivateRow, csv_bytes, failures_path
+from cxrx.reading.record import Link
+from cxrx.results.contents import Contents
+from cxrx.results.private import csv_bytes, failures_path
 from cxrx.results.records import FailureRecord
-from cxrx.results.source import Source
 
 UNREAD = "unread-"
 """Beginning of the label that stands in ``/failures/id`` for a file whose bytes could not be read."""
@@ -22,14 +23,14 @@ Made = AbstractSet[tuple[str, str, str]]
 """Every (image_id, model, method) that there is; the method of a prediction is empty."""
 
 
-def standing_failures(sources: Sequence[Source], processed: AbstractSet[str], made: Made) -> list[FailureRecord]:
+def standing_failures(sources: Sequence[Contents], processed: AbstractSet[str], made: Made) -> list[FailureRecord]:
     """Return the failures of all sources but those that a success has mended.
 
     A failure named by two sources is listed once: parts that are packed again after a crash add nothing.
     """
     parts = [source for source in sources if source.is_part]
     fresh = [_brought(source) for source in parts]
-    readable = {record.relative for source in parts for record in source.images if record.status.processed} - {""}
+    readable = {record.link.relative for source in parts for record in source.images if record.status.processed} - {""}
     labels = _Labels(sources)
     standing: list[FailureRecord] = []
     for older in (source for source in sources if not source.is_part):
@@ -44,9 +45,9 @@ def standing_failures(sources: Sequence[Source], processed: AbstractSet[str], ma
     return standing
 
 
-def link_rows(failures: Iterable[FailureRecord]) -> list[PrivateRow]:
+def link_rows(failures: Iterable[FailureRecord]) -> list[Link]:
     """Return link rows for the files that have a label in the place of an image_id."""
-    return [PrivateRow("failure", row.image_id, row.relative) for row in failures if _unread(row) and row.relative]
+    return [Link("failure", row.image_id, row.relative) for row in failures if _unread(row) and row.relative]
 
 
 def write_failures(out: Path, failures: Sequence[FailureRecord]) -> Path:
@@ -67,8 +68,8 @@ def write_failures(out: Path, failures: Sequence[FailureRecord]) -> Path:
 class _Labels:
     """Labels of unread files: the one a file had in the first source, or the next free number."""
 
-    def __init__(self, sources: Sequence[Source]) -> None:
-        first = sources[0].private if sources else []
+    def __init__(self, sources: Sequence[Contents]) -> None:
+        first = sources[0].links if sources else []
         self.of = {row.relative: row.image_id for row in first if row.kind == "failure"}
         self.used = {row.image_id for source in sources for row in source.failures} | set(self.of.values())
 
@@ -102,7 +103,7 @@ def _append(standing: list[FailureRecord], rows: Sequence[FailureRecord]) -> Non
             standing.append(row)
 
 
-def _brought(source: Source) -> dict[str, set[str]]:
+def _brought(source: Contents) -> dict[str, set[str]]:
     """Return stage to the films that a part brings results of."""
     ids: dict[str, set[str]] = {"predict": set(), "explain": set()}
     for (_, method), block in source.blocks.items():

@@ -1,106 +1,93 @@
-"""Find films again: where the link table says, or by content in a folder."""
+"""Find films again: where the link table says, or by content in a folder; and read them file by file."""
 
 from __future__ import annotations
 
-import hashlib
-import tarfile
-import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO
 
 from cxrx.errors import UsageError
-from cxrx.results.private import PrivateRow
+from cxrx.reading.find import find
+from cxrx.reading.item import Item
+from cxrx.reading.readers import film_digests, holds_several
+from cxrx.reading.record import Link
 
-_BLOCK = 1 << 20
-_UNREADABLE = (OSError, zipfile.BadZipFile, tarfile.TarError, RuntimeError, NotImplementedError)
+Place = tuple[Path, str]
+"""The file of a film, and its name in it where it is an archive or holds several films."""
 
 
-def locate(
-    sha256: Mapping[str, str], rows: Sequence[PrivateRow], images_dir: Path | None
-) -> dict[str, tuple[Path, str]]:
-    """Return image_id to (file, member) for the films that can be found.
+def locate(sha256: Mapping[str, str], links: Sequence[Link], folder: Path | None) -> dict[str, Place]:
+    """Return image_id to the place of the films that can be found.
 
     Parameters
     ----------
     sha256
-        image_id to the digest of the film's bytes.
-    rows
-        Films of the link table; a file that has another size now, or other bytes, is not taken.
-    images_dir
-        Folder whose files (and members of zip and tar archives) are hashed to find what is still missing.
+        image_id to the digest of the film.
+    links
+        Rows of the link table; a file that has another size now, or other bytes, is not taken.
+    folder
+        Where what is still missing is looked for by its content, in files and archives.
+
+    Raises
+    ------
+    UsageError
+        If `folder` is none.
     """
-    found: dict[str, tuple[Path, str]] = {}
-    for row in rows:
-        if row.image_id in sha256 and row.image_id not in found and _is_still(row, sha256[row.image_id]):
-            found[row.image_id] = (Path(row.path), row.member)
-    if images_dir is not None and len(found) < len(sha256):
-        if not images_dir.is_dir():
-            raise UsageError(f"{images_dir.name} is not a folder.")
-        missing = {digest: image_id for image_id, digest in sha256.items() if image_id not in found}
-        for digest, path, member in _digests(images_dir):
+    found: dict[str, Place] = {}
+    for link in links:
+        if link.image_id in sha256 and link.image_id not in found and _is_still(link, sha256[link.image_id]):
+            found[link.image_id] = (Path(link.path), link.member)
+    missing = {digest: image_id for image_id, digest in sha256.items() if image_id not in found}
+    if folder is None or not missing:
+        return found
+    if not folder.is_dir():
+        raise UsageError(f"{folder.name} is not a folder")
+    for item in _items(folder):
+        for digest, member in film_digests(item):
             if digest in missing:
-                found[missing.pop(digest)] = (path, member)
-            if not missing:
-                break
+                found[missing.pop(digest)] = (item.path, member)
+        if not missing:
+            break
     return found
 
 
-def _is_still(row: PrivateRow, digest: str) -> bool:
+def stored_items(
+    places: Mapping[str, Place], wanted: Iterable[str], *, force_dicom: bool = True
+) -> Iterator[tuple[Item, frozenset[str]]]:
+    """Yield the items that hold the films of `wanted`, file by file, each with the image_ids that it holds.
+
+    Parameters
+    ----------
+    places
+        Where films are, as :func:`locate` returns it; what has no place, or is no longer there, is left out.
+    wanted
+        image_ids.
+    force_dicom
+        See :func:`cxrx.reading.find.find`.
+    """
+    by_file: dict[Path, dict[str, set[str]]] = {}
+    for image_id in dict.fromkeys(wanted):
+        if image_id in places:
+            path, member = places[image_id]
+            by_file.setdefault(path, {}).setdefault(member, set()).add(image_id)
+    for path, members in by_file.items():
+        if path.exists():
+            for item in _items(path, force_dicom=force_dicom):
+                names = members if not item.member and holds_several(item) else [item.member]
+                if ids := frozenset().union(*(members.get(name, ()) for name in names)):
+                    yield item, ids
+
+
+def _items(path: Path, *, force_dicom: bool = True) -> Iterator[Item]:
+    return (entry for entry in find([path], force_dicom=force_dicom) if isinstance(entry, Item))
+
+
+def _is_still(link: Link, digest: str) -> bool:
     try:
-        stat = Path(row.path).stat()
-        if row.member:  # the size is the member's; of the archive, the time is known
-            members = _member_digests(Path(row.path))
-            return stat.st_mtime_ns == row.mtime_ns or (digest, row.member) in ((d, m) for d, _, m in members)
-        if (stat.st_size, stat.st_mtime_ns) == (row.size, row.mtime_ns):
-            return True
-        if stat.st_size != row.size:
-            return False
-        with Path(row.path).open("rb") as file:
-            return _digest(file) == digest
-    except _UNREADABLE:
+        state = Path(link.path).stat()
+    except OSError:
         return False
-
-
-def _digests(folder: Path) -> Iterator[tuple[str, Path, str]]:
-    """Yield (sha256, file, member) of everything in `folder`, in the order of the paths."""
-    for path in sorted(folder.rglob("*")):
-        if not path.is_file():
-            continue
-        try:
-            with path.open("rb") as file:
-                yield _digest(file), path, ""
-            yield from _member_digests(path)
-        except _UNREADABLE:
-            continue  # unreadable here means: not the film that is looked for
-
-
-def _member_digests(path: Path) -> Iterator[tuple[str, Path, str]]:
-    if zipfile.is_zipfile(path):
-        yield from _zip_digests(path)
-    elif tarfile.is_tarfile(path):
-        yield from _tar_digests(path)
-
-
-def _zip_digests(path: Path) -> Iterator[tuple[str, Path, str]]:
-    with zipfile.ZipFile(path) as archive:
-        for name in archive.namelist():
-            if not name.endswith("/"):
-                with archive.open(name) as file:
-                    yield _digest(file), path, name
-
-
-def _tar_digests(path: Path) -> Iterator[tuple[str, Path, str]]:
-    with tarfile.open(path) as archive:
-        for member in archive:
-            file = archive.extractfile(member)
-            if file is not None:
-                with file:
-                    yield _digest(file), path, member.name
-
-
-def _digest(file: IO[bytes]) -> str:
-    digest = hashlib.sha256()
-    while block := file.read(_BLOCK):
-        digest.update(block)
-    return digest.hexdigest()
+    if state.st_mtime_ns == link.mtime_ns and (link.member or state.st_size == link.size):
+        return True  # the size may be that of a member of an archive
+    if not link.member and state.st_size != link.size:
+        return False
+    return any((digest, link.member) in film_digests(item) for item in _items(Path(link.path)))

@@ -11,11 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxrx.errors import UsageError
+from cxrx.results.contents import Contents, Files, load_results
 from cxrx.results.pack import write_links, write_plan
-from cxrx.results.parts import Key
 from cxrx.results.plan import make_plan, name_of
-from cxrx.results.schema import reading
-from cxrx.results.source import Block, Files, Source, load_results
+from cxrx.results.records import Block, Key
 
 TOLERANCE = 1e-4
 """How far two runs of one model may lie apart on one film: what batch sizes and kernels do to float32, and no more."""
@@ -46,7 +45,7 @@ def merge(paths: Sequence[Path], out: Path) -> None:
     write_plan(out, plan, sources)
 
 
-def _check_agree(first: Source, second: Source, files: Files) -> None:
+def _check_agree(first: Contents, second: Contents, files: Files) -> None:
     names = f"{first.path.name} and {second.path.name}"
     for key in sorted(first.blocks.keys() & second.blocks.keys()):
         dataset = "score" if key[1] else "logit"
@@ -77,19 +76,18 @@ def _differing(first: Block, second: Block, name: str, files: Files) -> int:
 
 
 def _columns(block: Block, name: str, findings: Sequence[str], files: Files) -> NDArray[np.float32]:
-    with reading(block.path.name):
-        values: NDArray[np.float32] = files.get(block.path)[block.group][name][...]
+    values: NDArray[np.float32] = files.array(block, name)
     return values[:, [block.findings.index(finding) for finding in findings]]
 
 
-def _check_no_overlap(key: Key, first: Source, second: Source, files: Files) -> None:
+def _check_no_overlap(key: Key, first: Contents, second: Contents, files: Files) -> None:
     groups: list[h5py.Group] = [files.get(source.path)[f"maps/{key[0]}/{key[1]}"] for source in (first, second)]
     listed = [set(zip(group["image"][...].tolist(), group["finding"][...].tolist(), strict=True)) for group in groups]
     if listed[0] & listed[1]:
         raise UsageError(f"{first.path.name} and {second.path.name} both hold {name_of(key)} of the same films.")
 
 
-def _check_labels(first: Source, second: Source, names: str) -> None:
+def _check_labels(first: Contents, second: Contents, names: str) -> None:
     if first.truth is None or second.truth is None:
         return
     for image_id, row in first.truth.labels.items():

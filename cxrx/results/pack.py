@@ -8,14 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from cxrx.files import atomic
+from cxrx.reading.record import Link
 from cxrx.results.assemble import padding, write_results
+from cxrx.results.contents import Contents, load_results
 from cxrx.results.failures import write_failures
-from cxrx.results.parts import Key, PartStore
+from cxrx.results.parts import PartStore
 from cxrx.results.plan import Plan, make_plan
-from cxrx.results.private import PrivateRow, private_path, read_private, update, write_private
+from cxrx.results.private import private_path, read_private, update, write_private
 from cxrx.results.ragged import Imported
+from cxrx.results.records import Key
 from cxrx.results.sink import Sink
-from cxrx.results.source import Source, load_part, load_results
 from cxrx.results.truth import TruthTable
 
 _SLACK = 1 << 20
@@ -55,8 +57,7 @@ def pack(
         If `out` or a part is damaged.
     """
     base = load_results(out) if out.exists() else None
-    parts = [load_part(path) for path in store.paths()]
-    sources = ([base] if base else []) + parts
+    sources = ([base] if base else []) + store.contents()
     plan = make_plan(sources, truth, run)
     write_links(out, plan, model_sources or {})
     if base is None or plan.adds_to(base):
@@ -70,16 +71,16 @@ def write_links(out: Path, plan: Plan, model_sources: Mapping[str, Mapping[str, 
     path = private_path(out)
     old = read_private(path)
     models = [
-        PrivateRow("model", slug, relative=source.get("name", ""), path=source.get("weights", ""))
+        Link("model", slug, relative=source.get("name", ""), path=source.get("weights", ""))
         for slug, source in sorted(model_sources.items())
     ]
-    rows = update(old, [*plan.private, *models])
+    rows = update(old, [*plan.links, *models])
     if rows != old or not path.exists():
         write_private(path, rows)
 
 
 def write_plan(
-    out: Path, plan: Plan, sources: Sequence[Source], imported: Mapping[Key, Imported] | None = None
+    out: Path, plan: Plan, sources: Sequence[Contents], imported: Mapping[Key, Imported] | None = None
 ) -> None:
     """Write `plan`, which takes from `sources`, and maps from elsewhere to `out`, all or nothing.
 

@@ -6,8 +6,9 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+import re
+from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,20 +16,10 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from cxrx.errors import LockedError
 from cxrx.files import atomic
+from cxrx.results.contents import FINDINGS, IMAGE_IDS, Contents, load_part
 from cxrx.results.private import failures_path, private_path
-from cxrx.results.records import (
-    FailureRecord,
-    ImageRecord,
-    MapBlock,
-    Part,
-    PredictionBlock,
-    Status,
-    check_part,
-    differences,
-    fingerprint,
-)
+from cxrx.results.records import EXTRAS, STAGES, Block, fingerprint
 from cxrx.results.schema import (
     FINGERPRINT,
     LIBVER,
@@ -36,47 +27,14 @@ from cxrx.results.schema import (
     SCHEMA_VERSION,
     SETTINGS,
     create_maps,
-    decode,
-    get_attrs,
-    open_checked,
     put_attrs,
-    reading,
     round_mantissa,
     storable,
     storage_of,
 )
 
-Key = tuple[str, str]
-"""``(model, method)``; ``(model, "")`` stands for the model's predictions."""
-
-# Underlined, so that no attribute of a block can be meant.
-_FINDINGS, _IMAGE_IDS = "_findings", "_image_ids"
-
-
-@dataclass
-class Done:
-    """What the parts already hold.
-
-    Attributes
-    ----------
-    images
-        image_id to its record.
-    predictions
-        Model to the image_ids it has predictions for.
-    maps
-        ``(model, method)`` to image_id to the findings that have a map (an empty set: the film was taken up, and none
-        of its findings was a target).
-    failures
-        All failures, in the order of the parts.
-    files
-        ``(path, member, size, mtime_ns)`` to image_id: films that need no second reading.
-    """
-
-    images: dict[str, ImageRecord] = field(default_factory=dict)
-    predictions: dict[str, set[str]] = field(default_factory=dict)
-    maps: dict[Key, dict[str, frozenset[str]]] = field(default_factory=dict)
-    failures: list[FailureRecord] = field(default_factory=list)
-    files: dict[tuple[str, str, int, int], str] = field(default_factory=dict)
+_IMAGE_ID = re.compile(r"[0-9a-f]{16}")
+_NAME = re.compile(r"[^\s/\x00-\x1f]+")
 
 
 class PartStore:
@@ -92,7 +50,7 @@ class PartStore:
         self.lock_path = self.folder / "run.lock"
         self.plan_path = self.folder / "plan.json"  # what a run notes for its resumption
 
-    def write(self, part: Part, start: int) -> Path:
+    def write(self, part: Contents, start: int) -> Path:
         """Write `part`, whose first film has position `start` in the plan; return its path.
 
         Raises
@@ -100,7 +58,7 @@ class PartStore:
         DiskFullError
             If the disk is full; the parts already written are intact.
         ValueError
-            If `part` breaks the contract of :mod:`cxrx.results.records`.
+            If `part` breaks the contract.
         """
         check_part(part)
         atomic.make_folder(self.folder)
@@ -112,45 +70,15 @@ class PartStore:
         """Return the finished parts, in the order of their names."""
         return sorted(self.folder.glob("part-*.h5"))
 
-    def read(self, path: Path) -> Part:
-        """Read a part back.
+    def contents(self) -> list[Contents]:
+        """Return what the parts hold, without their arrays.
 
         Raises
         ------
         ResultsError
-            If it is damaged.
+            If one is damaged.
         """
-        with open_checked(path, PART_FORMAT) as file, reading(path.name):
-            images, failures = read_records(file)
-            predictions = [_read_predictions(group) for group in file["predictions"].values()]
-            maps = [_read_maps(group) for model in file["maps"].values() for group in model.values()]
-            return Part(images, failures, predictions, maps)
-
-    def done(self) -> Done:
-        """Return what the parts hold, without their arrays."""
-        done = Done()
-        for path in self.paths():
-            with open_checked(path, PART_FORMAT) as file, reading(path.name):
-                _add_done(done, file)
-        return done
-
-    def check(self, settings: Mapping[Key, Mapping[str, Any]]) -> None:
-        """Make sure that every part was made with these settings; keys without an entry are not looked at.
-
-        Raises
-        ------
-        LockedError
-            If a part has others, naming the first few differences.
-        """
-        for path in self.paths():
-            with open_checked(path, PART_FORMAT) as file, reading(path.name):
-                for key, old in part_settings(file).items():
-                    if key in settings and fingerprint(old) != fingerprint(settings[key]):
-                        raise LockedError(
-                            f"{self.folder.name} holds parts of another run: "
-                            f"{'; '.join(differences(old, settings[key])[:5])}.",
-                            "Finish that run, name another file with -o, or start afresh with --no-resume.",
-                        )
+        return [load_part(path) for path in self.paths()]
 
     def clean_strays(self) -> None:
         """Remove temporary files of killed writers, here and beside `out`; call it under the lock."""
@@ -170,25 +98,24 @@ class PartStore:
                 self.folder.rmdir()
 
 
-def _settings_hash(part: Part) -> str:
-    blocks = {block.model: block.attrs.get(SETTINGS, {}) for block in part.predictions}
-    blocks |= {f"{block.model}/{block.method}": block.attrs.get(SETTINGS, {}) for block in part.maps}
-    return fingerprint(blocks)
+def _settings_hash(part: Contents) -> str:
+    return fingerprint(
+        {"/".join(filter(None, key)): block.attrs.get(SETTINGS, {}) for key, block in part.blocks.items()}
+    )
 
 
-def _ids_hash(part: Part) -> str:
-    images = sorted({(record.image_id, int(record.status), record.relative, record.member) for record in part.images})
+def _ids_hash(part: Contents) -> str:
+    films = {(record.image_id, int(record.status), record.link.relative, record.link.member) for record in part.images}
     failures = sorted({(failure.image_id, failure.relative, failure.stage, failure.code) for failure in part.failures})
-    blocks = sorted((block.model, "", *block.findings, *block.image_ids) for block in part.predictions)
-    blocks += sorted((block.model, block.method, *block.findings, *block.image_ids) for block in part.maps)
-    return hashlib.sha256(json.dumps([images, failures, blocks]).encode()).hexdigest()[:16]
+    blocks = sorted((*key, *block.findings, *block.image_ids) for key, block in part.blocks.items())
+    return hashlib.sha256(json.dumps([sorted(films), failures, blocks]).encode()).hexdigest()[:16]
 
 
 # ---------------------------------------------------------------------------------------------------------------------
 # One part as bytes
 
 
-def part_bytes(part: Part) -> bytes:
+def part_bytes(part: Contents) -> bytes:
     """Return `part` as an HDF5 file, built in memory: the same part gives the same bytes."""
     buffer = io.BytesIO()
     with h5py.File(buffer, "w", libver=LIBVER) as file:
@@ -202,38 +129,38 @@ def part_bytes(part: Part) -> bytes:
         private = file.create_group("private")
         private["records"] = np.frombuffer(json.dumps(records).encode("ascii"), dtype=np.uint8)
         predictions, maps = file.create_group("predictions"), file.create_group("maps")
-        for block in sorted(part.predictions, key=lambda block: block.model):
-            _write_predictions(predictions.create_group(block.model), block)
-        for maps_block in sorted(part.maps, key=lambda block: (block.model, block.method)):
-            _write_maps(maps.require_group(maps_block.model).create_group(maps_block.method), maps_block)
+        for key, block in sorted(part.blocks.items()):
+            if block.method:
+                _write_maps(maps.require_group(key[0]).create_group(key[1]), block)
+            else:
+                _write_predictions(predictions.create_group(key[0]), block)
         file.attrs["complete"] = 1
     return buffer.getvalue()
 
 
-def _write_block(group: h5py.Group, block: PredictionBlock | MapBlock) -> None:
+def _write_header(group: h5py.Group, block: Block) -> None:
     settings = block.attrs.get(SETTINGS, {})
     put_attrs(group, block.attrs | {SETTINGS: settings, FINGERPRINT: fingerprint(settings)})
-    put_attrs(group, {_FINDINGS: block.findings, _IMAGE_IDS: block.image_ids})
+    put_attrs(group, {FINDINGS: block.findings, IMAGE_IDS: block.image_ids})
 
 
-def _write_predictions(group: h5py.Group, block: PredictionBlock) -> None:
-    _write_block(group, block)
-    group["logit"] = block.logit.astype(np.float32, copy=False)
-    group["probability"] = block.probability.astype(np.float32, copy=False)
-    group["affine"] = block.affine.astype(np.float64, copy=False)
+def _write_predictions(group: h5py.Group, block: Block) -> None:
+    _write_header(group, block)
+    for name, kind in (("logit", np.float32), ("probability", np.float32), ("affine", np.float64)):
+        group[name] = block.arrays[name].astype(kind, copy=False)
 
 
-def _write_maps(group: h5py.Group, block: MapBlock) -> None:
-    _write_block(group, block)
+def _write_maps(group: h5py.Group, block: Block) -> None:
+    _write_header(group, block)
     present = block.present.astype(np.bool_, copy=False)
     space = block.attrs.get("space", "native")
-    values = block.values.astype(np.float32, copy=False)
+    values = block.arrays["values"].astype(np.float32, copy=False)
     _write_array(group, "values", round_mantissa(values) if space == "input" else values, present, space)
     group["present"] = present.astype(np.uint8)
-    group["score"] = np.where(present, block.score, np.nan).astype(np.float32)
-    extras = group.create_group("extras")
-    for name in sorted(block.extras):
-        _write_array(extras, name, storable(block.extras[name]), present, "native")
+    group["score"] = np.where(present, block.arrays["score"], np.nan).astype(np.float32)
+    group.create_group("extras")
+    for name in sorted(name for name in block.arrays if name.startswith(EXTRAS)):
+        _write_array(group, name, storable(block.arrays[name]), present, "native")
 
 
 def _write_array(group: h5py.Group, name: str, array: NDArray[Any], present: NDArray[np.bool_], space: str) -> None:
@@ -249,59 +176,58 @@ def _write_array(group: h5py.Group, name: str, array: NDArray[Any], present: NDA
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# And back
+# Checks at the door: a part that breaks the contract is a bug, not bad input
 
 
-def read_records(file: h5py.File) -> tuple[list[ImageRecord], list[FailureRecord]]:
-    """Read the records of a part."""
-    records = json.loads(file["private/records"][:].tobytes())
-    images = [ImageRecord(**row | {"status": Status(row["status"])}) for row in records["images"]]
-    return images, [FailureRecord(**row) for row in records["failures"]]
+def check_part(part: Contents) -> None:
+    """Raise ValueError where `part` breaks the contract: shapes, ids, names."""
+    _check_ids([record.image_id for record in part.images], unique=False)
+    for failure in part.failures:
+        _require(failure.stage in STAGES, f"{failure.stage!r} is no stage; stages are {', '.join(STAGES)}")
+        _check_ids([failure.image_id] if failure.image_id else [])
+    for block in part.blocks.values():
+        _check_block(block)
 
 
-def part_settings(file: h5py.File) -> dict[Key, dict[str, Any]]:
-    """Return the settings of every block of a part."""
-    settings = {(model, ""): decode(group.attrs[SETTINGS]) for model, group in file["predictions"].items()}
-    for model, methods in file["maps"].items():
-        settings |= {(model, method): decode(group.attrs[SETTINGS]) for method, group in methods.items()}
-    return settings
+def _require(condition: object, message: str) -> None:
+    if not condition:
+        raise ValueError(message)
 
 
-def block_header(group: h5py.Group) -> tuple[dict[str, Any], tuple[str, ...], tuple[str, ...]]:
-    """Read a block's attributes, findings and image_ids."""
-    attrs = get_attrs(group)
-    findings, image_ids = tuple(attrs.pop(_FINDINGS)), tuple(attrs.pop(_IMAGE_IDS))
-    return attrs, findings, image_ids
+def is_image_id(text: str) -> bool:
+    """Whether `text` has the form of an image_id: 16 hex digits."""
+    return _IMAGE_ID.fullmatch(text) is not None
 
 
-def _read_predictions(group: h5py.Group) -> PredictionBlock:
-    attrs, findings, image_ids = block_header(group)
-    logit, probability, affine = (group[name][...] for name in ("logit", "probability", "affine"))
-    return PredictionBlock(group.name.split("/")[-1], findings, image_ids, logit, probability, affine, attrs)
+def _check_ids(image_ids: Iterable[str], *, unique: bool = True) -> None:
+    listed = list(image_ids)
+    _require(all(is_image_id(image_id) for image_id in listed), "an image_id is not 16 hex digits")
+    _require(not unique or len(set(listed)) == len(listed), "an image_id came twice in a block")
 
 
-def _read_maps(group: h5py.Group) -> MapBlock:
-    attrs, findings, image_ids = block_header(group)
-    _, _, model, method = group.name.split("/")
-    values, present, score = (group[name][...] for name in ("values", "present", "score"))
-    extras = {name: dataset[...] for name, dataset in group["extras"].items()}
-    return MapBlock(model, method, findings, image_ids, values, present.astype(np.bool_), score, extras, attrs)
+def _check_block(block: Block) -> None:
+    for name in filter(None, block.key):
+        _require(_NAME.fullmatch(name) and name not in {".", ".."}, f"{name!r} cannot name a group")
+    _check_ids(block.image_ids)
+    _require(block.image_ids and block.findings, f"{block.group} has no films or no findings")
+    _require(len(set(block.findings)) == len(block.findings), f"{block.group} names a finding twice")
+    n, K = len(block.image_ids), len(block.findings)
+    shapes = {"score": (n, K)} if block.method else {"logit": (n, K), "probability": (n, K), "affine": (n, 2, 3)}
+    for name, shape in shapes.items():
+        _require(block.arrays[name].shape == shape, f"{name} is {block.arrays[name].shape}, not {shape}")
+    if block.method:
+        _check_maps(block, n, K)
 
 
-def _add_done(done: Done, file: h5py.File) -> None:
-    images, failures = read_records(file)
-    done.failures += failures
-    for record in images:
-        known = done.images.get(record.image_id)
-        if known is None or (record.status.processed and not known.status.processed):
-            done.images[record.image_id] = record
-        done.files[record.path, record.member, record.size, record.mtime_ns] = record.image_id
-    for model, group in file["predictions"].items():
-        done.predictions.setdefault(model, set()).update(block_header(group)[2])
-    for model, methods in file["maps"].items():
-        for method, group in methods.items():
-            _, findings, image_ids = block_header(group)
-            films = done.maps.setdefault((model, method), {})
-            for image_id, row in zip(image_ids, group["present"][...], strict=True):
-                found = {finding for finding, is_present in zip(findings, row, strict=True) if is_present}
-                films[image_id] = films.get(image_id, frozenset()) | found
+def _check_maps(block: Block, n: int, K: int) -> None:
+    values = block.arrays["values"]
+    _require(values.ndim == 4 and values.shape[:2] == (n, K), f"values is {values.shape}")
+    _require(values.size, "values has an empty grid")
+    _require(block.present.shape == (n, K), f"present is {block.present.shape}, not {(n, K)}")
+    _require(block.attrs.get("space", "native") in {"native", "input"}, "space is native or input")
+    for name, extra in block.arrays.items():
+        if name.startswith(EXTRAS):
+            _require(_NAME.fullmatch(name.removeprefix(EXTRAS)), f"{name!r} cannot name an extra")
+            _require(extra.shape[:2] == (n, K), f"{name} is {extra.shape}, not {(n, K)} and more")
+            _require(extra.size, f"{name} has an empty axis")
+            _require(extra.dtype.kind in "fiub", f"{name} is of type {extra.dtype}")

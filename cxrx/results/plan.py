@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxrx.errors import ResultsError, UsageError
+from cxrx.reading.record import ImageRecord, Link, Status
+from cxrx.results.contents import Contents
 from cxrx.results.failures import link_rows, standing_failures
-from cxrx.results.parts import Key
-from cxrx.results.private import PrivateRow, update
-from cxrx.results.records import FailureRecord, ImageRecord, Status, differences
+from cxrx.results.private import update
+from cxrx.results.records import EXTRAS, Block, FailureRecord, Key, differences
 from cxrx.results.schema import FINGERPRINT, SETTINGS
-from cxrx.results.source import Block, Source
 from cxrx.results.truth import TruthTable, check_truth
 
 
@@ -57,9 +57,9 @@ class Plan:
     failures: list[FailureRecord]
     truth: TruthTable | None
     runs: list[dict[str, Any]]
-    private: list[PrivateRow]
+    links: list[Link]
 
-    def adds_to(self, base: Source) -> bool:
+    def adds_to(self, base: Contents) -> bool:
         """Whether anything in it is not in `base` yet."""
         return not (
             [_public(record) for record in self.images] == [_public(record) for record in base.images]
@@ -75,7 +75,7 @@ class Plan:
 
 
 def _public(record: ImageRecord) -> ImageRecord:
-    return replace(record, relative="", path="", member="", uid="", patient="", size=0, mtime_ns=0)
+    return replace(record, link=Link("film", record.image_id))
 
 
 def _shown(failure: FailureRecord) -> FailureRecord:
@@ -85,7 +85,7 @@ def _shown(failure: FailureRecord) -> FailureRecord:
 CONFLICT = "conflict: another film has the same SOPInstanceUID and other bytes"
 
 
-def make_plan(sources: Sequence[Source], truth: TruthTable | None, run: Mapping[str, Any] | None) -> Plan:
+def make_plan(sources: Sequence[Contents], truth: TruthTable | None, run: Mapping[str, Any] | None) -> Plan:
     """Put `sources` together: results files keep their order, films of parts follow by relative path.
 
     Raises
@@ -116,14 +116,14 @@ def make_plan(sources: Sequence[Source], truth: TruthTable | None, run: Mapping[
         failures=failures,
         truth=known,
         runs=[*(known_run for source in sources for known_run in source.runs), *([dict(run)] if run else [])],
-        private=update(_links(sources), link_rows(failures)),
+        links=update(_links(sources), link_rows(failures)),
     )
 
 
-def _links(sources: Sequence[Source]) -> list[PrivateRow]:
+def _links(sources: Sequence[Contents]) -> list[Link]:
     """Return the link rows of all sources; labels of unread files mean something in the first one only."""
-    first = sources[0].private if sources and not sources[0].is_part else []
-    films = [row for source in sources for row in source.private if row.kind != "failure"]
+    first = sources[0].links if sources and not sources[0].is_part else []
+    films = [row for source in sources for row in source.links if row.kind != "failure"]
     return update(first, sorted(films, key=lambda row: (row.kind, row.relative, row.image_id, row.path)))
 
 
@@ -131,23 +131,23 @@ def _links(sources: Sequence[Source]) -> list[PrivateRow]:
 # Films
 
 
-def _images(sources: Sequence[Source]) -> list[ImageRecord]:
+def _images(sources: Sequence[Contents]) -> list[ImageRecord]:
     best: dict[str, ImageRecord] = {}
     old = [(record, False) for source in sources if not source.is_part for record in source.images]
     new = [(record, True) for source in sources if source.is_part for record in source.images]
-    for record, newer in old + sorted(new, key=lambda pair: (pair[0].relative, pair[0].path)):
+    for record, newer in old + sorted(new, key=lambda pair: (pair[0].link.relative, pair[0].link.path)):
         known = best.get(record.image_id)
         if known is None or _better(record, known, newer=newer):
             best[record.image_id] = record
     listed = dict.fromkeys(record.image_id for record, _ in old)
     added = [record for image_id, record in best.items() if image_id not in listed]
-    return [best[image_id] for image_id in listed] + sorted(added, key=lambda r: (r.relative, r.image_id))
+    return [best[image_id] for image_id in listed] + sorted(added, key=lambda r: (r.link.relative, r.image_id))
 
 
-def _with_conflicts(images: list[ImageRecord], sources: Sequence[Source]) -> list[ImageRecord]:
+def _with_conflicts(images: list[ImageRecord], sources: Sequence[Contents]) -> list[ImageRecord]:
     """Flag films that claim to be one another: the same SOPInstanceUID over other bytes. Both are kept."""
     by_uid: dict[str, set[str]] = {}
-    for row in (row for source in sources for row in source.private if row.kind == "film" and row.uid):
+    for row in (row for source in sources for row in source.links if row.kind == "film" and row.uid):
         by_uid.setdefault(row.uid, set()).add(row.image_id)
     conflicting = {image_id for ids in by_uid.values() if len(ids) > 1 for image_id in ids}
     return [_flagged(record) if record.image_id in conflicting else record for record in images]
@@ -167,7 +167,7 @@ def _better(record: ImageRecord, known: ImageRecord, *, newer: bool) -> bool:
     return order.index(record.status) < order.index(known.status)
 
 
-def _patients(sources: Sequence[Source], images: Sequence[ImageRecord]) -> dict[str, str]:
+def _patients(sources: Sequence[Contents], images: Sequence[ImageRecord]) -> dict[str, str]:
     """Return image_id to the smallest image_id among the patient's films (union-find over what links films)."""
     parent: dict[str, str] = {record.image_id: record.image_id for record in images}
 
@@ -185,7 +185,7 @@ def _patients(sources: Sequence[Source], images: Sequence[ImageRecord]) -> dict[
         for image_id, smallest in source.groups.items():
             if smallest in parent:
                 join(image_id, smallest)
-        for row in source.private:
+        for row in source.links:
             if row.kind == "film" and row.patient and row.image_id in parent:
                 join(row.image_id, first.setdefault(row.patient, row.image_id))
     return {record.image_id: root(record.image_id) for record in images}
@@ -201,7 +201,7 @@ def name_of(key: Key) -> str:
     return f"maps of {method} on {model}" if method else f"predictions of {model}"
 
 
-def _layout(key: Key, sources: Sequence[Source], rows: Mapping[str, int]) -> Layout:
+def _layout(key: Key, sources: Sequence[Contents], rows: Mapping[str, int]) -> Layout:
     blocks = [source.blocks[key] for source in sources if key in source.blocks]
     for block in blocks[1:]:
         _check_same(key, blocks[0], block)
@@ -251,10 +251,12 @@ def _check_same(key: Key, first: Block, other: Block) -> None:
         raise UsageError(f"The {name_of(key)} are there already on another grid.", "Use --as NAME.")
     for name in first.extras.keys() & other.extras.keys():
         if first.extras[name] != other.extras[name]:
-            raise UsageError(f"The {name_of(key)} are there already with another {name}.", "Use --as NAME.")
+            raise UsageError(
+                f"The {name_of(key)} are there already with another {name.removeprefix(EXTRAS)}.", "Use --as NAME."
+            )
 
 
-def _ragged(sources: Sequence[Source], layouts: Mapping[Key, Layout]) -> dict[Key, tuple[dict[str, Any], list[Path]]]:
+def _ragged(sources: Sequence[Contents], layouts: Mapping[Key, Layout]) -> dict[Key, tuple[dict[str, Any], list[Path]]]:
     ragged: dict[Key, tuple[dict[str, Any], list[Path]]] = {}
     for source in sources:
         for key, attrs in source.ragged.items():

@@ -5,58 +5,15 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import astuple, dataclass, fields
+from dataclasses import astuple, fields
 from pathlib import Path
 
 from cxrx.errors import ResultsError
 from cxrx.files import atomic
-from cxrx.results.records import ImageRecord
+from cxrx.reading.record import Link
 
 # A cell that begins with one of these is a formula to a spreadsheet; the quote itself is there to make it reversible.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "'")
-
-
-@dataclass(frozen=True, slots=True)
-class PrivateRow:
-    """One line of the link table.
-
-    Attributes
-    ----------
-    kind
-        ``"film"``, ``"failure"`` (a file whose bytes could not be read; `image_id` is its label in ``/failures``) or
-        ``"model"`` (`image_id` is its slug, `relative` the name it was asked for by, `path` its weights).
-    """
-
-    kind: str
-    image_id: str
-    relative: str = ""
-    path: str = ""
-    member: str = ""
-    uid: str = ""
-    patient: str = ""
-    size: int = 0
-    mtime_ns: int = 0
-
-    @property
-    def key(self) -> tuple[str, ...]:
-        """What a later row with the same key replaces."""
-        place = (self.path, self.member) if self.kind == "film" else ()
-        return (self.kind, self.image_id, *place)
-
-
-def film_row(record: ImageRecord) -> PrivateRow:
-    """Return the private side of `record`."""
-    return PrivateRow(
-        "film",
-        record.image_id,
-        record.relative,
-        record.path,
-        record.member,
-        record.uid,
-        record.patient,
-        record.size,
-        record.mtime_ns,
-    )
 
 
 def private_path(results: Path) -> Path:
@@ -69,7 +26,7 @@ def failures_path(results: Path) -> Path:
     return results.with_name("failures.csv" if results.stem == "results" else f"{results.stem}.failures.csv")
 
 
-def update(old: Iterable[PrivateRow], new: Iterable[PrivateRow]) -> list[PrivateRow]:
+def update(old: Iterable[Link], new: Iterable[Link]) -> list[Link]:
     """Return `old` with rows of the same key replaced, then what is new; doing it twice changes nothing."""
     rows = {row.key: row for row in old}
     for row in new:
@@ -77,7 +34,7 @@ def update(old: Iterable[PrivateRow], new: Iterable[PrivateRow]) -> list[Private
     return list(rows.values())
 
 
-def write_private(path: Path, rows: Sequence[PrivateRow]) -> None:
+def write_private(path: Path, rows: Sequence[Link]) -> None:
     """Write the link table, all or nothing, readable by its owner only.
 
     Raises
@@ -85,11 +42,11 @@ def write_private(path: Path, rows: Sequence[PrivateRow]) -> None:
     DiskFullError, ResultsError
         As :func:`cxrx.files.atomic.write_file`.
     """
-    columns = [column.name for column in fields(PrivateRow)]
+    columns = [column.name for column in fields(Link)]
     atomic.write_file(path, csv_bytes(columns, (astuple(row) for row in rows)), mode=0o600)
 
 
-def read_private(path: Path) -> list[PrivateRow]:
+def read_private(path: Path) -> list[Link]:
     """Read the link table; none there is an empty one.
 
     Raises
@@ -106,12 +63,12 @@ def read_private(path: Path) -> list[PrivateRow]:
         raise ResultsError(f"{path.name} is damaged; move it away and name the films with --images DIR.") from error
 
 
-def _row(line: Mapping[str, str]) -> PrivateRow:
+def _row(line: Mapping[str, str]) -> Link:
     if None in line.values():
         raise ValueError("a line is too short")
-    cells = {column.name: unguard(line[column.name]) for column in fields(PrivateRow)}
+    cells = {column.name: unguard(line[column.name]) for column in fields(Link)}
     size, mtime_ns = int(cells.pop("size")), int(cells.pop("mtime_ns"))
-    return PrivateRow(**cells, size=size, mtime_ns=mtime_ns)
+    return Link(**cells, size=size, mtime_ns=mtime_ns)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -11,10 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxrx.errors import UsageError
+from cxrx.reading.record import Link, Status
 from cxrx.results.locate import locate
-from cxrx.results.private import PrivateRow, private_path, read_private
+from cxrx.results.private import private_path, read_private
 from cxrx.results.ragged import RAGGED, index_ragged
-from cxrx.results.records import FloatArray, Status
+from cxrx.results.records import FloatArray
 from cxrx.results.schema import get_attrs, open_checked, reading, texts
 from cxrx.results.truth import UNKNOWN, Mask, read_boxes, read_masks
 
@@ -384,7 +385,7 @@ class Results:
     # -----------------------------------------------------------------------------------------------------------------
     # The films themselves
 
-    def links(self) -> list[PrivateRow]:
+    def links(self) -> list[Link]:
         """Return the rows of the link table beside the file; none where it is missing."""
         return read_private(private_path(self.path))
 

@@ -1,13 +1,12 @@
-"""What a run hands to storage: plain records, one part at a time, and the fingerprint of the settings behind them."""
+"""What a run hands to storage: failures and blocks of arrays, and the fingerprint of the settings behind them."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import IntEnum
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,55 +14,10 @@ from numpy.typing import NDArray
 
 FloatArray = NDArray[np.float32]
 
-_IMAGE_ID = re.compile(r"[0-9a-f]{16}")
-_KEY = re.compile(r"[^\s/\x00-\x1f]+")
+Key = tuple[str, str]
+"""``(model, method)``; ``(model, "")`` stands for the model's predictions."""
+
 STAGES = ("find", "read", "predict", "explain")
-
-
-class Status(IntEnum):
-    """What became of a film; the numbers are stored in ``/images/status``."""
-
-    OK = 0
-    FLAGGED = 1
-    FAILED = 2
-    SKIPPED = 3
-
-    @property
-    def processed(self) -> bool:
-        """Whether the film went through the model."""
-        return self in {Status.OK, Status.FLAGGED}
-
-
-@dataclass(frozen=True, slots=True)
-class ImageRecord:
-    """One film. The last seven fields are private: they go to the link table, never into results.h5.
-
-    Attributes
-    ----------
-    image_id
-        First 16 hex digits of `sha256`.
-    rows, columns
-        Of the source picture, pixels; 0 where it could not be read.
-    patient
-        Key that films of one patient share; empty where unknown.
-    """
-
-    image_id: str
-    sha256: str
-    view: str
-    rows: int
-    columns: int
-    decoder: str
-    status: Status
-    message: str
-    synthetic: bool
-    relative: str
-    path: str
-    member: str
-    uid: str
-    patient: str
-    size: int
-    mtime_ns: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,66 +47,77 @@ class FailureRecord:
     method: str = ""
 
 
-@dataclass
-class PredictionBlock:
-    """Predictions of one model for `n` films.
+@dataclass(eq=False)
+class Block:
+    """What one model, or one method on it, says of `n` films: predictions or maps, a row a film.
 
     Attributes
     ----------
-    logit, probability
-        ``(n, K)`` float32.
-    affine
-        ``(n, 2, 3)`` float64: (x, y) of the input grid to (x, y) of source pixels.
+    method
+        Empty for predictions.
+    findings, image_ids
+        `K` and `n` of them.
     attrs
-        JSON-able; the mapping under ``"settings"`` decides the fingerprint.
-    """
-
-    model: str
-    findings: tuple[str, ...]
-    image_ids: tuple[str, ...]
-    logit: FloatArray
-    probability: FloatArray
-    affine: NDArray[np.float64]
-    attrs: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass
-class MapBlock:
-    """Maps of one method on one model for `n` films.
-
-    Attributes
-    ----------
-    values
-        ``(n, K, h, w)`` float32, NaN where absent.
+        JSON-able; the mapping under ``"settings"`` decides the fingerprint, ``"space"`` of maps (``"native"`` or
+        ``"input"``) their encoding.
     present
-        ``(n, K)`` bool.
-    score
-        ``(n, K)`` float32: the logit that was explained.
-    extras
-        Arrays of shape ``(n, K, ...)``.
-    attrs
-        JSON-able; ``"settings"`` decides the fingerprint, ``"space"`` (``"native"`` or ``"input"``) the encoding.
+        ``(n,)`` of predictions, ``(n, K)`` of maps: what there is.
+    arrays
+        Predictions: ``logit`` and ``probability`` ``(n, K)`` float32, ``affine`` ``(n, 2, 3)`` float64, (x, y) of the
+        input grid to (x, y) of source pixels. Maps: ``values`` ``(n, K, h, w)`` float32, ``score`` ``(n, K)`` float32,
+        the score that was explained, and ``extras/NAME`` ``(n, K, ...)``. Empty where they lie in a file.
+    path
+        That file.
+    stored
+        Name to trailing shape and type of the arrays of maps in that file.
     """
 
     model: str
     method: str
     findings: tuple[str, ...]
     image_ids: tuple[str, ...]
-    values: FloatArray
+    attrs: dict[str, Any]
     present: NDArray[np.bool_]
-    score: FloatArray
-    extras: dict[str, NDArray[Any]] = field(default_factory=dict)
-    attrs: dict[str, Any] = field(default_factory=dict)
+    arrays: dict[str, NDArray[Any]] = field(default_factory=dict)
+    path: Path = Path()
+    stored: dict[str, tuple[tuple[int, ...], np.dtype[Any]]] = field(default_factory=dict)
+
+    @property
+    def key(self) -> Key:
+        """What it is called in a file."""
+        return self.model, self.method
+
+    @property
+    def group(self) -> str:
+        """Where it lies in a file."""
+        return f"maps/{self.model}/{self.method}" if self.method else f"predictions/{self.model}"
+
+    @property
+    def grid(self) -> tuple[int, ...]:
+        """``(h, w)`` of stored maps; empty for predictions."""
+        return self.stored["values"][0] if self.method else ()
+
+    @property
+    def extras(self) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
+        """Name to trailing shape and type of what a method stored beside its maps."""
+        return {name: kind for name, kind in self.stored.items() if name.startswith(EXTRAS)}
 
 
-@dataclass
-class Part:
-    """The work on a few films, written at once."""
+EXTRAS = "extras/"
 
-    images: list[ImageRecord] = field(default_factory=list)
-    failures: list[FailureRecord] = field(default_factory=list)
-    predictions: list[PredictionBlock] = field(default_factory=list)
-    maps: list[MapBlock] = field(default_factory=list)
+
+def keyed(*blocks: Block) -> dict[Key, Block]:
+    """Return blocks by their keys.
+
+    Raises
+    ------
+    ValueError
+        If two have the same.
+    """
+    by_key = {block.key: block for block in blocks}
+    if len(by_key) < len(blocks):
+        raise ValueError("a model or method came twice")
+    return by_key
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -215,72 +180,3 @@ def _flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _shown(flat: Mapping[str, Any], key: str) -> str:
     return json.dumps(flat[key], ensure_ascii=False) if key in flat else "unset"
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Checks at the door
-
-
-def require(condition: object, message: str) -> None:
-    """Raise ValueError with `message` unless `condition`: a part that breaks the contract is a bug, not bad input."""
-    if not condition:
-        raise ValueError(message)
-
-
-def check_part(part: Part) -> None:
-    """Raise ValueError where `part` breaks the contract: shapes, ids, unique keys."""
-    _check_ids([record.image_id for record in part.images], unique=False)
-    for record in part.images:
-        require(record.sha256.startswith(record.image_id), "an image_id is not the beginning of its sha256")
-    for failure in part.failures:
-        require(failure.stage in STAGES, f"{failure.stage!r} is no stage; stages are {', '.join(STAGES)}")
-        _check_ids([failure.image_id] if failure.image_id else [])
-    require(len({block.model for block in part.predictions}) == len(part.predictions), "a model came twice in a part")
-    require(
-        len({(block.model, block.method) for block in part.maps}) == len(part.maps), "a method came twice in a part"
-    )
-    for predictions in part.predictions:
-        _check_predictions(predictions)
-    for maps in part.maps:
-        _check_maps(maps)
-
-
-def is_image_id(text: str) -> bool:
-    """Whether `text` has the form of an image_id: 16 hex digits."""
-    return _IMAGE_ID.fullmatch(text) is not None
-
-
-def _check_ids(image_ids: Iterable[str], *, unique: bool = True) -> None:
-    listed = list(image_ids)
-    require(all(is_image_id(image_id) for image_id in listed), "an image_id is not 16 hex digits")
-    require(not unique or len(set(listed)) == len(listed), "an image_id came twice in a block")
-
-
-def _check_block(block: PredictionBlock | MapBlock, *keys: str) -> tuple[int, int]:
-    for key in keys:
-        require(_KEY.fullmatch(key) and key not in {".", ".."}, f"{key!r} cannot name a group")
-    _check_ids(block.image_ids)
-    require(block.image_ids and block.findings, f"{keys[0]} has no films or no findings")
-    require(len(set(block.findings)) == len(block.findings), f"{keys[0]} names a finding twice")
-    return len(block.image_ids), len(block.findings)
-
-
-def _check_predictions(block: PredictionBlock) -> None:
-    n, K = _check_block(block, block.model)
-    require(block.logit.shape == (n, K), f"logit is {block.logit.shape}, not {(n, K)}")
-    require(block.probability.shape == (n, K), f"probability is {block.probability.shape}, not {(n, K)}")
-    require(block.affine.shape == (n, 2, 3), f"affine is {block.affine.shape}, not {(n, 2, 3)}")
-
-
-def _check_maps(block: MapBlock) -> None:
-    n, K = _check_block(block, block.model, block.method)
-    require(block.values.ndim == 4 and block.values.shape[:2] == (n, K), f"values is {block.values.shape}")
-    require(block.values.size, "values has an empty grid")
-    require(block.present.shape == (n, K), f"present is {block.present.shape}, not {(n, K)}")
-    require(block.score.shape == (n, K), f"score is {block.score.shape}, not {(n, K)}")
-    require(block.attrs.get("space", "native") in {"native", "input"}, "space is native or input")
-    for name, extra in block.extras.items():
-        require(_KEY.fullmatch(name), f"{name!r} cannot name an extra")
-        require(extra.shape[:2] == (n, K), f"extra {name} is {extra.shape}, not {(n, K)} and more")
-        require(extra.size, f"extra {name} has an empty axis")
-        require(extra.dtype.kind in "fiub", f"extra {name} is of type {extra.dtype}")

@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxrx.errors import CxrxError
+from cxrx.results.parts import is_image_id
 from cxrx.results.private import private_path, read_private
 from cxrx.results.ragged import RAGGED, index_ragged
-from cxrx.results.records import STAGES, fingerprint, is_image_id
+from cxrx.results.records import STAGES, fingerprint
 from cxrx.results.schema import FINGERPRINT, SETTINGS, chunk_rows, get_attrs, open_checked, reading, texts
 from cxrx.results.truth import read_boxes, read_masks
 

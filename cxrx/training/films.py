@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 
 from cxrx.errors import CxrxError, NothingReadableError
 from cxrx.files import atomic
-from cxrx.reading.find import Item, Rejected, find
+from cxrx.reading.find import find
 from cxrx.reading.gate import VIEW_GROUP
+from cxrx.reading.item import Item, Rejected
 from cxrx.reading.options import ReadOptions
 from cxrx.reading.pool import DecodePool
 from cxrx.reading.prepare import Prepared, prepare_item
-from cxrx.registry import load as load_registry
 from cxrx.specs import InputSpec, Unreadable
 
 MOST_UNREADABLE = 0.1
@@ -87,10 +87,7 @@ class Decoded:
 
 def films_below(folder: Path) -> dict[str, Item | Rejected]:
     """Return what lies in and below a folder, by the path relative to it."""
-    readers = [
-        replace(spec, name=name) for name, spec in load_registry().readers.items() if not name.startswith("cxrx/")
-    ]
-    found = find([folder], readers)
+    found = find([folder])
     return {(entry.item if isinstance(entry, Rejected) else entry).relative: entry for entry in found}
 
 
@@ -187,7 +184,7 @@ def _only_film(results: Sequence[Prepared | Unreadable], view: str) -> Prepared 
         return Unreadable("failed", "several-films", f"the file holds {len(results)} films, and labels are for one")
     result = results[0]
     if isinstance(result, Prepared):
-        group = VIEW_GROUP.get(result.view or view, "unknown")
+        group = VIEW_GROUP.get(result.record.view or view, "unknown")
         if group not in {"frontal", "unknown"}:  # a PNG or JPEG leaves it to the tables
             return Unreadable("skipped", "view", f"the view is {group}")
     return result
@@ -206,7 +203,7 @@ def _fill(
             # 8 bits: half a grey level of error, a quarter of the memory
             pixels[row] = np.round(result.pixels * 255).astype(np.uint8)
             ids.append(result.image_id)
-            synthetic &= result.synthetic
+            synthetic &= result.record.synthetic
         else:
             ids.append("")
             unread.append(Unread(path, result.code, result.message))

@@ -26,8 +26,8 @@ from cxrx.files.lock import RunLock
 from cxrx.models.inference import autocast
 from cxrx.models.model import Model
 from cxrx.options import parse_options
-from cxrx.reading.find import Item
 from cxrx.reading.gate import VIEW_GROUP
+from cxrx.reading.item import Item
 from cxrx.training.data import SplitRule, draw_or_take
 from cxrx.training.films import Decoded, Unread, decode, films_below
 from cxrx.training.loader import Loader, TrainingFilms

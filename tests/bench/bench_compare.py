@@ -20,10 +20,12 @@ import numpy as np
 from cxrx.compare.comparison import write_tables
 from cxrx.compare.run import compare
 from cxrx.models.architectures import NIH_LABELS
+from cxrx.reading.record import ImageRecord, Link, Status
 from cxrx.report.html import write_report
+from cxrx.results.contents import Contents
 from cxrx.results.pack import pack
 from cxrx.results.parts import PartStore
-from cxrx.results.records import ImageRecord, MapBlock, Part, PredictionBlock, Status
+from cxrx.results.records import Block, keyed
 from cxrx.results.truth import TruthTable
 
 SIDE, INPUT, CELLS = 1024, 224, 7
@@ -44,8 +46,8 @@ def make_results(path: Path, films: int) -> None:
         n, short = len(ids), tuple(digest[:16] for digest in ids)
         records = [
             ImageRecord(
-                digest[:16], digest, "PA", SIDE, SIDE, "made up", Status.OK, "", False,
-                f"{digest[:16]}.png", "", "", "", f"p{(first + i) // 2}", 0, 0,
+                digest, "PA", SIDE, SIDE, "made up", Status.OK, "", False,
+                Link("film", digest[:16], f"{digest[:16]}.png", patient=f"p{(first + i) // 2}"),
             )
             for i, digest in enumerate(ids)
         ]  # fmt: skip
@@ -60,23 +62,13 @@ def make_results(path: Path, films: int) -> None:
                 truth.boxes.append((image_id, NIH_LABELS[k], *map(float, (*corner[::-1], *size[::-1]))))
                 if rng.random() < 1 / 3:
                     values[:, i, k, cell[0], cell[1]] += 4
-        prediction = PredictionBlock(
-            MODEL,
-            NIH_LABELS,
-            short,
-            logit,
-            1 / (1 + np.exp(-logit)),
-            np.tile(affine, (n, 1, 1)),
-            {"settings": settings},
-        )
-        maps = [
-            MapBlock(
-                MODEL, method, NIH_LABELS, short, values[m], np.ones((n, K), bool), logit, {},
-                {"settings": settings | {"method": method}, "space": "native", "relu": 1, "signed": 1},
-            )
-            for m, method in enumerate(METHODS)
-        ]  # fmt: skip
-        store.write(Part(records, [], [prediction], maps), 0)
+        arrays = {"logit": logit, "probability": 1 / (1 + np.exp(-logit)), "affine": np.tile(affine, (n, 1, 1))}
+        blocks = [Block(MODEL, "", NIH_LABELS, short, {"settings": settings}, np.ones(n, bool), arrays)]
+        for m, method in enumerate(METHODS):
+            attrs = {"settings": settings | {"method": method}, "space": "native", "relu": 1, "signed": 1}
+            arrays = {"values": values[m], "score": logit}
+            blocks.append(Block(MODEL, method, NIH_LABELS, short, attrs, np.ones((n, K), bool), arrays))
+        store.write(Contents(records, [], keyed(*blocks)), 0)
     pack(store, path, truth=truth, run={})
 
 

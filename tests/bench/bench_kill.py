@@ -20,6 +20,7 @@ import h5py
 import numpy as np
 
 from cxrx.phantom import write_folder
+from cxrx.results.contents import load_part
 from cxrx.results.parts import PartStore
 
 METHODS = ("--method", "gradcam", "--method", "smoothgrad", "-O", "smoothgrad.n=8")
@@ -35,7 +36,7 @@ def finished(out: Path) -> dict[str, tuple[str, int]]:
     store = PartStore(out)
     found: dict[str, tuple[str, int]] = {}
     for path in store.paths():
-        for record in store.read(path).images:
+        for record in load_part(path).images:
             assert record.image_id not in found, "a film was done twice"
             found[record.image_id] = (path.name, path.stat().st_mtime_ns)
     return found

@@ -28,7 +28,8 @@ import cxrx
 from cxrx.engine.api import run
 from cxrx.models.architectures import NIH_LABELS
 from cxrx.models.inference import predict_logits, tune_allocator
-from cxrx.reading.find import Item, find
+from cxrx.reading.find import find
+from cxrx.reading.item import Item
 from cxrx.reading.options import ReadOptions
 from cxrx.reading.prepare import prepare_item
 

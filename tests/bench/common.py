@@ -17,7 +17,8 @@ from cxrx.explainers.guard import guard
 from cxrx.models.architectures import NIH_LABELS
 from cxrx.models.model import Model
 from cxrx.options import parse_options
-from cxrx.reading.find import Item, find
+from cxrx.reading.find import find
+from cxrx.reading.item import Item
 from cxrx.reading.options import ReadOptions
 from cxrx.reading.prepare import prepare_item
 from cxrx.registry import load as load_registry

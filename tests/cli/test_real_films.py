@@ -90,7 +90,7 @@ def test_a_lut_film_and_an_inverted_one_are_the_right_way_up(done):
     """Lungs are darker than the mediastinum on RG1 (MONOCHROME1, JPEG 2000, window)."""
     from cxrx.reading.find import find
     from cxrx.reading.options import ReadOptions
-    from cxrx.reading.prepare import read_films
+    from cxrx.reading.readers import read_films
 
     (item,) = find([REALDATA / "dicom" / "RG1_J2KI.dcm"])
     (film,) = read_films(item, ReadOptions())

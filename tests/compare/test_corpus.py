@@ -1,29 +1,27 @@
 from __future__ import annotations
 
-import dataclasses
-
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cxrx.compare.corpus import open_corpus
 from cxrx.compare.patients import smallest_of
+from cxrx.reading.record import ImageRecord, Link, Status
+from cxrx.results.contents import Contents
 from cxrx.results.pack import pack
 from cxrx.results.parts import PartStore
-from cxrx.results.records import ImageRecord, Part, Status
 
 ONE, TWO, THREE, FOUR = ("1" * 16, "2" * 16, "3" * 16, "4" * 16)
 
 
 def write(path, films):
     """Write a results file of films, image_id to the patient's name."""
-    record = ImageRecord("", "", "PA", 10, 8, "pillow", Status.OK, "", False, "", "", "", "", "", 0, 0)
     store = PartStore(path)
     path.parent.mkdir(exist_ok=True)
     images = [
-        dataclasses.replace(record, image_id=i, sha256=i * 4, relative=f"{i}.png", path=f"/{i}.png", patient=patient)
-        for i, patient in films.items()
+        ImageRecord(i * 4, "PA", 10, 8, "", Status.OK, "", False, Link("film", i, f"{i}.png", f"/{i}.png", "", "", who))
+        for i, who in films.items()
     ]  # fmt: skip
-    store.write(Part(images, [], [], []), 0)
+    store.write(Contents(images), 0)
     pack(store, path, truth=None, run={})
     return path
 

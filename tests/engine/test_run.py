@@ -273,7 +273,7 @@ def _count_steps(films, model, out) -> dict[str, int]:
 @pytest.mark.parametrize("fault", [PowerCut, OSError], ids=["power cut", "I/O error"])
 @pytest.mark.timeout(600)
 def test_a_fault_at_every_step_is_resumed_to_the_same_file(films, model, tmp_path, monkeypatch, fault):
-    monkeypatch.setattr("cxrx.engine.recorder.FILMS_A_PART", 4)
+    monkeypatch.setattr("cxrx.engine.report.FILMS_A_PART", 4)
     whole = tmp_path / "whole.h5"
     counts = _count_steps(films, model, whole)
     assert all(counts[step] >= 4 for step in ("create", "write_at", "sync", "rename"))

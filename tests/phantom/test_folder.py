@@ -17,7 +17,7 @@ from cxrx.phantom import FINDINGS, make_film, sample, write_folder
 from cxrx.phantom.folder import patients
 from cxrx.reading.find import find
 from cxrx.reading.options import ReadOptions
-from cxrx.reading.prepare import read_films
+from cxrx.reading.readers import read_films
 from cxrx.specs import Film, Unreadable
 
 SAMPLE = Path(__file__).parents[2] / "sample_data"

@@ -27,9 +27,9 @@ from pydicom.uid import (
     generate_uid,
 )
 
-from cxrx.reading.find import Item
+from cxrx.reading.item import Item
 from cxrx.reading.options import ReadOptions
-from cxrx.reading.prepare import read_films
+from cxrx.reading.readers import DICOM, read_films
 from cxrx.specs import Film, Unreadable
 
 REALDATA = Path(__file__).parents[3] / "shared" / "realdata"
@@ -148,7 +148,7 @@ def encapsulated(stream: bytes, syntax: str, **elements: Any) -> bytes:
     return with_syntax(_written(dataset), syntax)
 
 
-def read(data: bytes, reader: str = "dicom", **options: Any) -> Film | Unreadable:
+def read(data: bytes, reader: str = DICOM, **options: Any) -> Film | Unreadable:
     """Read a file that exists in memory only."""
     item = Item(Path("/nowhere"), "film", len(data), 0, reader, data=data)
     (result,) = read_films(item, ReadOptions(**options))

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from cxrx.reading.find import Item
+from cxrx.reading.item import Item
 
 
 class Panic(BaseException):
@@ -20,7 +20,7 @@ class Panic(BaseException):
 
 
 def item(number: int, word: str = "") -> Item:
-    return Item(Path("/nowhere"), f"{number}", number, 0, "dicom", member=word)
+    return Item(Path("/nowhere"), f"{number}", number, 0, "cxrx/dicom", member=word)
 
 
 def panic() -> None:

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from cxrx.reading import archive, source
-from cxrx.reading.find import Item, Rejected, find
+from cxrx.reading.find import find
+from cxrx.reading.item import Item, Rejected
 from cxrx.reading.options import ReadOptions
-from cxrx.reading.prepare import read_films
+from cxrx.reading.readers import read_films
 from cxrx.reading.refusal import RefusalError
 from cxrx.reading.source import load
 from cxrx.specs import Film
@@ -112,7 +113,7 @@ def test_a_zip_bomb_is_stopped_by_what_it_says_and_by_what_it_does(make, tmp_pat
     monkeypatch.setattr(source, "MAX_FILE_BYTES", 2**16)
     (item,) = find([path])
     with pytest.raises(RefusalError, match="larger") as caught:
-        load(Item(item.path, item.relative, 10, item.mtime_ns, "dicom", item.member))
+        load(Item(item.path, item.relative, 10, item.mtime_ns, "cxrx/dicom", item.member))
     assert caught.value.code == "over-limit"
 
 

@@ -8,9 +8,9 @@ import numpy as np
 import pydicom.data
 import pytest
 
-from cxrx.reading.find import Item
+from cxrx.reading.item import Item
 from cxrx.reading.options import ReadOptions
-from cxrx.reading.prepare import read_films
+from cxrx.reading.readers import read_films
 from cxrx.specs import Film, Unreadable
 
 # Only what is installed: pydicom's own look-up would download the rest.
@@ -20,7 +20,7 @@ OPEN = ReadOptions(views=("all",), frame=0, force_dicom=True, non_chest=True, fo
 
 
 def outcome(path: Path, options: ReadOptions) -> Film | Unreadable:
-    (result,) = read_films(Item(path, path.name, path.stat().st_size, 0, "dicom"), options)
+    (result,) = read_films(Item(path, path.name, path.stat().st_size, 0, "cxrx/dicom"), options)
     return result
 
 

@@ -12,7 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cxrx.errors import UsageError
-from cxrx.reading.find import Item, Rejected, find, tame
+from cxrx.reading.find import find
+from cxrx.reading.item import Item, Rejected, tame
+from cxrx.reading.readers import BUILTIN
 from cxrx.specs import ReaderSpec
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(100)
@@ -40,7 +42,7 @@ def test_relative_paths_come_sorted_even_where_a_folder_shares_a_beginning(tmp_p
     found = list(find([tmp_path]))
     assert names(found) == expected == sorted(expected)
     assert all(f.path.is_absolute() and f.size == f.path.stat().st_size for f in found)
-    assert [f.reader for f in found] == ["image" if n.endswith("png") else "dicom" for n in expected]
+    assert [f.reader for f in found] == ["cxrx/image" if n.endswith("png") else "cxrx/dicom" for n in expected]
 
 
 @settings(max_examples=25, deadline=None)
@@ -200,8 +202,8 @@ def test_third_party_readers_come_after_the_built_in_ones(tmp_path):
         return head.startswith(b"RAWX")
 
     reader = ReaderSpec("me/raw", sniff, lambda path: iter(()))
-    assert [(f.relative, f.reader) for f in find([tmp_path], [reader])] == [
-        ("a.dcm", "dicom"),
+    assert [(f.relative, f.reader) for f in find([tmp_path], formats=BUILTIN | {"me/raw": reader})] == [
+        ("a.dcm", "cxrx/dicom"),
         ("b.raw", "me/raw"),
         ("c.npy", "me/raw"),
     ]
@@ -213,5 +215,5 @@ def test_a_reader_that_breaks_in_sniff_is_left_out_once(tmp_path):
     touch(tmp_path / "b.raw", b"1")
     reader = ReaderSpec("me/raw", lambda path, head: 1 / 0, lambda path: iter(()))
     with pytest.warns(UserWarning, match="me/raw is left out: ZeroDivisionError") as caught:
-        assert list(find([tmp_path], [reader])) == []
+        assert list(find([tmp_path], formats=BUILTIN | {"me/raw": reader})) == []
     assert len(caught) == 1

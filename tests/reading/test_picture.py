@@ -16,7 +16,7 @@ GREY = np.arange(32 * 40, dtype=np.uint32).reshape(32, 40) % 251
 
 
 def picture(make, data: bytes, **options) -> Film:
-    film = make.read(data, "image", **options)
+    film = make.read(data, "cxrx/image", **options)
     assert isinstance(film, Film), film
     return film
 
@@ -122,14 +122,14 @@ def test_jpeg_grey_and_colour(make):
 def test_cut_files_fail(make, kind, share):
     noise = np.random.default_rng(0).integers(0, 256, (128, 128), dtype=np.uint8)
     whole = saved(Image.fromarray(noise), kind)
-    result = make.read(whole[: int(len(whole) * share)], "image")
+    result = make.read(whole[: int(len(whole) * share)], "cxrx/image")
     assert isinstance(result, Unreadable)
     assert result.kind == "failed" if share > 0.1 else result.kind in {"failed", "skipped"}
 
 
 def test_a_cut_file_says_so(make):
     whole = make.png(np.random.default_rng(0).integers(0, 256, (128, 128), dtype=np.uint8))
-    assert make.read(whole[:-3000], "image").code == "truncated"
+    assert make.read(whole[:-3000], "cxrx/image").code == "truncated"
 
 
 def test_flipped_bits_never_crash(make):
@@ -140,7 +140,7 @@ def test_flipped_bits_never_crash(make):
             broken = bytearray(whole)
             for position in rng.integers(8, len(whole), 4):
                 broken[position] ^= 1 << rng.integers(8)
-            assert isinstance(make.read(bytes(broken), "image"), Film | Unreadable)
+            assert isinstance(make.read(bytes(broken), "cxrx/image"), Film | Unreadable)
 
 
 @pytest.mark.parametrize("side", [20_000, 65_535])
@@ -150,31 +150,31 @@ def test_size_bombs_are_refused_by_their_header(make, side):
 
     header = struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)
     bomb = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(1000)))
-    result = make.read(bomb, "image")
+    result = make.read(bomb, "cxrx/image")
     assert (result.kind, result.code) == ("failed", "over-limit")
     jpeg = bytearray(saved(Image.new("L", (40, 32)), "JPEG"))
     at = jpeg.find(b"\xff\xc0") + 5
     jpeg[at : at + 4] = struct.pack(">HH", side, side)
-    assert make.read(bytes(jpeg), "image").code == "over-limit"
+    assert make.read(bytes(jpeg), "cxrx/image").code == "over-limit"
 
 
 def test_the_limit_is_an_option(make):
     data = make.png(GREY.astype(np.uint8))
-    assert make.read(data, "image", max_pixels=32 * 40 - 1).code == "over-limit"
-    assert isinstance(make.read(data, "image", max_pixels=32 * 40), Film)
+    assert make.read(data, "cxrx/image", max_pixels=32 * 40 - 1).code == "over-limit"
+    assert isinstance(make.read(data, "cxrx/image", max_pixels=32 * 40), Film)
 
 
 def test_pillows_own_limit_does_not_interfere(make, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
-    assert isinstance(make.read(make.png(GREY.astype(np.uint8)), "image"), Film)
+    assert isinstance(make.read(make.png(GREY.astype(np.uint8)), "cxrx/image"), Film)
     assert Image.MAX_IMAGE_PIXELS == 100
 
 
 def test_a_constant_picture(make):
-    assert make.read(make.png(np.full((20, 20), 9, np.uint8)), "image").code == "constant"
+    assert make.read(make.png(np.full((20, 20), 9, np.uint8)), "cxrx/image").code == "constant"
 
 
 def test_real_pngs(make, realdata):
-    films = [make.read(p.read_bytes(), "image") for p in sorted((realdata / "nih_cxr14/images").glob("*.png"))]
+    films = [make.read(p.read_bytes(), "cxrx/image") for p in sorted((realdata / "nih_cxr14/images").glob("*.png"))]
     assert len(films) == 60
     assert all(isinstance(f, Film) and f.pixels.shape == (1024, 1024) and f.flags == () for f in films)

@@ -23,8 +23,8 @@ def chest(rows: int = 256, columns: int = 240) -> np.ndarray:
 def test_modes(make):
     upright, negative = make.png(chest()), make.png(255 - chest())
     for mode in ("header", "report", "auto"):
-        assert make.read(upright, "image", polarity=mode).flags == ()
-    left, reported, righted = (make.read(negative, "image", polarity=m) for m in ("header", "report", "auto"))
+        assert make.read(upright, "cxrx/image", polarity=mode).flags == ()
+    left, reported, righted = (make.read(negative, "cxrx/image", polarity=m) for m in ("header", "report", "auto"))
     assert left.flags == ()
     assert reported.flags == ("polarity: looks like a negative, left as it is",)
     assert righted.flags == ("polarity: looks like a negative, inverted",)
@@ -47,7 +47,7 @@ def test_any_shape_will_do(shape):
 def test_real_films(make, realdata):
     found = set()
     for path in sorted((realdata / "nih_cxr14" / "images").glob("*.png")):
-        film = make.read(path.read_bytes(), "image", polarity="report")
+        film = make.read(path.read_bytes(), "cxrx/image", polarity="report")
         assert isinstance(film, Film)
         if looks_negative(film):
             found.add(path.stem)

@@ -98,7 +98,7 @@ def test_large_results(shared, jobs):
 
 
 def test_large_items(shared, jobs):
-    items = [jobs.item(i).__class__(Path("/"), "x", i, 0, "dicom", data=bytes(3_000_000)) for i in range(6)]
+    items = [jobs.item(i).__class__(Path("/"), "x", i, 0, "cxrx/dicom", data=bytes(3_000_000)) for i in range(6)]
     assert [r for _, r in shared.map(jobs.job, items)] == list(range(6))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import pickle
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,9 +15,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from cxrx.reading.find import Item, find
+from cxrx.reading import readers
+from cxrx.reading.find import find
+from cxrx.reading.item import Item
 from cxrx.reading.options import ReadOptions
-from cxrx.reading.prepare import Prepared, place, prepare, prepare_item, read_films
+from cxrx.reading.prepare import Prepared, place, prepare, prepare_item
+from cxrx.reading.readers import read_films
 from cxrx.specs import Film, InputSpec, ReaderSpec, Unreadable
 
 sides = st.integers(8, 96)
@@ -31,6 +35,9 @@ specs = st.builds(
 
 def to_source(prepared: Prepared, x: float, y: float) -> np.ndarray:
     return prepared.affine @ [x, y, 1]
+
+
+ITEM = Item(Path("/film"), "film", 0, 0, "cxrx/image")
 
 
 def film(pixels: np.ndarray) -> Film:
@@ -53,7 +60,7 @@ def test_a_blob_maps_back_to_where_it_was(rows, columns, spec, data):
         return
     source = np.zeros((rows, columns))
     source[y - 1 : y + 2, x - 1 : x + 2] = 1
-    grid = prepare(film(source), spec)
+    grid = prepare(ITEM, film(source), spec)
     mass = grid.pixels.astype(float)
     assert mass.sum() > 0
     rows_of, columns_of = np.mgrid[: spec.size[0], : spec.size[1]]
@@ -69,7 +76,7 @@ def test_a_ramp_reads_its_own_coordinates(rows, columns, spec):
     """Resizing keeps linear functions, so away from the border each grid pixel holds its own source coordinate."""
     source_y, source_x = np.mgrid[:rows, :columns]
     for ramp, axis, length in ((source_x, 0, columns), (source_y, 1, rows)):
-        grid = prepare(film(ramp / length), spec)
+        grid = prepare(ITEM, film(ramp / length), spec)
         ys, xs = np.mgrid[: spec.size[0], : spec.size[1]]
         where = np.stack([to_source(grid, x, y) for x, y in zip(xs.ravel(), ys.ravel(), strict=True)], 1)
         margin = 3 * max(grid.affine[0, 0], grid.affine[1, 1], 1)
@@ -85,10 +92,10 @@ def test_a_ramp_reads_its_own_coordinates(rows, columns, spec):
 @given(rows=sides, columns=sides, spec=specs)
 def test_the_grid_covers_what_its_fit_promises(rows, columns, spec):
     height, width = spec.size
-    grid = prepare(film(np.ones((rows, columns))), spec)
+    grid = prepare(ITEM, film(np.ones((rows, columns))), spec)
     assert grid.pixels.shape == spec.size
     assert grid.pixels.dtype == np.float32
-    assert (grid.rows, grid.columns) == (rows, columns)
+    assert (grid.record.rows, grid.record.columns) == (rows, columns)
     sx, sy = grid.affine[0, 0], grid.affine[1, 1]
     left, top = to_source(grid, -0.5, -0.5) + 0.5
     right, bottom = to_source(grid, width - 0.5, height - 0.5) + 0.5
@@ -118,7 +125,7 @@ def test_equal_to_antialiased_pillow_and_torch(interpolation, shape):
     rng = np.random.default_rng(0)
     smooth = F.interpolate(torch.tensor(rng.random((1, 1, 40, 40))), shape, mode="bicubic", align_corners=False)
     source = smooth.clamp(0, 1)[0, 0].numpy().astype(np.float32)
-    grid = prepare(film(source), InputSpec((56, 56), resize=64, interpolation=interpolation))
+    grid = prepare(ITEM, film(source), InputSpec((56, 56), resize=64, interpolation=interpolation))
     short = min(shape)
     new = (int(64 * shape[0] / short), int(64 * shape[1] / short))
     top, left = round((new[0] - 56) / 2), round((new[1] - 56) / 2)
@@ -132,7 +139,7 @@ def test_equal_to_antialiased_pillow_and_torch(interpolation, shape):
 
 def test_without_a_resize_the_crop_fills_the_grid():
     source = np.random.default_rng(0).random((120, 100), np.float32)
-    grid = prepare(film(source), InputSpec((50, 50)))
+    grid = prepare(ITEM, film(source), InputSpec((50, 50)))
     pillow = np.asarray(Image.fromarray(source).resize((50, 50), Image.Resampling.BILINEAR, box=(0, 10, 100, 110)))
     np.testing.assert_allclose(grid.pixels, pillow, atol=1e-6)
 
@@ -140,13 +147,13 @@ def test_without_a_resize_the_crop_fills_the_grid():
 def test_the_same_size_is_the_same_picture():
     source = np.random.default_rng(0).random((32, 32), np.float32)
     for fit in ("crop", "pad", "stretch"):
-        grid = prepare(film(source), InputSpec((32, 32), fit=fit))
+        grid = prepare(ITEM, film(source), InputSpec((32, 32), fit=fit))
         np.testing.assert_allclose(grid.pixels, source, atol=1e-6)
         np.testing.assert_array_equal(grid.affine, [[1, 0, 0], [0, 1, 0]])
 
 
 def test_padding_is_black():
-    grid = prepare(film(np.ones((100, 50))), InputSpec((64, 64), fit="pad"))
+    grid = prepare(ITEM, film(np.ones((100, 50))), InputSpec((64, 64), fit="pad"))
     assert not grid.pixels[:, :16].any()
     assert not grid.pixels[:, 48:].any()
     assert (grid.pixels[:, 16:48] > 0.99).all()
@@ -157,7 +164,7 @@ def test_prepare_item_on_real_films(realdata):
     assert len(items) == 60
     (grid,) = prepare_item(items[0], InputSpec((64, 64)), ReadOptions())
     assert isinstance(grid, Prepared)
-    assert (grid.image_id, grid.rows, grid.columns) == (grid.sha256[:16], 1024, 1024)
+    assert (grid.image_id, grid.record.rows, grid.record.columns) == (grid.record.sha256[:16], 1024, 1024)
     np.testing.assert_allclose(grid.affine, [[16, 0, 7.5], [0, 16, 7.5]])
     again = pickle.loads(pickle.dumps(grid))
     np.testing.assert_array_equal(again.pixels, grid.pixels)
@@ -174,11 +181,11 @@ def test_unreadables_pass_through(make, tmp_path):
 def test_a_negative_is_marked(make, tmp_path):
     pixels = np.full((100, 100), 200, np.uint8)
     pixels[40:80, 46:58] = 20
-    item = Item(Path("/x"), "x", 0, 0, "image", data=make.png(pixels))
+    item = Item(Path("/x"), "x", 0, 0, "cxrx/image", data=make.png(pixels))
     for mode in ("header", "report", "auto"):
         (grid,) = prepare_item(item, InputSpec((20, 20)), ReadOptions(polarity=mode))
         assert grid.negative
-        assert bool(grid.flags) == (mode != "header")
+        assert bool(grid.record.message) == (mode != "header")
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -186,12 +193,8 @@ def test_a_negative_is_marked(make, tmp_path):
 
 
 def third_party(monkeypatch, tmp_path, open_):
-    import types
-
-    import cxrx.registry
-
-    registries = types.SimpleNamespace(readers={"me/raw": ReaderSpec("me/raw", lambda p, h: True, open_)})
-    monkeypatch.setattr(cxrx.registry, "load", lambda: registries)
+    registries = SimpleNamespace(readers={"me/raw": ReaderSpec("raw", lambda p, h: True, open_)})
+    monkeypatch.setattr(readers, "load_registry", lambda: registries)
     path = tmp_path / "a.raw"
     path.write_bytes(b"raw")
     return list(read_films(Item(path, "a.raw", 3, 0, "me/raw"), ReadOptions()))

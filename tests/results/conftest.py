@@ -12,8 +12,10 @@ import h5py
 import numpy as np
 import pytest
 
+from cxrx.reading.record import ImageRecord, Link, Status
+from cxrx.results.contents import Contents, Files
 from cxrx.results.parts import PartStore
-from cxrx.results.records import FailureRecord, ImageRecord, MapBlock, Part, PredictionBlock, Status
+from cxrx.results.records import EXTRAS, Block, FailureRecord, keyed
 from cxrx.results.truth import Mask, TruthTable
 
 MODEL = "tiny@0123abcd"
@@ -32,7 +34,6 @@ def image_id(i: int) -> str:
 def film(i: int, status: Status = Status.OK, message: str = "", **changes: Any) -> ImageRecord:
     """A film; two films in a row belong to one patient."""
     known = {
-        "image_id": image_id(i),
         "sha256": sha(i),
         "view": "PA",
         "rows": 100 + i,
@@ -41,6 +42,8 @@ def film(i: int, status: Status = Status.OK, message: str = "", **changes: Any) 
         "status": status,
         "message": message,
         "synthetic": True,
+    }
+    private = {
         "relative": f"secret-folder/{i:03d}.dcm",
         "path": f"/home/secret-user/secret-folder/{i:03d}.dcm",
         "member": "",
@@ -49,7 +52,8 @@ def film(i: int, status: Status = Status.OK, message: str = "", **changes: Any) 
         "size": 1000 + i,
         "mtime_ns": 1_700_000_000_000_000_000 + i,
     }
-    return ImageRecord(**(known | changes))
+    known |= {name: changes.pop(name) for name in list(changes) if name in known}
+    return ImageRecord(**known, link=Link("film", known["sha256"][:16], **(private | changes)))
 
 
 def numbers(i: int, what: str, shape: tuple[int, ...]) -> np.ndarray:
@@ -58,13 +62,14 @@ def numbers(i: int, what: str, shape: tuple[int, ...]) -> np.ndarray:
     return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
 
 
-def predictions(films: Sequence[int], model: str = MODEL, settings: dict[str, Any] | None = None) -> PredictionBlock:
+def predictions(films: Sequence[int], model: str = MODEL, settings: dict[str, Any] | None = None) -> Block:
     K = len(FINDINGS)
     logit = np.stack([numbers(i, f"{model} logit", (K,)) for i in films])
     affine = np.stack([numbers(i, "affine", (2, 3)) for i in films]).astype(np.float64)
     attrs = {"settings": settings or {"dtype": "float32", "weights": "0123abcd"}, "versions": {"torch": "2"}}
     ids = tuple(image_id(i) for i in films)
-    return PredictionBlock(model, FINDINGS, ids, logit, 1 / (1 + np.exp(-logit)), affine, attrs)
+    arrays = {"logit": logit, "probability": 1 / (1 + np.exp(-logit)), "affine": affine}
+    return Block(model, "", FINDINGS, ids, attrs, np.ones(len(ids), bool), arrays)
 
 
 def maps(
@@ -74,7 +79,7 @@ def maps(
     settings: dict[str, Any] | None = None,
     space: str = "native",
     with_extras: bool = True,
-) -> MapBlock:
+) -> Block:
     K, grid = len(FINDINGS), GRIDS[space]
     values = np.stack([numbers(i, f"{model} {method}", (K, *grid)) for i in films])
     present = np.stack([numbers(i, f"{method} present", (K,)) > -0.5 for i in films])
@@ -86,23 +91,18 @@ def maps(
         "steps": np.stack([np.full(K, i, dtype=np.int32) for i in films]),
     }
     attrs = {"settings": settings or {"method": method, "seed": 0}, "space": space, "signed": False}
-    return MapBlock(
-        model,
-        method,
-        FINDINGS,
-        tuple(image_id(i) for i in films),
-        values,
-        present,
-        score,
-        extras if with_extras else {},
-        attrs,
-    )
+    arrays = {"values": values, "score": score}
+    if with_extras:
+        arrays |= {EXTRAS + name: array for name, array in extras.items()}
+    return Block(model, method, FINDINGS, tuple(image_id(i) for i in films), attrs, present, arrays)
 
 
-def part(films: Sequence[int], *, methods: Sequence[str] = ("gradcam",), spaces: Sequence[str] = ("native",)) -> Part:
+def part(
+    films: Sequence[int], *, methods: Sequence[str] = ("gradcam",), spaces: Sequence[str] = ("native",)
+) -> Contents:
     """A part as `predict` and `explain` in one go write it."""
     blocks = [maps(films, method, space=space) for method, space in zip(methods, spaces, strict=True)]
-    return Part([film(i) for i in films], [], [predictions(films)], blocks)
+    return Contents([film(i) for i in films], [], keyed(predictions(films), *blocks))
 
 
 def failure(i: int | None, stage: str = "read", code: str = "truncated", **changes: Any) -> FailureRecord:
@@ -140,24 +140,28 @@ def contents(path: Path, skip: Sequence[str] = ()) -> dict[str, Any]:
     return found
 
 
-def same_part(a: Part, b: Part) -> None:
-    """Assert that two parts say the same; absent maps and what is beside them do not count."""
+def same_part(a: Contents, b: Contents) -> None:
+    """Assert that two parts with their arrays say the same; absent maps and what is beside them do not count."""
     assert (a.images, a.failures) == (b.images, b.failures)
-    assert [block.model for block in a.predictions] == [block.model for block in b.predictions]
-    for x, y in zip(a.predictions, b.predictions, strict=True):
+    assert a.blocks.keys() == b.blocks.keys()
+    for key, x in a.blocks.items():
+        y = b.blocks[key]
         assert (x.findings, x.image_ids) == (y.findings, y.image_ids)
-        for name in ("logit", "probability", "affine"):
-            np.testing.assert_array_equal(getattr(x, name), getattr(y, name))
+        np.testing.assert_array_equal(x.present, y.present)
+        assert x.arrays.keys() == y.arrays.keys()
         assert x.attrs.items() <= y.attrs.items()
-    assert [(block.model, block.method) for block in a.maps] == [(block.model, block.method) for block in b.maps]
-    for m, n in zip(a.maps, b.maps, strict=True):
-        assert (m.findings, m.image_ids) == (n.findings, n.image_ids)
-        np.testing.assert_array_equal(m.present, n.present)
-        np.testing.assert_array_equal(np.where(m.present, m.score, np.nan), n.score)
-        assert m.extras.keys() == n.extras.keys()
-        for name in m.extras:
-            np.testing.assert_array_equal(m.extras[name][m.present], n.extras[name][m.present])
-        assert m.attrs.items() <= n.attrs.items()
+        for name in x.arrays.keys() - {"values"}:
+            there = x.present if x.method else slice(None)
+            np.testing.assert_array_equal(x.arrays[name][there], y.arrays[name][there])
+
+
+def with_arrays(part: Contents) -> Contents:
+    """A part on disk with its arrays in memory."""
+    with Files() as files:
+        for block in part.blocks.values():
+            names = [*block.stored, "score"] if block.method else ["logit", "probability", "affine"]
+            block.arrays = {name: files.array(block, name) for name in names}
+    return part
 
 
 @pytest.fixture(scope="session")
@@ -177,6 +181,8 @@ def made() -> SimpleNamespace:
         truth=truth,
         contents=contents,
         same_part=same_part,
+        with_arrays=with_arrays,
+        keyed=keyed,
     )
 
 

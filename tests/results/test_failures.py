@@ -5,9 +5,11 @@ import stat
 
 import pytest
 
+from cxrx.reading.record import Status
+from cxrx.results.contents import Contents
 from cxrx.results.pack import pack
 from cxrx.results.reader import open_results
-from cxrx.results.records import Part, Status
+from cxrx.results.records import keyed
 
 
 def packed(store, *parts):
@@ -21,7 +23,7 @@ def packed(store, *parts):
 
 
 def test_a_film_that_reads_at_last_takes_the_place_of_its_failure(store, made):
-    broken = Part([made.film(1, Status.FAILED, "It is truncated.")], [made.failure(1)])
+    broken = Contents([made.film(1, Status.FAILED, "It is truncated.")], [made.failure(1)])
     failures, status = packed(store, made.part([0]), broken)
     assert failures == [(made.image_id(1), "read", "truncated")]
     assert status[made.image_id(1)] == "failed"
@@ -34,15 +36,15 @@ def test_a_film_that_reads_at_last_takes_the_place_of_its_failure(store, made):
 
 
 def test_a_retry_that_fails_otherwise_is_the_newer_word(store, made):
-    packed(store, Part([made.film(1, Status.FAILED, "It is truncated.")], [made.failure(1)]))
-    _, status = packed(store, Part([made.film(1, Status.SKIPPED, "It is lateral.")]))
+    packed(store, Contents([made.film(1, Status.FAILED, "It is truncated.")], [made.failure(1)]))
+    _, status = packed(store, Contents([made.film(1, Status.SKIPPED, "It is lateral.")]))
     assert status == {made.image_id(1): "skipped"}
     with open_results(store.out) as results:
         assert results.images()["message"].tolist() == ["It is lateral."]
 
 
 def test_a_flag_beats_none(store, made):
-    _, status = packed(store, Part([made.film(1)]), Part([made.film(1, Status.FLAGGED, "It is odd.")]))
+    _, status = packed(store, Contents([made.film(1)]), Contents([made.film(1, Status.FLAGGED, "It is odd.")]))
     assert status == {made.image_id(1): "flagged"}
 
 
@@ -55,9 +57,9 @@ def test_a_failed_map_stands_until_that_map_is_there(store, made, named):
     part.failures.append(failure)
     failures, _ = packed(store, part)
     assert failures == [(made.image_id(0), "explain", "diverged")]
-    failures, _ = packed(store, Part(maps=[made.maps([0], "smoothgrad")]))
+    failures, _ = packed(store, Contents(blocks=keyed(made.maps([0], "smoothgrad"))))
     assert bool(failures) == named
-    failures, _ = packed(store, Part(maps=[made.maps([0], "extremal")]))
+    failures, _ = packed(store, Contents(blocks=keyed(made.maps([0], "extremal"))))
     assert failures == []
 
 
@@ -67,11 +69,11 @@ def test_a_failed_prediction_stands_until_that_model_has_one(store, made):
     part.failures.append(failure)
     assert len(packed(store, part)[0]) == 1
     assert len(packed(store, made.part([1]))[0]) == 1
-    assert packed(store, Part(predictions=[made.predictions([0], "vit@1")]))[0] == []
+    assert packed(store, Contents(blocks=keyed(made.predictions([0], "vit@1"))))[0] == []
 
 
 def test_packing_the_same_failures_again_lists_them_once(store, made):
-    part = Part(
+    part = Contents(
         [made.film(0)],
         [
             made.failure(0, "find", "duplicate", relative="a/copy.dcm"),
@@ -89,18 +91,18 @@ def test_packing_the_same_failures_again_lists_them_once(store, made):
 
 
 def test_an_unreadable_file_that_can_be_read_later_is_no_failure(store, made):
-    packed(store, Part([], [made.failure(None, "find", "unreadable", relative="secret-folder/003.dcm")]))
+    packed(store, Contents([], [made.failure(None, "find", "unreadable", relative="secret-folder/003.dcm")]))
     assert packed(store, made.part([3]))[0] == []
 
 
 def test_failures_csv_names_files_for_the_owner_and_holds_no_formula(store, made):
     packed(
         store,
-        Part(
+        Contents(
             [made.film(1, Status.FAILED, "=cmd()", relative='=HYPERLINK("x").dcm')],
             [made.failure(1, code="-1", relative='=HYPERLINK("x").dcm')],
         ),
-        Part([], [made.failure(None, relative="@sum.dcm")]),
+        Contents([], [made.failure(None, relative="@sum.dcm")]),
     )
     path = store.out.with_name("failures.csv")
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
@@ -109,5 +111,5 @@ def test_failures_csv_names_files_for_the_owner_and_holds_no_formula(store, made
     assert [row["file"] for row in rows] == ['\'=HYPERLINK("x").dcm', "'@sum.dcm"]
     assert rows[0]["code"] == "'-1"
     assert not any(cell.startswith(("=", "+", "-", "@")) for row in rows for cell in row.values())
-    packed(store, Part([made.film(1), made.film(2, relative="@sum.dcm")]))
+    packed(store, Contents([made.film(1), made.film(2, relative="@sum.dcm")]))
     assert not path.exists()

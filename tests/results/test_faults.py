@@ -12,10 +12,11 @@ import pytest
 
 from cxrx.errors import CxrxError, DiskFullError
 from cxrx.files import atomic
+from cxrx.results.contents import Contents
 from cxrx.results.pack import pack
 from cxrx.results.parts import PartStore
 from cxrx.results.reader import open_results
-from cxrx.results.records import Part
+from cxrx.results.records import keyed
 
 STEPS = ("create", "allocate", "write_at", "sync", "rename", "sync_folder", "unlink")
 RUN = {"argv": ["explain"]}
@@ -70,12 +71,12 @@ def fault(request):
 def write_parts(store: PartStore, made) -> None:
     """A run as the engine makes it: clean up, write the parts that are not there yet."""
     store.clean_strays()
-    done = store.done()
+    done = {record.image_id for part in store.contents() for record in part.images}
     if store.out.exists():
         with open_results(store.out) as results:
-            done.images |= dict.fromkeys(results.image_ids)
+            done.update(results.image_ids)
     for films in ([0, 1], [2]):
-        if made.image_id(films[0]) not in done.images:
+        if made.image_id(films[0]) not in done:
             store.write(made.part(films), films[0])
 
 
@@ -119,9 +120,9 @@ def test_no_write_of_packing_can_harm_the_old_file_or_the_parts(tmp_path, made, 
     folder = tmp_path / "before"
     folder.mkdir()
     store = PartStore(folder / "results.h5")
-    store.write(Part([made.film(0), made.film(1)], [], [made.predictions([0, 1])]), 0)
+    store.write(Contents([made.film(0), made.film(1)], [], keyed(made.predictions([0, 1]))), 0)
     pack(store, store.out, truth=None, run=RUN)
-    store.write(Part(maps=[made.maps([0, 1], "saliency", space="input", with_extras=False)]), 0)
+    store.write(Contents(blocks=keyed(made.maps([0, 1], "saliency", space="input", with_extras=False))), 0)
     before = everything(folder)
 
     def copy(name: str) -> PartStore:
@@ -169,7 +170,7 @@ def test_disk_full_on_a_real_small_disk(tmp_path, made):
                 full = error
         assert full.exit_code == 28
         assert start > 8
-        assert len(store.done().images) == start, "a finished part was lost"
+        assert sum(len(part.images) for part in store.contents()) == start, "a finished part was lost"
         assert not atomic.strays(store.folder)
         whole = everything(mount)
         with pytest.raises(DiskFullError):

@@ -9,9 +9,9 @@ import zipfile
 import pytest
 
 from cxrx.errors import UsageError
+from cxrx.results.contents import Contents
 from cxrx.results.pack import pack
 from cxrx.results.reader import open_results
-from cxrx.results.records import Part
 
 
 @pytest.fixture
@@ -30,11 +30,11 @@ def films(tmp_path, made, store):
         digest, stat = hashlib.sha256(contents[i]).hexdigest(), path.stat()
         records.append(
             made.film(
-                i, image_id=digest[:16], sha256=digest, path=str(path), relative=name, member=member,
+                i, sha256=digest, path=str(path), relative=name, member=member,
                 size=stat.st_size, mtime_ns=stat.st_mtime_ns,
             )
         )  # fmt: skip
-    store.write(Part(records), 0)
+    store.write(Contents(records), 0)
     pack(store, store.out, truth=None, run={})
     with open_results(store.out) as results:
         yield folder, [record.image_id for record in records], results

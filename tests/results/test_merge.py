@@ -9,12 +9,14 @@ import pytest
 
 from cxrx.errors import ResultsError, UsageError
 from cxrx.importing.maps import import_maps
+from cxrx.reading.record import Status
+from cxrx.results.contents import Contents
 from cxrx.results.merge import merge
 from cxrx.results.pack import pack
 from cxrx.results.parts import PartStore
 from cxrx.results.private import private_path, read_private
 from cxrx.results.reader import open_results
-from cxrx.results.records import Part, Status
+from cxrx.results.records import keyed
 from cxrx.results.verify import verify
 
 METHODS = {"methods": ("gradcam", "smoothgrad"), "spaces": ("native", "input")}
@@ -53,11 +55,11 @@ def test_merging_what_was_split_gives_the_whole(tmp_path, made, results, borders
 
 
 def test_models_and_methods_of_the_same_films_are_put_together(tmp_path, made, results):
-    whole = results("whole", made.part([0, 1], **METHODS), Part(predictions=[made.predictions([0, 1], "vit@1")]))
+    whole = results("whole", made.part([0, 1], **METHODS), Contents(blocks=keyed(made.predictions([0, 1], "vit@1"))))
     films = [made.film(0), made.film(1)]
-    a = results("a", Part(films, [], [made.predictions([0, 1])], [made.maps([0, 1])]))
-    b = results("b", Part(films, [], [made.predictions([0, 1], "vit@1")]))
-    c = results("c", Part(films[::-1], [], [], [made.maps([1, 0], "smoothgrad", space="input")]))
+    a = results("a", Contents(films, [], keyed(made.predictions([0, 1]), made.maps([0, 1]))))
+    b = results("b", Contents(films, [], keyed(made.predictions([0, 1], "vit@1"))))
+    c = results("c", Contents(films[::-1], [], keyed(made.maps([1, 0], "smoothgrad", space="input"))))
     merge([a, b, c], tmp_path / "merged.h5")
     assert made.contents(tmp_path / "merged.h5", ["runs"]) == made.contents(whole, ["runs"])
     with open_results(tmp_path / "merged.h5") as merged:
@@ -65,7 +67,7 @@ def test_models_and_methods_of_the_same_films_are_put_together(tmp_path, made, r
 
 
 def test_merging_one_file_or_a_file_with_itself_changes_nothing(tmp_path, made, results):
-    one = results("one", made.part([0, 1], **METHODS), Part([], [made.failure(None)]), truth=made.truth([1]))
+    one = results("one", made.part([0, 1], **METHODS), Contents([], [made.failure(None)]), truth=made.truth([1]))
     shutil.copy(one, tmp_path / "copy.h5")
     merge([one, tmp_path / "copy.h5"], tmp_path / "merged.h5")
     with open_results(tmp_path / "merged.h5") as merged:
@@ -77,7 +79,7 @@ def test_merging_one_file_or_a_file_with_itself_changes_nothing(tmp_path, made, 
 
 
 def test_success_in_one_file_mends_failure_in_another(tmp_path, made, results):
-    bad = results("bad", Part([made.film(0, Status.FAILED, "No.")], [made.failure(0)]))
+    bad = results("bad", Contents([made.film(0, Status.FAILED, "No.")], [made.failure(0)]))
     good = results("good", made.part([0]))
     for i, pair in enumerate(([bad, good], [good, bad])):
         out = tmp_path / f"merged{i}.h5"
@@ -88,8 +90,8 @@ def test_success_in_one_file_mends_failure_in_another(tmp_path, made, results):
 
 
 def test_unread_files_keep_apart(tmp_path, made, results):
-    a = results("a", Part([], [made.failure(None, relative="a.dcm")]))
-    b = results("b", Part([], [made.failure(None, relative="b.dcm")]))
+    a = results("a", Contents([], [made.failure(None, relative="a.dcm")]))
+    b = results("b", Contents([], [made.failure(None, relative="b.dcm")]))
     merge([a, b], tmp_path / "merged.h5")
     with open_results(tmp_path / "merged.h5") as merged:
         assert merged.failures()["image_id"].tolist() == ["unread-0001", "unread-0002"]
@@ -98,8 +100,8 @@ def test_unread_files_keep_apart(tmp_path, made, results):
 
 
 def test_patients_are_joined_across_files(tmp_path, made, results):
-    a = results("a", Part([made.film(0), made.film(2)]))
-    b = results("b", Part([made.film(1), made.film(3)]))
+    a = results("a", Contents([made.film(0), made.film(2)]))
+    b = results("b", Contents([made.film(1), made.film(3)]))
     merge([a, b], tmp_path / "merged.h5")
     with open_results(tmp_path / "merged.h5") as merged:
         table = merged.images().set_index("image_id")["patient"]
@@ -110,14 +112,15 @@ def test_patients_are_joined_across_files(tmp_path, made, results):
 
 def shifted(made, films, by):
     block = made.predictions(films)
-    block.logit = block.logit + np.float32(by)
+    block.arrays["logit"] = block.arrays["logit"] + np.float32(by)
     return block
 
 
 def test_contradictions_are_refused_by_name(tmp_path, made, results):
     a = results("a", made.part([0, 1]), truth=made.truth([0]))
-    other_settings = results("b", Part([made.film(0)], [], [made.predictions([0], settings={"dtype": "bfloat16"})]))
-    other_numbers = results("c", Part([made.film(0)], [], [shifted(made, [0], 0.1)]))
+    bfloat = made.predictions([0], settings={"dtype": "bfloat16"})
+    other_settings = results("b", Contents([made.film(0)], [], keyed(bfloat)))
+    other_numbers = results("c", Contents([made.film(0)], [], keyed(shifted(made, [0], 0.1))))
     truth = made.truth([0])
     truth.labels[made.image_id(0)]["Effusion"] = 1
     other_label = results("d", made.part([0]), truth=truth)
@@ -135,10 +138,10 @@ def test_contradictions_are_refused_by_name(tmp_path, made, results):
 
 def test_rounding_is_no_contradiction(tmp_path, made, results):
     a = results("a", made.part([0, 1]))
-    b = results("b", Part([made.film(0), made.film(2)], [], [shifted(made, [0, 2], 4e-7)]))
+    b = results("b", Contents([made.film(0), made.film(2)], [], keyed(shifted(made, [0, 2], 4e-7))))
     merge([a, b], tmp_path / "merged.h5")
     with open_results(tmp_path / "merged.h5") as merged:
-        np.testing.assert_array_equal(merged.logits()[0], made.predictions([0]).logit[0])
+        np.testing.assert_array_equal(merged.logits()[0], made.predictions([0]).arrays["logit"][0])
 
 
 def test_what_cannot_be_merged(tmp_path, made, results):

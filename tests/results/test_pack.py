@@ -9,11 +9,13 @@ import pytest
 
 from cxrx.errors import DiskFullError, ResultsError, UsageError
 from cxrx.files import atomic
+from cxrx.reading.record import Status
+from cxrx.results.contents import Contents
 from cxrx.results.pack import pack
 from cxrx.results.parts import PartStore
 from cxrx.results.private import private_path, read_private
 from cxrx.results.reader import open_results
-from cxrx.results.records import Part, Status
+from cxrx.results.records import keyed
 from cxrx.results.schema import round_mantissa
 from cxrx.results.verify import verify
 
@@ -51,16 +53,18 @@ def test_numbers_and_maps_arrive_at_their_film(store, made):
             row = ids.index(made.image_id(i))
             expected = made.predictions([i])
             for name, array in (("logit", results.logits()), ("probability", results.probabilities())):
-                np.testing.assert_array_equal(array[row], getattr(expected, name)[0])
-            np.testing.assert_array_equal(results.affine()[row], expected.affine[0])
+                np.testing.assert_array_equal(array[row], expected.arrays[name][0])
+            np.testing.assert_array_equal(results.affine()[row], expected.arrays["affine"][0])
             for method, space in (("gradcam", "native"), ("smoothgrad", "input")):
                 block = made.maps([i], method, space=space)
-                values = round_mantissa(block.values) if space == "input" else block.values
+                values = round_mantissa(block.arrays["values"]) if space == "input" else block.arrays["values"]
                 np.testing.assert_array_equal(results.values(None, method, [row]), values)
                 np.testing.assert_array_equal(results.present(None, method)[row], block.present[0])
-                np.testing.assert_array_equal(results.scores(None, method)[row], block.score[0])
-                for name, extra in block.extras.items():
-                    found = results.extra(None, method, name, [row])[0]
+                np.testing.assert_array_equal(results.scores(None, method)[row], block.arrays["score"][0])
+                extras = {name: array for name, array in block.arrays.items() if name.startswith("extras/")}
+                assert len(extras) == 3
+                for name, extra in extras.items():
+                    found = results.extra(None, method, name.removeprefix("extras/"), [row])[0]
                     np.testing.assert_array_equal(found[block.present[0]], extra[0][block.present[0]])
 
 
@@ -94,10 +98,10 @@ def test_predict_then_explain_then_other_films_equals_all_at_once(store, elsewhe
     whole = elsewhere("whole")
     packed(whole, made, made.part(range(4), **METHODS))
     for films in ([0, 1], [2, 3]):
-        packed(store, made, Part([made.film(i) for i in films], [], [made.predictions(films)]))
-        packed(store, made, Part(maps=[made.maps(films)]))
-    packed(store, made, Part(maps=[made.maps([1, 3, 0], "smoothgrad", space="input")]))
-    packed(store, made, Part(maps=[made.maps([2], "smoothgrad", space="input")]))
+        packed(store, made, Contents([made.film(i) for i in films], [], keyed(made.predictions(films))))
+        packed(store, made, Contents(blocks=keyed(made.maps(films))))
+    packed(store, made, Contents(blocks=keyed(made.maps([1, 3, 0], "smoothgrad", space="input"))))
+    packed(store, made, Contents(blocks=keyed(made.maps([2], "smoothgrad", space="input"))))
     assert made.contents(store.out, ["runs"]) == made.contents(whole.out, ["runs"])
     with open_results(store.out) as results:
         assert len(results.runs()) == 6
@@ -108,15 +112,17 @@ def test_films_of_the_old_file_keep_their_order(store, made):
     packed(store, made, made.part([6, 1]))
     with open_results(store.out) as results:
         assert results.image_ids == [made.image_id(i) for i in (5, 7, 1, 6)]
-        np.testing.assert_array_equal(results.logits()[3], made.predictions([6]).logit[0])
+        np.testing.assert_array_equal(results.logits()[3], made.predictions([6]).arrays["logit"][0])
 
 
 def test_another_model_is_added(store, made):
     packed(store, made, made.part([0, 1]))
-    packed(store, made, Part(predictions=[made.predictions([1, 0], "vit@ffff0000")]))
+    packed(store, made, Contents(blocks=keyed(made.predictions([1, 0], "vit@ffff0000"))))
     with open_results(store.out) as results:
         assert results.models() == [made.MODEL, "vit@ffff0000"]
-        np.testing.assert_array_equal(results.logits("vit")[0], made.predictions([0], "vit@ffff0000").logit[0])
+        np.testing.assert_array_equal(
+            results.logits("vit")[0], made.predictions([0], "vit@ffff0000").arrays["logit"][0]
+        )
 
 
 def test_another_finding_of_the_same_film_is_added(store, made):
@@ -124,26 +130,26 @@ def test_another_finding_of_the_same_film_is_added(store, made):
     first, second = made.maps([0, 1]), made.maps([0, 1])
     first.present[:, 1:] = False
     second.present[:, 0] = False
-    packed(store, made, Part([made.film(0), made.film(1)], [], [made.predictions([0, 1])], [first]))
-    packed(store, made, Part(maps=[second]))
+    packed(store, made, Contents([made.film(0), made.film(1)], [], keyed(made.predictions([0, 1]), first)))
+    packed(store, made, Contents(blocks=keyed(second)))
     with open_results(store.out) as results:
         np.testing.assert_array_equal(results.present(None, "gradcam"), block.present)
-        np.testing.assert_array_equal(results.values(None, "gradcam", [0, 1]), block.values)
+        np.testing.assert_array_equal(results.values(None, "gradcam", [0, 1]), block.arrays["values"])
 
 
 def test_blocks_with_some_of_the_findings_are_put_together(store, made):
     whole = made.maps([0])
     some = made.maps([0])
     some.findings, k = (made.FINDINGS[2], made.FINDINGS[0]), [2, 0]
-    some.values, some.present, some.score = some.values[:, k], some.present[:, k], some.score[:, k]
-    some.extras = {name: extra[:, k] for name, extra in some.extras.items()}
-    packed(store, made, Part([made.film(0)], [], [made.predictions([0])], [some]))
-    packed(store, made, Part(maps=[whole]))
+    some.present = some.present[:, k]
+    some.arrays = {name: array[:, k] for name, array in some.arrays.items()}
+    packed(store, made, Contents([made.film(0)], [], keyed(made.predictions([0]), some)))
+    packed(store, made, Contents(blocks=keyed(whole)))
     with open_results(store.out) as results:
         names = results.findings(made.MODEL, "gradcam")
         assert set(names) == set(made.FINDINGS)
         order = [names.index(name) for name in made.FINDINGS]
-        np.testing.assert_array_equal(results.values(None, "gradcam", [0])[:, order], whole.values)
+        np.testing.assert_array_equal(results.values(None, "gradcam", [0])[:, order], whole.arrays["values"])
 
 
 def test_nothing_new_leaves_the_file_alone(store, made):
@@ -162,7 +168,7 @@ def test_other_settings_under_one_name_are_refused(store, made, what):
     before = out.read_bytes()
     other = {"method": "gradcam", "seed": 1, "dtype": "float32", "weights": "0123abcd"}
     block = made.predictions([0], settings=other) if what == "predictions" else made.maps([0], settings=other)
-    path = store.write(Part(**{what: [block]}), 0)
+    path = store.write(Contents(blocks=keyed(block)), 0)
     with pytest.raises(UsageError, match=r"other settings: .*seed: (unset|0) there, 1 now") as refused:
         pack(store, out, truth=None, run=RUN)
     assert "--as" in refused.value.hint
@@ -173,20 +179,20 @@ def test_other_settings_under_one_name_are_refused(store, made, what):
 def test_another_grid_or_other_findings_are_refused(store, made):
     packed(store, made, made.part([0]))
     wrong = made.maps([0])
-    wrong.values = wrong.values[..., :3]
-    store.write(Part(maps=[wrong]), 0)
+    wrong.arrays["values"] = wrong.arrays["values"][..., :3]
+    store.write(Contents(blocks=keyed(wrong)), 0)
     with pytest.raises(UsageError, match="another grid"):
         pack(store, store.out, truth=None, run=RUN)
     store.remove()
     swapped = made.predictions([0])
     swapped.findings = swapped.findings[::-1]
-    store.write(Part(predictions=[swapped]), 0)
+    store.write(Contents(blocks=keyed(swapped)), 0)
     with pytest.raises(UsageError, match="other findings"):
         pack(store, store.out, truth=None, run=RUN)
 
 
 def test_rows_of_unlisted_films_are_refused(store, made):
-    store.write(Part(maps=[made.maps([9])]), 0)
+    store.write(Contents(blocks=keyed(made.maps([9]))), 0)
     with pytest.raises(ResultsError, match="not listed"):
         pack(store, store.out, truth=None, run=RUN)
     assert not store.out.exists()
@@ -195,20 +201,20 @@ def test_rows_of_unlisted_films_are_refused(store, made):
 def test_patients_are_the_smallest_image_id_whatever_comes_when(store, elsewhere, made):
     films = [made.film(i, patient="p" if i in {0, 3, 5} else "") for i in range(6)]
     smallest = min(made.image_id(i) for i in (0, 3, 5))
-    expected = {f.image_id: smallest if f.patient else f.image_id for f in films}
+    expected = {f.image_id: smallest if f.link.patient else f.image_id for f in films}
     for name, split in (("once", [films]), ("thrice", [films[:2], films[2:4], films[4:]])):
         store = elsewhere(name)
         for some in split:
-            packed(store, made, Part(some))
+            packed(store, made, Contents(some))
         with open_results(store.out) as results:
             table = results.images()
         assert dict(zip(table["image_id"], table["patient"], strict=True)) == expected
 
 
 def test_patients_survive_the_loss_of_the_link_table(store, made):
-    packed(store, made, Part([made.film(0), made.film(1)]))
+    packed(store, made, Contents([made.film(0), made.film(1)]))
     private_path(store.out).unlink()
-    packed(store, made, Part([made.film(2)]))
+    packed(store, made, Contents([made.film(2)]))
     with open_results(store.out) as results:
         patients = results.images()["patient"].tolist()
     assert patients == [min(made.image_id(0), made.image_id(1))] * 2 + [made.image_id(2)]
@@ -220,7 +226,7 @@ def test_nothing_private_is_in_the_file_and_all_of_it_beside(store, made):
         store,
         made,
         made.part([0, 1], **METHODS),
-        Part([failed], [made.failure(2), made.failure(None, "find", "unreadable")]),
+        Contents([failed], [made.failure(2), made.failure(None, "find", "unreadable")]),
         truth=made.truth([0]),
     )
     raw = out.read_bytes()
@@ -293,7 +299,7 @@ def test_models_are_linked_to_where_they_came_from(store, made):
 
 
 def test_results_without_any_film_can_be_written(store, made):
-    out = packed(store, made, Part([], [made.failure(None)]))
+    out = packed(store, made, Contents([], [made.failure(None)]))
     with open_results(out) as results:
         assert results.images().empty
         assert results.predictions().empty
@@ -306,7 +312,7 @@ def test_many_parts_need_few_open_files(store, made):
 
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     for i in range(80):
-        store.write(Part([made.film(i)], [], [made.predictions([i])]), i)
+        store.write(Contents([made.film(i)], [], keyed(made.predictions([i]))), i)
     resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard))
     try:
         pack(store, store.out, truth=None, run=RUN)
@@ -318,7 +324,7 @@ def test_many_parts_need_few_open_files(store, made):
 
 def test_a_film_seen_under_two_paths_is_one_row_with_two_links(store, made):
     twin = made.film(0, relative="zzz.dcm", path="/home/secret-user/zzz.dcm")
-    packed(store, made, made.part([0]), Part([twin]))
+    packed(store, made, made.part([0]), Contents([twin]))
     with open_results(store.out) as results:
         assert len(results.images()) == 1
         assert results.private()["relative"].tolist() == ["secret-folder/000.dcm", "zzz.dcm"]
@@ -329,8 +335,8 @@ def test_films_with_one_uid_and_other_bytes_are_both_kept_and_flagged(tmp_path, 
     changes = [{"uid": "1.2.3"}, {"uid": "1.2.3", "message": "odd"}, {}, {"uid": ""}, {"uid": ""}]
     films = [made.film(i, **change) for i, change in enumerate(changes)]
     store = PartStore(out)
-    store.write(Part(images=films[:1]), 0)
-    store.write(Part(images=films[1:]), 1)
+    store.write(Contents(images=films[:1]), 0)
+    store.write(Contents(images=films[1:]), 1)
     pack(store, out, truth=None, run={})
     with open_results(out) as results:
         images = results.images().set_index("image_id")

@@ -11,10 +11,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from cxrx.errors import LockedError, ResultsError
+from cxrx.errors import ResultsError
 from cxrx.files import atomic
+from cxrx.reading.record import ImageRecord, Link, Status
+from cxrx.results.contents import Contents, load_part
 from cxrx.results.parts import PartStore, part_bytes
-from cxrx.results.records import FailureRecord, ImageRecord, MapBlock, Part, PredictionBlock, Status
+from cxrx.results.records import Block, FailureRecord, keyed
 from cxrx.results.schema import round_mantissa
 
 names = st.text(max_size=8)  # with NUL, surrogates and whatever else a file name or a codec's message brings
@@ -26,10 +28,11 @@ reals = st.floats(width=32, allow_nan=True)
 def images(draw):
     sha = draw(shas)
     counts = [draw(st.integers(0, 2**40)) for _ in range(4)]
+    link = Link("film", sha[:16], *(draw(names) for _ in range(5)), counts[2], counts[3])
+    status = draw(st.sampled_from(Status))
     return ImageRecord(
-        sha[:16], sha, draw(names), counts[0], counts[1], draw(names), draw(st.sampled_from(Status)), draw(names),
-        draw(st.booleans()), draw(names), draw(names), draw(names), draw(names), draw(names), counts[2], counts[3],
-    )  # fmt: skip
+        sha, draw(names), counts[0], counts[1], draw(names), status, draw(names), draw(st.booleans()), link
+    )
 
 
 @st.composite
@@ -45,20 +48,14 @@ def parts(draw):
 
     attrs = {"settings": draw(st.dictionaries(names, names | st.integers(0, 9), max_size=2)), "_findings_": [1, None]}
     h, w = draw(st.integers(1, 4)), draw(st.integers(1, 4))
-    block = MapBlock(
-        "net@1", "cam", findings, ids, array((n, K, h, w)), array((n, K), np.bool_), array((n, K)),
-        {"steps": array((n, K), np.int32), "mask": array((n, K, 33, 33), np.bool_)},
-        attrs | {"space": draw(st.sampled_from(["native", "input"]))},
-    )  # fmt: skip
-    predictions = PredictionBlock(
-        "net@1", findings, ids, array((n, K)), array((n, K)), array((n, 2, 3), np.float64), attrs
-    )
-    return Part(
-        draw(st.lists(images(), max_size=3)),
-        draw(st.lists(failure, max_size=3)),
-        draw(st.sampled_from([[], [predictions]])),
-        draw(st.sampled_from([[], [block]])),
-    )
+    present, arrays = array((n, K), np.bool_), {"values": array((n, K, h, w)), "score": array((n, K))}
+    arrays |= {"extras/steps": array((n, K), np.int32), "extras/mask": array((n, K, 33, 33), np.bool_)}
+    space = draw(st.sampled_from(["native", "input"]))
+    block = Block("net@1", "cam", findings, ids, attrs | {"space": space}, present, arrays)
+    arrays = {"logit": array((n, K)), "probability": array((n, K)), "affine": array((n, 2, 3), np.float64)}
+    predictions = Block("net@1", "", findings, ids, attrs, np.ones(n, bool), arrays)
+    blocks = draw(st.sampled_from([[], [predictions], [block], [predictions, block]]))
+    return Contents(draw(st.lists(images(), max_size=3)), draw(st.lists(failure, max_size=3)), keyed(*blocks))
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -66,11 +63,12 @@ def parts(draw):
 def test_a_part_comes_back_as_it_was(made, part):
     with tempfile.TemporaryDirectory() as folder:
         store = PartStore(Path(folder) / "results.h5")
-        found = store.read(store.write(part, 0))
+        found = made.with_arrays(load_part(store.write(part, 0)))
     made.same_part(part, found)
-    for old, new in zip(part.maps, found.maps, strict=True):
-        values = round_mantissa(old.values) if old.attrs["space"] == "input" else old.values
-        np.testing.assert_array_equal(np.where(old.present[..., None, None], values, np.nan), new.values)
+    for old, new in ((part.blocks[key], found.blocks[key]) for key in part.blocks if key[1]):
+        values = old.arrays["values"]
+        values = round_mantissa(values) if old.attrs["space"] == "input" else values
+        np.testing.assert_array_equal(np.where(old.present[..., None, None], values, np.nan), new.arrays["values"])
     assert part_bytes(part) == part_bytes(part)
 
 
@@ -85,7 +83,7 @@ def test_parts_are_private_and_named_after_their_content(store, made):
     assert store.write(made.part([0, 1]), 0) == first
     assert first.read_bytes() == before
     assert len(store.paths()) == 2
-    assert store.write(Part(maps=[made.maps([0, 1])]), 0) != first
+    assert store.write(Contents(blocks=keyed(made.maps([0, 1]))), 0) != first
 
 
 def test_absent_pixel_maps_take_no_space(made):
@@ -94,44 +92,11 @@ def test_absent_pixel_maps_take_no_space(made):
     import h5py
 
     block = made.maps([0, 1, 2], space="input")
-    with h5py.File(io.BytesIO(part_bytes(Part(maps=[block])))) as file:
+    with h5py.File(io.BytesIO(part_bytes(Contents(blocks=keyed(block))))) as file:
         values = file[f"maps/{made.MODEL}/gradcam/values"]
         assert values.chunks == (1, 1, 24, 20)
         assert values.id.get_num_chunks() == block.present.sum()
         assert 0 < block.present.sum() < block.present.size
-
-
-def test_done_lists_what_needs_no_second_time(store, made):
-    store.write(made.part([0, 1]), 0)
-    failed = made.film(2, Status.FAILED, "no")
-    store.write(Part([failed], [made.failure(2)]), 2)
-    store.write(Part(maps=[made.maps([0], "smoothgrad")]), 0)
-    done = PartStore(store.out).done()
-    assert set(done.images) == {made.image_id(i) for i in (0, 1, 2)}
-    assert done.predictions == {made.MODEL: {made.image_id(0), made.image_id(1)}}
-    block = made.maps([0, 1])
-    names = {
-        i: frozenset(np.array(made.FINDINGS)[row].tolist())
-        for i, row in zip(block.image_ids, block.present, strict=True)
-    }
-    assert done.maps[made.MODEL, "gradcam"] == names
-    assert set(done.maps[made.MODEL, "smoothgrad"]) == {made.image_id(0)}
-    assert [failure.code for failure in done.failures] == ["truncated"]
-    assert done.files[failed.path, "", failed.size, failed.mtime_ns] == failed.image_id
-    store.write(Part([made.film(2)]), 2)
-    assert store.done().images[made.image_id(2)].status is Status.OK
-
-
-def test_parts_of_other_settings_are_refused_by_name(store, made):
-    store.write(made.part([0]), 0)
-    same = {(made.MODEL, "gradcam"): {"seed": 0, "method": "gradcam"}}
-    store.check(same)
-    store.check({("other@1", "gradcam"): {"seed": 1}})
-    with pytest.raises(LockedError, match="seed: 0 there, 1 now") as refused:
-        store.check({(made.MODEL, "gradcam"): {"seed": 1, "method": "gradcam"}})
-    assert refused.value.exit_code == 5
-    with pytest.raises(LockedError, match="dtype"):
-        store.check(same | {(made.MODEL, ""): {"dtype": "bfloat16", "weights": "0123abcd"}})
 
 
 def test_strays_are_cleaned_and_a_damaged_part_is_named(store, made):
@@ -146,7 +111,7 @@ def test_strays_are_cleaned_and_a_damaged_part_is_named(store, made):
     assert [p.exists() for p in (stray, beside, link, foreign)] == [False, False, False, True]
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(ResultsError, match=path.name):
-        store.done()
+        store.contents()
 
 
 def test_remove_takes_all_of_ours_and_nothing_else(store, made):

@@ -10,13 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cxrx.errors import ResultsError
-from cxrx.results.private import PrivateRow, guard, private_path, read_private, unguard, update, write_private
+from cxrx.reading.record import Link
+from cxrx.results.private import guard, private_path, read_private, unguard, update, write_private
 
 cells = st.text(st.characters(exclude_characters="\0"), max_size=8) | st.sampled_from(
     ["=1", "+1", "-1", "@a", "\t=1", "'", "''=", "a,b", 'a"b', "a\nb", "a\r\nb", os.fsdecode(b"\xff.dcm")]
 )
 rows = st.builds(
-    PrivateRow,
+    Link,
     st.sampled_from(["film", "failure", "model"]),
     *[cells.filter(lambda cell: not any("\ud800" <= c < "\udc80" or "\udcff" < c <= "\udfff" for c in cell))] * 6,
     st.integers(0, 2**50),

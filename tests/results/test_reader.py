@@ -5,10 +5,12 @@ import numpy as np
 import pytest
 
 from cxrx.errors import ResultsError, UsageError
+from cxrx.reading.record import Status
+from cxrx.results.contents import Contents
 from cxrx.results.pack import pack
 from cxrx.results.private import private_path
 from cxrx.results.reader import Results, open_results
-from cxrx.results.records import Part, Status
+from cxrx.results.records import keyed
 
 
 @pytest.fixture
@@ -16,11 +18,11 @@ def results(store, made):
     part = made.part(range(6), methods=("gradcam", "smoothgrad"), spaces=("native", "input"))
     part.images[2] = made.film(2, Status.FLAGGED, "It is odd.")
     part.images[5] = made.film(5, Status.FAILED, "No.")
-    part.predictions = [made.predictions(range(5))]
-    part.maps = [made.maps(range(5)), made.maps(range(5), "smoothgrad", space="input")]
+    maps = made.maps(range(5)), made.maps(range(5), "smoothgrad", space="input")
+    part.blocks = keyed(made.predictions(range(5)), *maps)
     part.failures = [made.failure(5)]
     store.write(part, 0)
-    store.write(Part(predictions=[made.predictions([0], "vit@ffff0000")]), 0)
+    store.write(Contents(blocks=keyed(made.predictions([0], "vit@ffff0000"))), 0)
     pack(store, store.out, truth=made.truth([0, 1]), run={"argv": ["predict"], "films": 6})
     with open_results(store.out) as opened:
         yield opened
@@ -40,8 +42,8 @@ def test_tables(results, made):
     assert table.columns.tolist() == ["image_id", "model", "finding", "logit", "probability"]
     assert len(table) == 5 * 3 + 3
     row = table.query("image_id == @made.image_id(3) and finding == 'Nodule'").iloc[0]
-    assert row["logit"] == made.predictions([3]).logit[0, 1]
-    assert row["probability"] == made.predictions([3]).probability[0, 1]
+    assert row["logit"] == made.predictions([3]).arrays["logit"][0, 1]
+    assert row["probability"] == made.predictions([3]).arrays["probability"][0, 1]
 
     labels = results.labels()
     assert (labels.dtypes == np.int8).all()
@@ -71,7 +73,7 @@ def test_models_go_by_slug_or_short_name_while_it_is_unique(results, made):
 
 
 def test_two_variants_of_one_name_are_not_guessed_at(store, made):
-    store.write(Part([made.film(0)], [], [made.predictions([0], "net@1"), made.predictions([0], "net@2")]), 0)
+    store.write(Contents([made.film(0)], [], keyed(made.predictions([0], "net@1"), made.predictions([0], "net@2"))), 0)
     pack(store, store.out, truth=None, run={})
     with open_results(store.out) as results:
         with pytest.raises(UsageError, match="several models: name one of net@1, net@2"):
@@ -91,7 +93,7 @@ def test_one_map(results, made):
     block = made.maps([3])
     k = int(np.flatnonzero(block.present[0])[0])
     found = results.maps("gradcam", "tiny", image=made.image_id(3), finding=made.FINDINGS[k])
-    np.testing.assert_array_equal(found, block.values[0, k])
+    np.testing.assert_array_equal(found, block.arrays["values"][0, k])
     i, k = np.argwhere(~made.maps(range(5)).present)[0]
     with pytest.raises(UsageError, match="has no map of"):
         results.maps("gradcam", "tiny", image=made.image_id(i), finding=made.FINDINGS[k])

@@ -8,7 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cxrx.results.records import Part, Status, check_part, differences, fingerprint, plain
+from cxrx.reading.record import Status
+from cxrx.results.contents import Contents
+from cxrx.results.parts import check_part
+from cxrx.results.records import differences, fingerprint, keyed, plain
 
 scalars = st.none() | st.booleans() | st.integers(-(2**60), 2**60) | st.floats(allow_nan=False) | st.text(max_size=5)
 settings = st.recursive(
@@ -63,23 +66,37 @@ def test_plain_refuses_what_json_has_no_word_for():
         plain({"a": object()})
 
 
+def add(part, block):
+    part.blocks[block.key] = block
+
+
+def predictions(part):
+    return next(block for block in part.blocks.values() if not block.method)
+
+
+def maps(part):
+    return next(block for block in part.blocks.values() if block.method)
+
+
+def test_a_model_or_method_stands_once_in_a_part(made):
+    with pytest.raises(ValueError, match="came twice"):
+        keyed(made.maps([5]), made.maps([6]))
+
+
 @pytest.mark.parametrize(
     ("broken", "message"),
     [
-        (lambda made, p: p.images.append(made.film(7, image_id="0" * 16)), "beginning of its sha256"),
-        (lambda made, p: p.images.append(made.film(7, image_id="film7")), "16 hex digits"),
+        (lambda made, p: p.images.append(made.film(7, sha256="film7")), "16 hex digits"),
         (lambda made, p: p.failures.append(made.failure(1, stage="compare")), "is no stage"),
-        (lambda made, p: p.predictions.append(made.predictions([5])), "a model came twice"),
-        (lambda made, p: p.maps.append(made.maps([5])), "a method came twice"),
-        (lambda made, p: p.maps.append(made.maps([5, 5], "x")), "came twice in a block"),
-        (lambda made, p: p.maps.append(made.maps([5], "a/b")), "cannot name a group"),
-        (lambda made, p: p.maps.append(made.maps([5], "..")), "cannot name a group"),
-        (lambda made, p: setattr(p.predictions[0], "affine", np.zeros((2, 3))), "affine is"),
-        (lambda made, p: setattr(p.predictions[0], "findings", ("a", "a", "b")), "names a finding twice"),
-        (lambda made, p: setattr(p.maps[0], "values", np.zeros((2, 3, 4))), "values is"),
-        (lambda made, p: setattr(p.maps[0], "present", np.zeros((2, 2), bool)), "present is"),
-        (lambda made, p: setattr(p.maps[0], "attrs", {"space": "source"}), "space is native or input"),
-        (lambda made, p: p.maps[0].extras.update(names=np.full((2, 3), "x")), "of type"),
+        (lambda made, p: add(p, made.maps([5, 5], "x")), "came twice in a block"),
+        (lambda made, p: add(p, made.maps([5], "a/b")), "cannot name a group"),
+        (lambda made, p: add(p, made.maps([5], "..")), "cannot name a group"),
+        (lambda made, p: predictions(p).arrays.update(affine=np.zeros((2, 3))), "affine is"),
+        (lambda made, p: setattr(predictions(p), "findings", ("a", "a", "b")), "names a finding twice"),
+        (lambda made, p: maps(p).arrays.update(values=np.zeros((2, 3, 4))), "values is"),
+        (lambda made, p: setattr(maps(p), "present", np.zeros((2, 2), bool)), "present is"),
+        (lambda made, p: setattr(maps(p), "attrs", {"space": "source"}), "space is native or input"),
+        (lambda made, p: maps(p).arrays.update({"extras/names": np.full((2, 3), "x")}), "of type"),
     ],
 )
 def test_a_part_that_breaks_the_contract_is_refused(made, broken, message):
@@ -91,7 +108,7 @@ def test_a_part_that_breaks_the_contract_is_refused(made, broken, message):
 
 
 def test_an_empty_part_is_fine_and_status_knows_what_was_processed():
-    check_part(Part())
+    check_part(Contents())
     assert [status.name for status in Status if status.processed] == ["OK", "FLAGGED"]
 
 

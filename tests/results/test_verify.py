@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from cxrx.importing.maps import import_maps
+from cxrx.results.contents import Contents
 from cxrx.results.pack import pack
 from cxrx.results.parts import PartStore
 from cxrx.results.private import private_path
-from cxrx.results.records import Part
 from cxrx.results.verify import verify
 
 NET = "tiny@0123abcd"
@@ -23,7 +23,7 @@ CAM, PIXELS, PREDICTIONS = f"maps/{NET}/gradcam", f"maps/{NET}/smoothgrad", f"pr
 def sound(tmp_path_factory, made):
     store = PartStore(tmp_path_factory.mktemp("sound") / "results.h5")
     store.write(made.part(range(4), methods=("gradcam", "smoothgrad"), spaces=("native", "input")), 0)
-    store.write(Part([made.film(9)], [made.failure(None)]), 4)
+    store.write(Contents([made.film(9)], [made.failure(None)]), 4)
     pack(store, store.out, truth=made.truth([0]), run={})
     assert verify(store.out) == []
     return store.out

@@ -6,8 +6,8 @@ import h5py
 import numpy as np
 import pytest
 
+from cxrx.results.contents import Contents
 from cxrx.results.pack import pack
-from cxrx.results.records import Part
 
 xarray = pytest.importorskip("xarray")
 
@@ -15,7 +15,7 @@ xarray = pytest.importorskip("xarray")
 @pytest.fixture
 def out(store, made):
     store.write(made.part(range(3), methods=("gradcam", "smoothgrad"), spaces=("native", "input")), 0)
-    store.write(Part([], [made.failure(None)]), 3)
+    store.write(Contents([], [made.failure(None)]), 3)
     pack(store, store.out, truth=made.truth([0]), run={"argv": ["explain"], "seconds": 1.5})
     return store.out
 
@@ -33,7 +33,9 @@ def test_every_group_opens_with_its_dimensions(out, made, engine):
     predictions = opened(f"predictions/{made.MODEL}")
     assert predictions["logit"].dims == ("image_id", "finding")
     assert predictions["affine"].dims == ("image_id", "xy", "term")
-    np.testing.assert_array_equal(predictions["logit"].sel(finding="Mass"), made.predictions(range(3)).logit[:, 2])
+    np.testing.assert_array_equal(
+        predictions["logit"].sel(finding="Mass"), made.predictions(range(3)).arrays["logit"][:, 2]
+    )
     for method, space in (("gradcam", "native"), ("smoothgrad", "input")):
         maps = opened(f"maps/{made.MODEL}/{method}")
         assert maps["values"].dims == ("image_id", "finding", "y", "x")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -69,6 +70,7 @@ def test_networks_have_the_shapes_that_explainers_need():
 def test_phantoms_are_prepared_as_in_inference():
     """Against the reading path itself, and whatever number of processes drew them."""
     from cxrx.phantom import make_film
+    from cxrx.reading.item import Item
     from cxrx.reading.prepare import prepare
     from cxrx.specs import Film
 
@@ -77,7 +79,7 @@ def test_phantoms_are_prepared_as_in_inference():
     assert films.pixels.shape == (6, 128, 128)
     assert films.labels.shape == (6, len(FINDINGS))
     film = make_film(5, 4, size=size)
-    expected = prepare(Film(film.pixels, sha256="0" * 64), DEMO_DENSENET.input).pixels
+    expected = prepare(Item(Path("/x"), "x", 0, 0, ""), Film(film.pixels, sha256="0" * 64), DEMO_DENSENET.input).pixels
     np.testing.assert_allclose(films.pixels[4] / 255, expected, atol=0.5 / 255 + 1e-6)
     assert films.labels[4].tolist() == [film.labels[name] for name in FINDINGS]
     shared = demo.phantoms(5, 6, size, workers=2)
