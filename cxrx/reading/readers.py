@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -96,7 +96,6 @@ def holds_several(item: Item) -> bool:
 # ---------------------------------------------------------------------------------------------------------------------
 # The films of an item
 
-_Found = TypeVar("_Found", Film, Unreadable)
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
@@ -153,7 +152,7 @@ def _opened(spec: ReaderSpec, item: Item, options: ReadOptions, sha256: str) -> 
     yield _named(broken, number, sha256)
 
 
-def _named(found: _Found, number: int, sha256: str) -> _Found:
+def _named(found: Film | Unreadable, number: int, sha256: str) -> Film | Unreadable:
     """Give a film a name in its file, but for the first, and a digest, where its reader gave none."""
     member = found.member or (str(number) if number else "")
     own = found.sha256 or (digest(f"{sha256}/{member}".encode()) if member else sha256)
