@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
     FloatArray = NDArray[np.float32]
 
+Activation = Literal["sigmoid", "softmax"]
+Channels = Literal[1, 3]
+
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Films
@@ -117,7 +120,7 @@ class InputSpec:
     resize: int | None = None
     fit: Literal["crop", "pad", "stretch"] = "crop"
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
-    channels: Literal[1, 3] = 3
+    channels: Channels = 3
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
     clahe: tuple[float, int, int] | None = None
@@ -162,7 +165,7 @@ class ModelSpec:
     labels: tuple[str, ...]
     input: InputSpec
     output: Literal["logits", "probabilities"] = "logits"
-    activation: Literal["sigmoid", "softmax"] = "sigmoid"
+    activation: Activation = "sigmoid"
     cam_layer: str | None = None
     weights: Path | str | Callable[[], Path] | None = None
     weights_sha256: str = ""

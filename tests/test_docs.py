@@ -11,7 +11,7 @@ import pytest
 import cxrx
 from cxrx.cli.main import app
 from cxrx.compare.plan import SECTIONS, SUITE_NAMES
-from cxrx.metrics.localisation import PROTOCOLS
+from cxrx.metrics.protocols import PROTOCOLS
 from cxrx.registry import load
 
 ROOT = Path(__file__).parents[1]

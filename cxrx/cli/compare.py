@@ -3,23 +3,15 @@
 from __future__ import annotations
 
 import math
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cxrx.cli import shared
-from cxrx.cli.runs import demo_banner
-
-
-class Protocol(StrEnum):
-    """See ``cxrx.score_localisation``."""
-
-    native = "native"
-    chexlocalize = "chexlocalize"
-    arun = "arun"
-
+from cxrx.cli.flags import DEFAULT_RESULTS, Device, Images, Json, Labels, ModelFlags, Seed, Weights, refuse
+from cxrx.cli.runs import demo_banner, make_model
+from cxrx.cli.shared import print_json, print_table, split_names, start_logging
+from cxrx.metrics.protocols import Protocol
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -28,6 +20,7 @@ if TYPE_CHECKING:
 
 
 def compare(
+    context: typer.Context,
     results: Annotated[list[Path] | None, typer.Argument(help="Results files.", show_default="results.h5")] = None,
     truth: Annotated[
         Path | None, typer.Option("--truth", help="Table of boxes or labels, by file name.", show_default="the file's")
@@ -43,7 +36,7 @@ def compare(
             "localisation, agreement, faithfulness, sanity, deletion, road, randomisation, ...",
         ),
     ] = "auto",
-    protocol: Annotated[Protocol, typer.Option("--protocol", help="How localisation is scored.")] = Protocol.native,
+    protocol: Annotated[Protocol, typer.Option("--protocol", help="How localisation is scored.")] = "native",
     signed: Annotated[
         bool, typer.Option("--signed", help="Score maps as stored, without the ReLU of their published form.")
     ] = False,
@@ -60,39 +53,37 @@ def compare(
         ),
     ] = None,
     n_boot: Annotated[int, typer.Option("--n-boot", min=10, help="Bootstrap resamples of patients.")] = 1000,
-    seed: shared.Seed = 0,
+    seed: Seed = 0,
     model: Annotated[
         str | None,
         typer.Option("-m", "--model", help="The model to run again.", show_default="as the file records it"),
     ] = None,
-    weights: shared.Weights = None,
-    labels: shared.Labels = None,
-    device: shared.Device = "auto",
-    images: Annotated[
-        Path | None, typer.Option("--images", help="Folder of moved films; they are recognised by their content.")
-    ] = None,
+    weights: Weights = None,
+    labels: Labels = None,
+    device: Device = "auto",
+    images: Images = None,
     share: Annotated[bool, typer.Option("--share", help="Leave file names out of the report.")] = False,
-    as_json: shared.Json = False,
+    as_json: Json = False,
 ) -> None:
     """Compare explanations; writes report.html.
 
     With boxes where there are some, with what the model does when the map's pixels change, with each other, and with
     baselines that never saw the picture.
     """
-    shared.start_logging()
+    start_logging()
     from cxrx.compare.run import compare as run_comparison
     from cxrx.compare.run import write_tables
     from cxrx.report.html import write_report
 
+    _refuse_what_has_no_use(context, metrics, named=model is not None or weights is not None)
+    files = results or [DEFAULT_RESULTS]
     given = None
     if model is not None or weights is not None:
-        from cxrx.cli.runs import make_model
-
-        given = make_model(model, weights, labels, device)
-    files = results or [shared.DEFAULT_RESULTS]
+        given = make_model(ModelFlags(model, weights, labels, device=device))
+        _refuse_strangers(context, given.slug, files)
     comparison = run_comparison(
-        files, truth, metrics, protocol=protocol.value, signed=signed, model=given, images=images,
-        stratify=() if stratify == "none" else tuple(shared.split_names(stratify) or ()), max_pairs=max_pairs,
+        files, truth, metrics, protocol=protocol, signed=signed, model=given, device=device, images=images,
+        stratify=() if stratify == "none" else tuple(split_names(stratify) or ()), max_pairs=max_pairs,
         n_boot=n_boot, seed=seed,
     )  # fmt: skip
     folder = out or files[0].absolute().parent
@@ -100,12 +91,43 @@ def compare(
     written = write_tables(comparison, folder)
     written.append(write_report(comparison, folder / "report.html", images=images, share=share))
     if as_json:
-        shared.print_json(comparison.as_json())
+        print_json(comparison.as_json())
     else:
         show(comparison)
         typer.echo("written: " + ", ".join(path.name for path in written))
     if comparison.demo:
         demo_banner()
+
+
+def _refuse_what_has_no_use(context: typer.Context, metrics: str, *, named: bool) -> None:
+    """Refuse options for sections that `metrics` leaves out, and those of a model where none is `named`."""
+    from cxrx.compare.plan import make_plan
+
+    sections = set(make_plan(metrics).sections)
+    uses = (
+        (("max_pairs", "model", "weights", "labels", "device"), {"faithfulness", "sanity"}),
+        (("protocol",), {"localisation"}),
+        (("stratify",), {"localisation", "agreement"}),
+        (("signed",), {"localisation", "agreement", "faithfulness"}),
+    )
+    for names, users in uses:
+        if not sections & users:
+            needed = " or ".join(sorted(users))
+            refuse(context, names, f"is for {needed}, which --metrics {metrics} leaves out")
+    if not named:
+        refuse(context, ["labels"], "belongs to a model that is named", "name it: -m NAME or --weights FILE")
+
+
+def _refuse_strangers(context: typer.Context, slug: str, files: list[Path]) -> None:
+    """Refuse a model that none of the results come from."""
+    from cxrx.results.reader import open_results
+
+    known = []
+    for file in files:
+        with open_results(file) as results:
+            known += results.models()
+    if slug not in known:
+        refuse(context, ["model", "weights"], f"gives {slug}, and the results come from {', '.join(known) or 'none'}")
 
 
 SHOWN_METRICS = ("hit", "iou", "mass", "rank", "auprc", "average_precision")
@@ -135,7 +157,7 @@ def show_classification(table: DataFrame) -> None:
         counts = ("-" if math.isnan(row[name]) else round(row[name]) for name in ("tp", "fp", "fn", "tn"))
         auroc = _with_interval(row["auroc"], row["auroc_low"], row["auroc_high"])
         rows.append((row["model"], row["finding"], auroc, row["f1"], *counts))
-    shared.print_table(("model", "finding", "AUROC", "F1", "tp", "fp", "fn", "tn"), rows)
+    print_table(("model", "finding", "AUROC", "F1", "tp", "fp", "fn", "tn"), rows)
 
 
 def show_localisation(table: DataFrame) -> None:
@@ -151,7 +173,7 @@ def show_localisation(table: DataFrame) -> None:
         shown = [by_metric[metric] for metric in names]
         cells = (_with_interval(row["value"], row["low"], row["high"]) for row in shown)
         rows.append((model, method, max(row["n"] for row in shown), *cells))
-    shared.print_table(("model", "method", "n", *names), rows)
+    print_table(("model", "method", "n", *names), rows)
 
 
 def show_agreement(table: DataFrame) -> None:
@@ -164,7 +186,7 @@ def show_agreement(table: DataFrame) -> None:
         (row["model"], row["method_a"], row["method_b"], row["n"], f"{row['value']:.2f} ({row['random_pair']:.2f})")
         for row in _records(macro)
     ]
-    shared.print_table(("model", "method", "method", "n", "Spearman"), rows)
+    print_table(("model", "method", "method", "n", "Spearman"), rows)
 
 
 def _records(table: DataFrame) -> list[dict[str, Any]]:

@@ -7,7 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from cxrx.cli.shared import Json, print_json, print_table
+from cxrx.cli.flags import Json, lists
+from cxrx.cli.shared import print_json, print_table
 
 app = typer.Typer(help="List the data set layouts, or show what a folder holds.", invoke_without_command=True)
 
@@ -15,7 +16,7 @@ app = typer.Typer(help="List the data set layouts, or show what a folder holds."
 @app.callback()
 def datasets(context: typer.Context, as_json: Json = False) -> None:
     """List the layouts that predict, explain, compare and train recognise."""
-    if context.invoked_subcommand is not None:
+    if not lists(context):
         return
     from cxrx.registry import load
 

@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cxrx.cli import shared
+from cxrx.cli.flags import Images, ModelFlags, ReadFlags, RunFlags, Seed, refuse, with_flags
 from cxrx.cli.runs import (
     check_inputs,
     demo_banner,
     demo_warning,
+    engine_options,
     make_model,
-    parse_batch_size,
     parse_method_options,
-    parse_views,
-    public_argv,
     show_report,
 )
+from cxrx.cli.shared import start_logging
 from cxrx.errors import UsageError
 
+if TYPE_CHECKING:
+    from cxrx.engine.report import RunReport
 
+
+@with_flags
 def explain(
+    context: typer.Context,
     inputs: Annotated[
         list[Path] | None,
         typer.Argument(help="A results file, or films to predict and explain in one go.", show_default="results.h5"),
@@ -40,37 +44,23 @@ def explain(
         list[str] | None, typer.Option("-O", help="Option of a method: -O steps=200, -O smoothgrad.n=50.")
     ] = None,
     as_name: Annotated[str | None, typer.Option("--as", help="Store the maps under this name.")] = None,
-    layer: shared.Layer = None,
-    seed: shared.Seed = 0,
-    model: shared.ModelName = None,
-    weights: shared.Weights = None,
-    labels: shared.Labels = None,
-    input_size: shared.InputSize = None,
-    in_chans: shared.InChans = None,
-    activation: shared.ActivationOption = None,
-    ten_crop: Annotated[bool, typer.Option("--ten-crop", hidden=True)] = False,
-    out: shared.Out = shared.DEFAULT_RESULTS,
-    truth: shared.Truth = None,
-    images: Annotated[
-        Path | None, typer.Option("--images", help="Folder of moved films; they are recognised by their content.")
+    layer: Annotated[
+        str | None, typer.Option("--layer", help="Dotted name of the layer that CAM methods read (-O layer=NAME).")
     ] = None,
-    batch_size: shared.BatchSize = "auto",
-    device: shared.Device = "auto",
-    workers: shared.Workers = None,
-    dtype: shared.DtypeOption = shared.Dtype.fp32,
-    views: shared.Views = "frontal,unknown",
-    polarity: shared.PolarityOption = shared.Polarity.header,
-    voi_index: shared.VoiIndex = 0,
-    frame: shared.Frame = None,
-    non_chest: shared.NonChest = False,
-    force_dicom: shared.ForceDicom = False,
-    limit: shared.Limit = None,
-    resume: shared.Resume = True,
-    add: shared.Add = False,
-    retry_failed: shared.RetryFailed = False,
-    allow_failures: shared.AllowFailures = False,
+    seed: Seed = 0,
+    images: Images = None,
+    ten_crop: Annotated[bool, typer.Option("--ten-crop", hidden=True)] = False,
+    *,
+    network: ModelFlags,
+    reading: ReadFlags,
+    work: RunFlags,
 ) -> None:
-    """Explain predictions; adds maps to results.h5."""
+    """Explain predictions; adds maps to results.h5.
+
+    What decided the predictions of a results file (--views, --polarity, --voi-index, --frame, --dtype; without -m also
+    the model's input) comes from that file: such an option is refused, and a default from cxrx.toml or CXRX_* gives
+    way.
+    """
     from cxrx.registry import load
 
     if not method:
@@ -83,58 +73,73 @@ def explain(
             "a mean over ten crops has no one map", "--ten-crop is for cxrx predict only: leave it out here"
         )
     check_inputs(inputs or [])
-    wanted_views = parse_views(views)
-    common: dict[str, Any] = {
-        "argv": public_argv(),
-        "method_options": parse_method_options(option) | ({} if layer is None else {"layer": layer}),
+    films = _films(inputs or [])
+    stored = work.out if not inputs else inputs[0]
+    if films:
+        refuse(context, ["images"], "finds the films of a results file again, and here films are named")
+    else:
+        _refuse_what_is_fixed(context, stored, network, work)
+    options = engine_options(reading, work) | {
+        "method_options": parse_method_options(option, layer=layer),
         "as_name": as_name,
         "targets": targets,
         "seed": seed,
         "images": images,
-        "truth": truth,
-        "batch_size": parse_batch_size(batch_size),
-        "workers": workers,
-        "limit": limit,
-        "resume": resume,
-        "retry_failed": retry_failed,
-        "non_chest": non_chest,
-        "force_dicom": force_dicom,
     }
-    shared.start_logging()
-    from cxrx.engine.api import explain_results, run
-
-    network: dict[str, Any] = {"input_size": input_size, "in_chans": in_chans, "activation": activation}
-    films = None if not inputs else _films(inputs)
-    if inputs and films is None:
-        out = inputs[0]
-    if films is None:
-        if not out.exists():
-            raise UsageError(
-                f"there is no {out} here", "make it first: cxrx predict DIR; or name films: cxrx explain DIR"
-            )
-        named = model is not None or weights is not None
-        loaded = [make_model(model, weights, labels, device, **network)] if named else None
-        reports = explain_results(out, method, loaded, device=device, **common)
-        if loaded is None and any(report.model.startswith("demo-") for report in reports):
-            demo_banner()
+    start_logging()
+    if films:
+        reports = _explain_films(films, method, network, work.out, options)
     else:
-        chosen = make_model(model, weights, labels, device, **network)
-        reports = [
-            run(
-                chosen, films, method, out, dtype=dtype.value, views=wanted_views,
-                polarity=polarity.value, voi_index=voi_index, frame=frame, add=add, **common,
-            )
-        ]  # fmt: skip
-        demo_warning(reports[0], chosen)
+        reports = _explain_stored(stored, method, network, options)
     for report in reports:
-        show_report(report, allow_failures=allow_failures)
+        show_report(report, allow_failures=work.allow_failures)
 
 
-def _films(inputs: list[Path]) -> list[Path] | None:
-    """Return the inputs if they are films, None if they are one results file."""
+def _films(inputs: list[Path]) -> list[Path]:
+    """Return the inputs if they are films, nothing if they are one results file."""
     files = [path for path in inputs if path.suffix in {".h5", ".hdf5"}]
-    if not files:
-        return inputs
-    if len(inputs) > 1:
+    if files and len(inputs) > 1:
         raise UsageError("explain takes one results file, or films, not both")
-    return None
+    return [] if files else inputs
+
+
+def _refuse_what_is_fixed(context: typer.Context, stored: Path, network: ModelFlags, work: RunFlags) -> None:
+    """Refuse options that an explanation of the predictions in `stored` cannot follow."""
+    if not stored.exists():
+        raise UsageError(
+            f"there is no {stored} here", "make it first: cxrx predict DIR; or name films: cxrx explain DIR"
+        )
+    fixed = f"is fixed by the predictions in {stored.name}"
+    elsewhere = "predict anew into another file: cxrx predict DIR -o FILE"
+    refuse(context, ("views", "polarity", "voi_index", "frame", "dtype"), fixed, elsewhere)
+    if not _names_a_model(network):
+        own = ("labels", "input_size", "in_chans", "activation")
+        refuse(context, own, fixed, "or name the model as well: -m NAME or --weights FILE")
+    refuse(context, ["add"], f"adds films, and {stored.name} is explained as it is", "name films: cxrx explain DIR")
+    if work.out != stored:
+        refuse(context, ["out"], f"is for films: the maps are added to {stored.name}", "copy the file first")
+
+
+def _names_a_model(network: ModelFlags) -> bool:
+    return network.model is not None or network.weights is not None
+
+
+def _explain_films(
+    films: list[Path], methods: list[str], network: ModelFlags, out: Path, options: dict[str, Any]
+) -> list[RunReport]:
+    from cxrx.engine.api import run
+
+    model = make_model(network)
+    report = run(model, films, methods, out, **options)
+    demo_warning(report, model)
+    return [report]
+
+
+def _explain_stored(stored: Path, methods: list[str], network: ModelFlags, options: dict[str, Any]) -> list[RunReport]:
+    from cxrx.engine.api import explain_results
+
+    models = [make_model(network)] if _names_a_model(network) else None
+    reports = explain_results(stored, methods, models, device=network.device, **options)
+    if models is None and any(report.model.startswith("demo-") for report in reports):
+        demo_banner()
+    return reports

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cxrx.cli.shared import Json, print_json, print_table
+from cxrx.cli.flags import Json, lists
+from cxrx.cli.shared import print_fields, print_json, print_table
 
 if TYPE_CHECKING:
     from cxrx.specs import ExplainerSpec
@@ -39,7 +40,7 @@ def _described(full_name: str, spec: ExplainerSpec) -> dict[str, Any]:
 @app.callback()
 def explainers(context: typer.Context, as_json: Json = False) -> None:
     """List attribution methods: name, what they need of a model, their grid."""
-    if context.invoked_subcommand is not None:
+    if not lists(context):
         return
     from cxrx.registry import load
 
@@ -71,19 +72,14 @@ def show(name: Annotated[str, typer.Argument(help="Name of the method.")], as_js
     if as_json:
         print_json(described)
         return
-    for key, value in described.items():
-        if key == "options":
-            typer.echo("options    " + ("none" if not value else ""))
-            for option in value:
-                typer.echo(f"  -O {option['name']}={_as_typed(option['default'])}  ({option['type']})")
-                if option["help"]:
-                    typer.echo(
-                        textwrap.fill(
-                            option["help"].replace("``", ""), 100, initial_indent=" " * 6, subsequent_indent=" " * 6
-                        )
-                    )
-        elif value not in ("", []):
-            typer.echo(f"{key.replace('_', ' '):<10} {', '.join(value) if isinstance(value, list) else value}")
+    options = described.pop("options")
+    print_fields(described)
+    typer.echo("options    " + ("" if options else "none"))
+    for option in options:
+        typer.echo(f"  -O {option['name']}={_as_typed(option['default'])}  ({option['type']})")
+        if option["help"]:
+            text = option["help"].replace("``", "")
+            typer.echo(textwrap.fill(text, 100, initial_indent=" " * 6, subsequent_indent=" " * 6))
 
 
 def _as_typed(default: Any) -> str:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cxrx.cli.shared import DEFAULT_RESULTS
+from cxrx.cli.flags import DEFAULT_RESULTS
 from cxrx.errors import UsageError
 
 
@@ -45,6 +45,8 @@ def export(
     options = {name: value for name, value in given.items() if value is not None}
     if not png and options.keys() - {"images"}:
         raise UsageError("--grid, --method and --finding go with --png")
+    if images is not None and (csv or chexnet_csv):
+        raise UsageError("--images is for formats that show films, and a table shows none")
     with open_results(results) as opened:
         exporter.write(opened, target, **options)
     typer.echo(str(target))

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cxrx.cli.shared import DEFAULT_RESULTS
+from cxrx.cli.flags import DEFAULT_RESULTS
 
 
 def import_maps(

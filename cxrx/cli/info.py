@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cxrx.cli.flags import DEFAULT_RESULTS, Json
 from cxrx.cli.runs import demo_banner
-from cxrx.cli.shared import DEFAULT_RESULTS, Json, print_json, print_table
+from cxrx.cli.shared import print_json, print_table
 
 if TYPE_CHECKING:
     from cxrx.results.reader import Results

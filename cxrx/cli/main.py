@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections import Counter
 from typing import Annotated, Any
 
 import typer
@@ -28,7 +29,7 @@ from cxrx.cli import (
     verify,
     weights,
 )
-from cxrx.errors import EXIT_FAILED, CxrxError, exit_code_of
+from cxrx.errors import EXIT_FAILED, EXIT_USAGE, CxrxError, UsageError, exit_code_of
 
 
 class CxrxGroup(TyperGroup):
@@ -36,11 +37,12 @@ class CxrxGroup(TyperGroup):
 
     def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
         """Take defaults from cxrx.toml; flags and ``CXRX_*`` go before them."""
+        _refuse_repeats(self)
         try:
             extra.setdefault("default_map", config.default_map(self.commands))
+            return super().make_context(info_name, args, parent=parent, **extra)
         except CxrxError as error:
             raise typer.Exit(show_error(error)) from error
-        return super().make_context(info_name, args, parent=parent, **extra)
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Write the list of commands plainly; the pages of the commands, with their many options, are grouped."""
@@ -65,6 +67,23 @@ class CxrxGroup(TyperGroup):
             raise typer.Exit(show_bug(error)) from error
 
 
+def _refuse_repeats(command: Any) -> None:
+    """Let `command`, and every one below it, refuse an option of one value that is given twice."""
+    parse_args = command.parse_args
+
+    def parse_once(context: Any, args: list[str]) -> Any:
+        if not context.resilient_parsing:
+            _, _, order = command.make_parser(context).parse_args(list(args))
+            for parameter, times in Counter(order).items():
+                if times > 1 and not parameter.multiple:
+                    raise UsageError(f"{max(parameter.opts, key=len)} may be given once, and is given {times} times")
+        return parse_args(context, args)
+
+    command.parse_args = parse_once
+    for below in getattr(command, "commands", {}).values():
+        _refuse_repeats(below)
+
+
 def show_error(error: CxrxError) -> int:
     """Print `error` to stderr and return its exit code."""
     typer.secho(f"cxrx: {error}", fg="red", err=True)
@@ -83,7 +102,7 @@ def show_bug(error: Exception) -> int:
 app = typer.Typer(
     name="cxrx",
     cls=CxrxGroup,
-    no_args_is_help=True,
+    invoke_without_command=True,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
@@ -100,11 +119,15 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def root(
-    version: Annotated[
+    context: typer.Context,
+    _: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
     """Explain chest X-ray classifiers in batches, and find out which explanation to trust."""
+    if context.invoked_subcommand is None:  # typer's own no_args_is_help prints nothing where help is plain
+        typer.echo(context.get_help())
+        raise typer.Exit(EXIT_USAGE)
 
 
 app.command()(predict.predict)

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cxrx.cli.shared import Json, print_json, print_table
+from cxrx.cli.flags import Json, lists
+from cxrx.cli.shared import print_fields, print_json, print_table
 from cxrx.errors import EXIT_FAILED
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def models(
     as_json: Json = False,
 ) -> None:
     """List models: name, input, number of findings, whether weights come along."""
-    if context.invoked_subcommand is not None:
+    if not lists(context):
         return
     if search is not None:
         _list_timm(search, as_json=as_json)
@@ -112,10 +113,4 @@ def show(name: Annotated[str, typer.Argument(help="Name of the model.")], as_jso
     if as_json:
         print_json(described)
         return
-    for key, value in described.items():
-        if isinstance(value, dict):
-            value = ", ".join(f"{k}={v}" for k, v in value.items())  # noqa: PLW2901
-        elif isinstance(value, list):
-            value = ", ".join(value)  # noqa: PLW2901
-        if value not in {None, ""}:
-            typer.echo(f"{key.replace('_', ' '):<10} {value}")
+    print_fields(described)

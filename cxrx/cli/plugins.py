@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from cxrx.cli.shared import Json, print_json, print_table
+from cxrx.cli.flags import Json, lists
+from cxrx.cli.shared import print_json, print_table
 from cxrx.errors import EXIT_FAILED
 
 app = typer.Typer(help="List plugins, or check one.", invoke_without_command=True)
@@ -16,24 +17,13 @@ app = typer.Typer(help="List plugins, or check one.", invoke_without_command=Tru
 @app.callback()
 def plugins(context: typer.Context, as_json: Json = False) -> None:
     """List plugins: name, version, hooks, and what is wrong with the broken ones."""
-    if context.invoked_subcommand is not None:
+    if not lists(context):
         return
     from cxrx.registry import load
 
     found = load().plugins
     if as_json:
-        print_json(
-            [
-                {
-                    "name": p.name,
-                    "distribution": p.distribution,
-                    "version": p.version,
-                    "hooks": list(p.hooks),
-                    "errors": p.errors,
-                }
-                for p in found
-            ]
-        )
+        print_json([asdict(plugin) for plugin in found])
         return
     print_table(
         ("name", "version", "state", "hooks"),

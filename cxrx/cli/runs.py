@@ -1,15 +1,16 @@
-"""What ``predict`` and ``explain`` share: making the model, running, and telling what was done."""
+"""What ``predict`` and ``explain`` share: making the model, parsing options, and reporting."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
-from cxrx.cli.shared import Activation, split_names
+from cxrx.cli.flags import ModelFlags, ReadFlags, RunFlags
+from cxrx.cli.shared import split_names
 from cxrx.errors import EXIT_SOME_FAILED, UsageError
 
 if TYPE_CHECKING:
@@ -19,40 +20,36 @@ if TYPE_CHECKING:
 SHOWN = 5  # failed films named on the screen; the rest stands in failures.csv
 
 
-def make_model(
-    name: str | None,
-    weights: Path | None,
-    labels: str | None,
-    device: str,
-    *,
-    input_size: int | None = None,
-    in_chans: int | None = None,
-    activation: Activation | None = None,
-) -> Model:
+def make_model(flags: ModelFlags) -> Model:
     """Load the model that the options name, and say what the user should know of it."""
     from cxrx.models.architectures import DEFAULT_MODEL
     from cxrx.models.load import load_model
 
-    if name is None and weights is not None:
-        name = _model_of(weights)
-    if name is not None and ":" in name:
-        typer.echo(f"note: running your code in {Path(name.rpartition(':')[0]).name}", err=True)
-    if in_chans == 2:
-        raise UsageError("--in-chans is 1, or 3 for the grey picture repeated")
+    name = flags.model
+    if name is None and flags.weights is not None:
+        name = _model_of(flags.weights)
+    if name is not None:
+        note_own_code(name)
     model = load_model(
         name or DEFAULT_MODEL,
-        weights,
-        split_names(labels),
-        device,
-        input_size=input_size,
-        in_chans=None if in_chans is None else 1 if in_chans == 1 else 3,
-        activation=None if activation is None else activation.value,
+        flags.weights,
+        split_names(flags.labels),
+        flags.device,
+        input_size=flags.input_size,
+        in_chans=flags.in_chans,
+        activation=flags.activation,
     )
     for note in model.notes:
         typer.secho(f"note: {note}", fg="yellow", err=True)
     if model.demo:
         demo_banner()
     return model
+
+
+def note_own_code(name: str) -> None:
+    """Say that code of the user's own is run, where `name` names some."""
+    if ":" in name:
+        typer.echo(f"note: running your code in {Path(name.rpartition(':')[0]).name}", err=True)
 
 
 def _model_of(weights: Path) -> str:
@@ -81,6 +78,13 @@ def check_inputs(inputs: Sequence[Path]) -> None:
             raise UsageError(f"there is no file or folder {path}")
 
 
+def engine_options(reading: ReadFlags, work: RunFlags) -> dict[str, Any]:
+    """Return the options of :func:`cxrx.engine.api.run` that predict and explain share."""
+    own = {name: value for name, value in vars(work).items() if name not in {"out", "allow_failures"}}
+    parsed = {"views": parse_views(reading.views), "batch_size": parse_batch_size(work.batch_size)}
+    return vars(reading) | own | parsed | {"argv": public_argv()}
+
+
 def parse_batch_size(text: str) -> int | str:
     """Return ``auto`` or a positive number of films."""
     if text == "auto":
@@ -102,14 +106,16 @@ def parse_views(text: str) -> tuple[str, ...]:
     return names
 
 
-def parse_method_options(pairs: Sequence[str] | None) -> dict[str, str]:
-    """Return ``-O key=value`` pairs as a dict."""
-    options = {}
+def parse_method_options(pairs: Sequence[str] | None, **given: str | None) -> dict[str, str]:
+    """Return ``-O key=value`` pairs as a dict, with those that options of their own name give (None: not)."""
+    options = {key: value for key, value in given.items() if value is not None}
     for pair in pairs or ():
-        key, equals, value = pair.partition("=")
+        key, equals, value = (part.strip() for part in pair.partition("="))
         if not equals or not key:
             raise UsageError(f"-O takes key=value, not {pair!r}")
-        options[key.strip()] = value.strip()
+        if key in options:
+            raise UsageError(f"{key} is given twice")
+        options[key] = value
     return options
 
 

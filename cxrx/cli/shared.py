@@ -1,176 +1,38 @@
-"""Options and printing that several commands share."""
+"""Printing and parsing that several commands share."""
 
 from __future__ import annotations
 
 import json
 import logging
 import sys
-from collections.abc import Iterable, Sequence
-from enum import StrEnum
-from pathlib import Path
-from typing import Annotated, Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import typer
 
-DEFAULT_RESULTS = Path("results.h5")
-
-
-class Dtype(StrEnum):
-    """Number format of the forward passes."""
-
-    fp32 = "fp32"
-    bf16 = "bf16"
-
-
-class Polarity(StrEnum):
-    """What to do about photographic negatives."""
-
-    header = "header"
-    auto = "auto"
-    report = "report"
-
-
-class Activation(StrEnum):
-    """What turns outputs into probabilities."""
-
-    sigmoid = "sigmoid"
-    softmax = "softmax"
-
-
-_READING = "Reading"
-_RUNNING = "Running"
-_MODEL = "Model"
-
-Inputs = Annotated[
-    list[Path] | None,
-    typer.Argument(help="Folders, films, .zip/.tar archives, or a .txt list of paths.", show_default=False),
-]
-Out = Annotated[
-    Path, typer.Option("--out", "-o", help="Results file.", envvar="CXRX_OUT", dir_okay=False, rich_help_panel=_RUNNING)
-]
-ModelName = Annotated[
-    str | None,
-    typer.Option(
-        "--model",
-        "-m",
-        help="A name from `cxrx models`, timm/NAME, a folder of `cxrx train`, or ./net.py:build (runs your code).",
-        envvar="CXRX_MODEL",
-        show_default="as --weights say, else the demo model",
-        rich_help_panel=_MODEL,
-    ),
-]
-Weights = Annotated[
-    Path | None,
-    typer.Option(
-        "--weights",
-        help="Checkpoint; recognised, loaded strictly, no code in it is run (cxrx weights show FILE).",
-        rich_help_panel=_MODEL,
-    ),
-]
-Labels = Annotated[
-    str | None, typer.Option("--labels", help="Findings in the order of the outputs: a,b,c.", rich_help_panel=_MODEL)
-]
-InputSize = Annotated[
-    int | None,
-    typer.Option("--input-size", min=8, help="Side of the network's input, pixels.", rich_help_panel=_MODEL),
-]
-InChans = Annotated[
-    int | None, typer.Option("--in-chans", min=1, max=3, help="1 or 3 input channels.", rich_help_panel=_MODEL)
-]
-ActivationOption = Annotated[
-    Activation | None,
-    typer.Option(
-        "--activation",
-        help="sigmoid (findings side by side) or softmax (classes that exclude each other).",
-        show_default="as the model says",
-        rich_help_panel=_MODEL,
-    ),
-]
-TenCrop = Annotated[
-    bool,
-    typer.Option(
-        "--ten-crop",
-        help="Average over ten crops of each film, as CheXNet's authors do; cannot be explained.",
-        rich_help_panel=_MODEL,
-    ),
-]
-Layer = Annotated[
-    str | None, typer.Option("--layer", help="Dotted name of the layer that CAM methods read (-O layer=NAME).")
-]
-Device = Annotated[
-    str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps.", envvar="CXRX_DEVICE", rich_help_panel=_RUNNING)
-]
-BatchSize = Annotated[
-    str,
-    typer.Option("--batch-size", help="Films a forward, or auto.", envvar="CXRX_BATCH_SIZE", rich_help_panel=_RUNNING),
-]
-Workers = Annotated[
-    int | None,
-    typer.Option(
-        "--workers",
-        min=0,
-        help="Decode processes; 0: decode in this one.",
-        show_default="one per core",
-        envvar="CXRX_WORKERS",
-        rich_help_panel=_RUNNING,
-    ),
-]
-DtypeOption = Annotated[
-    Dtype,
-    typer.Option("--dtype", help="bf16 is faster and not the same; predictions only.", rich_help_panel=_RUNNING),
-]
-Views = Annotated[
-    str,
-    typer.Option(
-        "--views", help="Of frontal, lateral, oblique, unknown; or all.", envvar="CXRX_VIEWS", rich_help_panel=_READING
-    ),
-]
-PolarityOption = Annotated[
-    Polarity,
-    typer.Option(
-        "--polarity",
-        help="header: trust the file, warn of negatives; report: flag them; auto: turn them.",
-        rich_help_panel=_READING,
-    ),
-]
-NonChest = Annotated[
-    bool, typer.Option("--non-chest", help="Take films of other body parts too.", rich_help_panel=_READING)
-]
-ForceDicom = Annotated[
-    bool, typer.Option("--force-dicom", help="Try DICOM files without a preamble.", rich_help_panel=_READING)
-]
-Frame = Annotated[
-    int | None, typer.Option("--frame", min=0, help="Take this frame of multi-frame objects.", rich_help_panel=_READING)
-]
-VoiIndex = Annotated[
-    int, typer.Option("--voi-index", min=0, help="Which of several windows or LUTs.", rich_help_panel=_READING)
-]
-Truth = Annotated[
-    Path | None,
-    typer.Option("--truth", help="Table or folder of labels and boxes.", show_default="looked for beside the films"),
-]
-Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Only the first films.", rich_help_panel=_RUNNING)]
-Resume = Annotated[
-    bool,
-    typer.Option(
-        "--resume/--no-resume", help="Go on with an interrupted run, or start anew.", rich_help_panel=_RUNNING
-    ),
-]
-Add = Annotated[
-    bool, typer.Option("--add", help="Add films that the results file does not hold.", rich_help_panel=_RUNNING)
-]
-RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="Try failed films again.", rich_help_panel=_RUNNING)]
-AllowFailures = Annotated[
-    bool,
-    typer.Option("--allow-failures", help="Exit 0 even if some films failed.", rich_help_panel=_RUNNING),
-]
-Seed = Annotated[int, typer.Option("--seed", help="Seed of stochastic methods.", envvar="CXRX_SEED")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+SHOWN_ITEMS = 20  # of a list in a line
 
 
 def print_json(value: Any) -> None:
     """Print `value` as JSON on stdout."""
     typer.echo(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
+
+
+def print_fields(described: Mapping[str, Any]) -> None:
+    """Print what is known of one thing, a line a field; empty ones are left out."""
+    for key, value in described.items():
+        if value not in (None, "", [], {}):
+            typer.echo(f"{key.replace('_', ' '):<10} {_in_words(value)}")
+
+
+def _in_words(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key}={item}" for key, item in value.items())
+    if isinstance(value, list):
+        return ", ".join(value[:SHOWN_ITEMS]) + (
+            f" and {len(value) - SHOWN_ITEMS} more" if len(value) > SHOWN_ITEMS else ""
+        )
+    return str(value)
 
 
 def print_table(headers: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:

@@ -5,16 +5,17 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
-from enum import StrEnum
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cxrx.cli import shared
-from cxrx.cli.runs import parse_method_options
+from cxrx.cli.flags import Device, InChans, InputSize, Json, Resume, Workers, refuse, with_flags
+from cxrx.cli.runs import note_own_code, parse_method_options
+from cxrx.cli.shared import print_json, print_table, split_names
 from cxrx.errors import EXIT_SOME_FAILED, UsageError
+from cxrx.training.recipes import Preset, SplitRule
 
 if TYPE_CHECKING:
     from cxrx.training.films import Unread
@@ -25,97 +26,91 @@ N_BOOT = 1000
 _NOT_ON_SCREEN = {"note", "auprc_low", "auprc_high", "sensitivity", "specificity", "brier", "ece"}  # but in the files
 
 
-class Preset(StrEnum):
-    """Published recipes."""
+@dataclass(frozen=True)
+class TrainFlags:
+    """What train and pretrain share: the films, the network, and how it is trained."""
 
-    default = "default"
-    chexnet = "chexnet"
-    rsna = "rsna"
-    vit_pneumonia = "vit-pneumonia"
-    attention_maps = "attention-maps"
-    medical_mae = "medical-mae"
+    data: Annotated[
+        Path | None,
+        typer.Argument(help="Folder of films with their tables, or with a folder per class.", show_default=False),
+    ] = None
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model",
+            "-m",
+            help="A name from `cxrx models`, timm/NAME, or ./net.py:build for your own network (runs your code).",
+            show_default=False,
+        ),
+    ] = None
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of this run.", file_okay=False)] = Path("run")
+    option: Annotated[
+        list[str] | None,
+        typer.Option("--option", "-O", help="A value of the recipe: -O lr=1e-4 -O epochs=5.", show_default=False),
+    ] = None
+    split: Annotated[
+        SplitRule, typer.Option("--split", help="auto: the published split, else by patient; patient: drawn anyway.")
+    ] = "auto"
+    films: Annotated[
+        int | None, typer.Option("--films", min=2, help="Learn from so many films only.", show_default="all")
+    ] = None
+    input_size: InputSize = None
+    in_chans: InChans = None
+    seed: Annotated[
+        int,
+        typer.Option(
+            "--seed", help="Of weights, order and augmentation; -O split_seed for drawn splits.", envvar="CXRX_SEED"
+        ),
+    ] = 0
+    device: Device = "auto"
+    workers: Workers = None
+    cache: Annotated[
+        Path | None,
+        typer.Option(
+            "--cache", help="Keep decoded films here for other trainings.", show_default="in the run, until it ends"
+        ),
+    ] = None
+    resume: Resume = True
+    allow_failures: Annotated[
+        bool, typer.Option("--allow-failures", help="Exit 0 even if some films cannot be read.")
+    ] = False
+
+    def request(self, command: str) -> dict[str, Any]:
+        """Return the fields that the requests of both commands have, checked."""
+        if self.data is None or self.model is None:
+            what = "a folder of films" if self.data is None else "the name of a network"
+            raise UsageError(f"{command} needs {what}", f"cxrx {command} DATA -m vit_small -o RUN")
+        if not self.data.is_dir():
+            raise UsageError(f"there is no folder {self.data}")
+        if (Path(self.model) / "model.safetensors").is_file():
+            raise UsageError(
+                f"-m names a network, and {self.model} is a run", f"-m NETWORK --init {self.model} starts from it"
+            )
+        note_own_code(self.model)
+        return {name: value for name, value in vars(self).items() if name not in {"option", "seed", "allow_failures"}}
 
 
-class SplitRule(StrEnum):
-    """Where the split comes from."""
-
-    auto = "auto"
-    patient = "patient"
-
-
-Data = Annotated[
-    Path | None,
-    typer.Argument(help="Folder of films with their tables, or with a folder per class.", show_default=False),
-]
-Network = Annotated[
-    str | None,
-    typer.Option(
-        "--model",
-        "-m",
-        help="A name from `cxrx models`, timm/NAME, or ./net.py:build for your own network (runs your code).",
-        show_default=False,
-    ),
-]
-Run = Annotated[Path, typer.Option("--out", "-o", help="Folder of this run.", file_okay=False)]
-DEFAULT_RUN = Path("run")
-Init = Annotated[
-    str,
-    typer.Option(
-        "--init",
-        help="random; supervised, mae or dino (published weights, by timm); or a checkpoint or run of your own.",
-    ),
-]
-Options = Annotated[
-    list[str] | None,
-    typer.Option("--option", "-O", help="A value of the recipe: -O lr=1e-4 -O epochs=5.", show_default=False),
-]
-Cache = Annotated[
-    Path | None,
-    typer.Option(
-        "--cache", help="Keep decoded films here for other trainings.", show_default="in the run, until it ends"
-    ),
-]
-NewSeed = Annotated[
-    int,
-    typer.Option(
-        "--seed", help="Of weights, order and augmentation; -O split_seed for drawn splits.", envvar="CXRX_SEED"
-    ),
-]
-Split = Annotated[
-    SplitRule, typer.Option("--split", help="auto: the published split, else by patient; patient: drawn anyway.")
-]
-SizeOption = Annotated[int | None, typer.Option("--input-size", min=8, help="Side of the network's input, pixels.")]
-AllowFailures = Annotated[bool, typer.Option("--allow-failures", help="Exit 0 even if some films cannot be read.")]
-
-
+@with_flags
 def train(
-    data: Data = None,
-    model: Network = None,
-    out: Run = DEFAULT_RUN,
-    init: Init = "random",
-    recipe: Annotated[
-        Preset, typer.Option("--recipe", help="Whose values to take where -O gives none.")
-    ] = Preset.default,
-    option: Options = None,
+    context: typer.Context,
+    init: Annotated[
+        str,
+        typer.Option(
+            "--init",
+            help="random; supervised, mae or dino (published weights, by timm); or a checkpoint or run of your own.",
+        ),
+    ] = "random",
+    recipe: Annotated[Preset, typer.Option("--recipe", help="Whose values to take where -O gives none.")] = "default",
     labels: Annotated[
         str | None, typer.Option("--labels", help="Findings to learn: a,b,c.", show_default="all that the data name")
     ] = None,
-    split: Split = SplitRule.auto,
-    films: Annotated[
-        int | None, typer.Option("--films", min=2, help="Learn from so many films only.", show_default="all")
-    ] = None,
-    input_size: SizeOption = None,
-    in_chans: shared.InChans = None,
-    seed: NewSeed = 0,
-    device: shared.Device = "auto",
-    workers: shared.Workers = None,
-    cache: Cache = None,
-    resume: shared.Resume = True,
-    allow_failures: AllowFailures = False,
     show_recipe: Annotated[
-        bool, typer.Option("--show-recipe", help="Print the values and what they mean, and stop.")
+        bool,
+        typer.Option("--show-recipe", help="Print the values of --recipe and -O with what they mean, and stop."),
     ] = False,
-    as_json: shared.Json = False,
+    as_json: Json = False,
+    *,
+    flags: TrainFlags,
 ) -> None:
     """Train a classifier on a labelled folder; RUN/model.safetensors is what `-m RUN` loads.
 
@@ -124,53 +119,41 @@ def train(
     """
     from cxrx.training.recipes import make_recipe
 
-    chosen = make_recipe(recipe.value, _with_seed(option, seed))
+    values = _values(context, flags)
+    if "preset" in values:
+        refuse(context, ["recipe"], "is given by -O preset as well")
+    chosen = make_recipe(recipe, values)
     if show_recipe:
+        used = {"show_recipe", "recipe", "option", "seed", "as_json"}
+        others = [parameter.name for parameter in context.command.params if parameter.name not in used]
+        refuse(context, others, "is no part of a recipe, and --show-recipe trains nothing", "leave one of them out")
         _print_recipe(chosen, as_json=as_json)
         return
-    folder, network = _required("train", data, model)
+    common = flags.request("train")
     from cxrx.training.train import Request
     from cxrx.training.train import train as run
 
-    request = Request(
-        *(folder, network, out, chosen, init, shared.split_names(labels), input_size, _channels(in_chans)),
-        split="patient" if split is SplitRule.patient else "auto",
-        films=films,
-        device=device,
-        workers=workers,
-        cache=cache,
-        resume=resume,
-    )
+    request = Request(**common, recipe=chosen, init=init, labels=split_names(labels))
     with _bar() as tick:
-        outcome = run(request, _scorer(seed), say=_say, tick=tick)
+        outcome = run(request, _scorer(flags.seed), say=_say, tick=tick)
     if as_json:
-        shared.print_json(_as_plain(asdict(outcome) | {"out": str(out)}))
+        print_json(_as_plain(asdict(outcome) | {"out": str(flags.out)}))
     else:
         for title, part in (("test", outcome.test), ("validation", outcome.valid)):
             _print_numbers(title, part)
         best = f"epoch {outcome.progress.best_epoch} of {outcome.progress.epoch}"
-        typer.echo(f"{out}: weights of {best}; use them with: cxrx predict DIR -m {out}")
-    _end(outcome.unread, out, allow_failures=allow_failures)
+        typer.echo(f"{flags.out}: weights of {best}; use them with: cxrx predict DIR -m {flags.out}")
+    _end(outcome.unread, flags)
 
 
+@with_flags
 def pretrain(
-    data: Data = None,
-    model: Network = None,
-    out: Run = DEFAULT_RUN,
+    context: typer.Context,
     mask_ratio: Annotated[
         float, typer.Option("--mask-ratio", help="Share of the patches that are hidden; 0.75 suits photographs.")
     ] = 0.9,
-    option: Options = None,
-    split: Split = SplitRule.auto,
-    films: Annotated[int | None, typer.Option("--films", min=2, help="Only so many films.", show_default="all")] = None,
-    input_size: SizeOption = None,
-    in_chans: shared.InChans = None,
-    seed: NewSeed = 0,
-    device: shared.Device = "auto",
-    workers: shared.Workers = None,
-    cache: Cache = None,
-    resume: shared.Resume = True,
-    allow_failures: AllowFailures = False,
+    *,
+    flags: TrainFlags,
 ) -> None:
     """Pre-train a vision transformer without labels, as a masked autoencoder; `cxrx train --init RUN` starts from it.
 
@@ -179,43 +162,24 @@ def pretrain(
     from cxrx.training.pretrain import ENCODER, Request, make_options
     from cxrx.training.pretrain import pretrain as run
 
-    options = make_options({**_with_seed(option, seed), "mask_ratio": str(mask_ratio)})
-    folder, network = _required("pretrain", data, model)
-    request = Request(
-        *(folder, network, out, options, films, input_size, _channels(in_chans), device, workers, cache, resume),
-        split="patient" if split is SplitRule.patient else "auto",
-    )
+    options = make_options(_values(context, flags, mask_ratio=mask_ratio))
+    request = Request(**flags.request("pretrain"), options=options)
     with _bar() as tick:
         outcome = run(request, say=_say, tick=tick)
-    typer.echo(f"{out}: {outcome.epochs} epochs, loss {outcome.loss:.4f}")
-    typer.echo(f"start from it with: cxrx train DATA -m {network} --init {out / ENCODER} -o RUN")
-    _end(outcome.unread, out, allow_failures=allow_failures)
+    typer.echo(f"{flags.out}: {outcome.epochs} epochs, loss {outcome.loss:.4f}")
+    typer.echo(f"start from it with: cxrx train DATA -m {flags.model} --init {flags.out / ENCODER} -o RUN")
+    _end(outcome.unread, flags)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def _with_seed(option: Sequence[str] | None, seed: int) -> dict[str, str]:
-    return {"seed": str(seed)} | parse_method_options(option)
-
-
-def _required(command: str, data: Path | None, model: str | None) -> tuple[Path, str]:
-    if data is None or model is None:
-        what = "a folder of films" if data is None else "the name of a network"
-        raise UsageError(f"{command} needs {what}", f"cxrx {command} DATA -m vit_small -o RUN")
-    if not data.is_dir():
-        raise UsageError(f"there is no folder {data}")
-    if (Path(model) / "model.safetensors").is_file():
-        raise UsageError(f"-m names a network, and {model} is a run", f"-m NETWORK --init {model} starts from it")
-    if ":" in model:
-        typer.echo(f"note: running your code in {Path(model.rpartition(':')[0]).name}", err=True)
-    return data, model
-
-
-def _channels(in_chans: int | None) -> Literal[1, 3] | None:
-    if in_chans == 2:
-        raise UsageError("--in-chans is 1, or 3 for the grey picture repeated")
-    return None if in_chans is None else 1 if in_chans == 1 else 3
+def _values(context: typer.Context, flags: TrainFlags, **more: Any) -> dict[str, str]:
+    """Return the values of -O and of the options that stand for one; -O goes before what another option defaults to."""
+    values = parse_method_options(flags.option)
+    options = {"seed": flags.seed} | more
+    refuse(context, options.keys() & values.keys(), "is given by -O as well")
+    return {name: str(value) for name, value in options.items()} | values
 
 
 def _say(line: str) -> None:
@@ -255,10 +219,10 @@ def _print_recipe(recipe: Recipe, *, as_json: bool) -> None:
 
     values = asdict(recipe)
     if as_json:
-        shared.print_json(values)
+        print_json(values)
         return
     texts = document_options(type(recipe))
-    shared.print_table(("option", "value", ""), [(name, str(value), texts[name]) for name, value in values.items()])
+    print_table(("option", "value", ""), [(name, str(value), texts[name]) for name, value in values.items()])
 
 
 def _print_numbers(title: str, part: Evaluation | None) -> None:
@@ -269,12 +233,12 @@ def _print_numbers(title: str, part: Evaluation | None) -> None:
         return
     columns = [name for name in COLUMNS if name not in _NOT_ON_SCREEN]
     typer.echo(f"{title}:")
-    shared.print_table(columns, [[row[name] for name in columns] for row in part.rows])
+    print_table(columns, [[row[name] for name in columns] for row in part.rows])
     typer.echo("")
     if part.confusion is not None:
         classes = [row["finding"] for row in part.rows[:-1]]
         rows = [(name, *counts) for name, counts in zip(classes, part.confusion, strict=True)]
-        shared.print_table(("true class, down; predicted, across", *classes), rows)
+        print_table(("true class, down; predicted, across", *classes), rows)
         typer.echo("")
 
 
@@ -288,12 +252,14 @@ def _as_plain(value: Any) -> Any:
     return value
 
 
-def _end(unread: Sequence[Unread], out: Path, *, allow_failures: bool) -> None:
+def _end(unread: Sequence[Unread], flags: TrainFlags) -> None:
     failed = [entry for entry in unread if entry.code != "view"]
     if len(unread) > len(failed):
         typer.echo(f"{len(unread) - len(failed)} films are not frontal and were left out", err=True)
     if failed:
-        text = f"{len(failed)} films could not be read and were left out; they are listed in {out.name}/failures.csv"
+        text = (
+            f"{len(failed)} films could not be read and were left out; they are listed in {flags.out.name}/failures.csv"
+        )
         typer.secho(text, fg="red", err=True)
-        if not allow_failures:
+        if not flags.allow_failures:
             raise typer.Exit(EXIT_SOME_FAILED)

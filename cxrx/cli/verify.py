@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from cxrx.cli.shared import DEFAULT_RESULTS, Json, print_json
+from cxrx.cli.flags import DEFAULT_RESULTS, Json
+from cxrx.cli.shared import print_json
 from cxrx.errors import EXIT_FAILED, UsageError
 
 

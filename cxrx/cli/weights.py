@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cxrx.cli.shared import Json, Labels, print_json, split_names
+from cxrx.cli.flags import Json, Labels
+from cxrx.cli.shared import print_fields, print_json, split_names
 from cxrx.errors import UsageError
 
 if TYPE_CHECKING:
@@ -51,17 +52,7 @@ def show(file: File, as_json: Json = False) -> None:
     if as_json:
         print_json(described)
         return
-    for key, value in described.items():
-        if value not in (None, [], {}):
-            typer.echo(f"{key.replace('_', ' '):<10} {_in_words(value)}")
-
-
-def _in_words(value: Any) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{key}={item}" for key, item in value.items())
-    if isinstance(value, list):
-        return ", ".join(value[:20]) + (f" and {len(value) - 20} more" if len(value) > 20 else "")
-    return str(value)
+    print_fields(described)
 
 
 @app.command()
@@ -89,6 +80,8 @@ def convert(
     if name is None:
         raise UsageError(f"the network of {source.name} is not recognised", "name it with -m, e.g. -m timm/resnet18")
     headless = checkpoint.outputs is None
+    if headless and labels is not None:
+        raise UsageError(f"--labels name outputs, and {source.name} has no head", "leave them out")
     loaded = _loaded(checkpoint, name, split_names(labels))
     findings = () if headless else loaded.labels
     more = ({} if ":" in name else {"arch": name}) | ({} if headless else {"activation": loaded.activation})

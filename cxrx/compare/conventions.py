@@ -11,7 +11,7 @@ from cxrx.compare.regions import mass as regions
 from cxrx.compare.sanity.judge import CONVENTION as SANITY_VERDICT
 from cxrx.metrics import agreement as agree
 from cxrx.metrics import classification, localisation, paired, strata, thresholds
-from cxrx.metrics.localisation import Protocol
+from cxrx.metrics.protocols import Protocol
 from cxrx.metrics.similarity import METRICS as SANITY
 
 INTERVAL = "95 %: percentiles of a bootstrap over patients (a patient's films stay together); none under 10 patients"

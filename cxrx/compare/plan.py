@@ -10,7 +10,7 @@ from cxrx.compare.faithfulness import METRICS as FAITHFULNESS
 from cxrx.compare.localisation.table import FAST_GRID
 from cxrx.errors import UsageError
 from cxrx.metrics import agreement as agree
-from cxrx.metrics.localisation import Protocol
+from cxrx.metrics.protocols import Protocol
 from cxrx.registry import load
 from cxrx.specs import MetricSpec
 

@@ -64,7 +64,13 @@ class Rerun:
 
 
 def load_again(
-    corpus: Corpus, slug: str, notes: Notes, *, given: Model | None = None, images: Path | None = None
+    corpus: Corpus,
+    slug: str,
+    notes: Notes,
+    *,
+    given: Model | None = None,
+    device: str = "auto",
+    images: Path | None = None,
 ) -> Rerun:
     """Load the model `slug` of the results again, and find its films.
 
@@ -72,6 +78,8 @@ def load_again(
     ----------
     given
         The model itself, where the user names it.
+    device
+        Where it runs, if it is not given.
     images
         Folder of moved films.
 
@@ -82,5 +90,5 @@ def load_again(
     """
     own = given is not None and given.slug == slug
     check_within_reach(corpus, corpus.models[slug], images, given=own)
-    model = given if own and given is not None else reload_model(results_of(corpus, slug), slug)
+    model = given if own and given is not None else reload_model(results_of(corpus, slug), slug, device)
     return Rerun(model, corpus.models[slug], film_paths(corpus, images), notes)

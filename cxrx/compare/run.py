@@ -28,8 +28,8 @@ from cxrx.compare.verdict import verdict
 from cxrx.errors import CxrxError, UsageError
 from cxrx.metrics.bootstrap import PatientBootstrap
 from cxrx.metrics.controls import CONTROLS
-from cxrx.metrics.localisation import PROTOCOLS, Protocol
 from cxrx.metrics.paired import paired_tests
+from cxrx.metrics.protocols import PROTOCOLS, Protocol
 from cxrx.metrics.strata import KINDS, strata
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ def compare(
     protocol: Protocol = "native",
     signed: bool = False,
     model: Model | None = None,
+    device: str = "auto",
     images: Path | str | None = None,
     stratify: Sequence[str] = KINDS,
     max_pairs: int | None = None,
@@ -76,6 +77,8 @@ def compare(
         Score maps as they are stored, not in their published form (without the ReLU of CAMs).
     model
         The model itself, for metrics that run it, where it cannot be found through the file's own record.
+    device
+        Where models run that are loaded again: ``"auto"``, ``"cpu"``, ``"cuda"``, ...
     images
         Folder of moved films.
     stratify
@@ -102,6 +105,10 @@ def compare(
         raise UsageError(f"a bootstrap needs at least {MIN_RESAMPLES} resamples, not {n_boot}; 0 is for none")
     if unknown := [name for name in stratify if name not in KINDS]:
         raise UsageError(f"--stratify knows {', '.join(KINDS)}, not {unknown[0]!r}")
+    if device != "auto" and {"faithfulness", "sanity"} & set(plan.sections):
+        from cxrx.models.load import pick_device
+
+        pick_device(device)  # only "auto" may fall back, and here a model that cannot be loaded is left out
     with open_corpus(listed) as corpus:
         matched = corpus.add_truth(Path(truth)) if truth is not None else ""
         grid = plan.grid if protocol == "native" else None  # the published protocols score at native size
@@ -112,6 +119,7 @@ def compare(
             Scoring(protocol, grid, plan.detailed, signed, plan.extra_of("localisation"), seed),
             images=Path(images) if images is not None else None,
             given=model,
+            device=device,
             stratify=tuple(stratify),
         )
         work.make()
@@ -147,10 +155,11 @@ class _Work:
         *,
         images: Path | None,
         given: Model | None,
+        device: str,
         stratify: tuple[str, ...],
     ) -> None:
         self.corpus, self.plan, self.bootstrap, self.scoring = corpus, plan, bootstrap, scoring
-        self.images, self.given, self.stratify = images, given, stratify
+        self.images, self.given, self.device, self.stratify = images, given, device, stratify
         self.notes = Notes()
         self.regions: Regions = {}
         self.edges: dict[str, Any] = {}
@@ -276,7 +285,9 @@ class _Work:
             check_within_reach(self.corpus, data, self.images, given=own)
             from cxrx.compare.rerun import load_again
 
-            rerun = load_again(self.corpus, data.slug, self.notes, given=self.given, images=self.images)
+            rerun = load_again(
+                self.corpus, data.slug, self.notes, given=self.given, device=self.device, images=self.images
+            )
         except CxrxError as error:
             hint = f" ({error.hint})" if error.hint else ""
             for section in sections:

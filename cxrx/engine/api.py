@@ -97,8 +97,9 @@ def explain_results(
         if model.slug not in settings:
             raise UsageError(f"{path.name} holds no predictions of {model.slug}", f"it has: {', '.join(settings)}")
         # what the prediction saw, the explanation must see
-        same = {key: settings[model.slug][key] for key in ("polarity", "voi_index", "frame", "dtype")}
+        same: dict[str, Any] = {key: settings[model.slug][key] for key in ("polarity", "voi_index", "frame", "dtype")}
         same["views"] = tuple(settings[model.slug]["views"])
+        same |= dict.fromkeys(("non_chest", "for_processing", "force_dicom"), True)  # it has let them in already
         reports.append(run(model, None, methods, path, **(options | same)))
     return reports
 

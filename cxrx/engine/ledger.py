@@ -37,7 +37,7 @@ class Ledger:
         image_id to ``(K,)``, for the films with a prediction in the results file.
     """
 
-    def __init__(self, store: PartStore, slug: str, *, retry_failed: bool = False) -> None:
+    def __init__(self, store: PartStore, slug: str, *, retry_failed: bool = False, retry_skipped: bool = False) -> None:
         """Read the results file of `store`, if there is one, and the parts beside it.
 
         Parameters
@@ -46,9 +46,13 @@ class Ledger:
             The model that is asked about.
         retry_failed
             Whether to try again what failed before.
+        retry_skipped
+            Whether to look again at what was skipped before.
         """
         base = load_results(store.out) if store.out.exists() else None
         self._base, self._parts, self._retry = base, store.contents(), retry_failed
+        tries = {Status.FAILED: retry_failed, Status.SKIPPED: retry_skipped}
+        self._final = {status for status, again in tries.items() if not again}
         self.slug = slug
         everything = ([base] if base else []) + self._parts
         self.records = _records([base] if base else []) | _records(self._parts)
@@ -122,12 +126,11 @@ class Ledger:
 
     def wants_record(self, image_id: str) -> bool:
         """Whether what is found out about a film now is news."""
-        return self.status(image_id) in {None, Status.FAILED}
+        return self.status(image_id) in {None, Status.FAILED, Status.SKIPPED}
 
     def unusable(self, image_id: str) -> bool:
         """Whether the film failed or was skipped before and is not to be tried again."""
-        status = self.status(image_id)
-        return status is Status.SKIPPED or (status is Status.FAILED and not self._retry)
+        return self.status(image_id) in self._final
 
     def predicted(self, image_id: str) -> bool:
         """Whether the film has a prediction of this model."""

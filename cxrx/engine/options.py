@@ -6,13 +6,15 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from cxrx.engine.targets import Rule
 from cxrx.options import options_dict
 from cxrx.reading.options import ReadOptions
 from cxrx.specs import ExplainerSpec
 
 if TYPE_CHECKING:
+    from cxrx.engine.targets import Rule
     from cxrx.models.model import Model
+
+Dtype = Literal["fp32", "bf16"]
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ class RunOptions:
 
     batch_size: int | Literal["auto"] = "auto"
     workers: int | None = None
-    dtype: Literal["fp32", "bf16"] = "fp32"
+    dtype: Dtype = "fp32"
     seed: int = 0
     targets: Rule = "auto"
     limit: int | None = None

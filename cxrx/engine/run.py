@@ -91,7 +91,9 @@ class _Run:
         self.methods = {method.key: method for method in methods}
         settings = {"": prediction_settings(model, options)}
         settings |= {key: map_settings(model, options, method) for key, method in self.methods.items()}
-        self.ledger = Ledger(store, model.slug, retry_failed=options.retry_failed)
+        read = options.read  # what takes more films must look again at those that were skipped
+        wider = read.non_chest or read.for_processing or read.force_dicom
+        self.ledger = Ledger(store, model.slug, retry_failed=options.retry_failed, retry_skipped=wider)
         self.ledger.check(settings)
         attrs: dict[str, dict[str, Any]] = {"": {"demo": int(model.demo), "activation": model.activation}}
         if model.thresholds:

@@ -7,7 +7,6 @@ Every convention is written beside its number: a fixed threshold in the place of
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -16,9 +15,8 @@ from cxrx.errors import UsageError
 from cxrx.metrics import arun, chexlocalize
 from cxrx.metrics.geometry import Float, Mask, resize
 from cxrx.metrics.otsu import levels, otsu
+from cxrx.metrics.protocols import PROTOCOLS, Protocol
 
-Protocol = Literal["native", "chexlocalize", "arun"]
-PROTOCOLS = ("native", "chexlocalize", "arun")
 TOP_PERCENT = (1, 5, 10, 20, 40)
 CUTS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 OVERLAPS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)

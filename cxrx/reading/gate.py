@@ -64,7 +64,7 @@ def check_object(dataset: Dataset, options: ReadOptions) -> None:
         raise skip("localizer", "this is a localizer")
     raw = storage == DX_FOR_PROCESSING or text(dataset, "PresentationIntentType").upper() == "FOR PROCESSING"
     if raw and not options.for_processing:
-        raise skip("for-processing", "this is raw detector data for processing; it has to be asked for")
+        raise skip("for-processing", "this is raw detector data for processing; --for-processing takes it")
 
 
 def _modality_word(modality: str) -> str:
@@ -98,7 +98,7 @@ def check_body_part(dataset: Dataset, options: ReadOptions) -> tuple[str, ...]:
     if not named:
         return ("body part: the header's word is not known, taken for a chest",)
     if not options.non_chest:
-        raise skip("body-part", f"the header says that this is not a chest ({named[0].lower()})")
+        raise skip("body-part", f"the header says that this is not a chest ({named[0].lower()}); --non-chest takes it")
     return (f"body part: not a chest ({named[0].lower()})",)
 
 

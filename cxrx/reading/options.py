@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+Polarity = Literal["header", "auto", "report"]
+
 
 @dataclass(frozen=True, slots=True)
 class ReadOptions:
@@ -31,7 +33,7 @@ class ReadOptions:
         Larger pictures are refused before anything is allocated for them.
     """
 
-    polarity: Literal["header", "auto", "report"] = "header"
+    polarity: Polarity = "header"
     views: tuple[str, ...] = ("frontal", "unknown")
     voi_index: int = 0
     frame: int | None = None

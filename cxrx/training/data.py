@@ -12,11 +12,10 @@ from numpy.typing import NDArray
 
 from cxrx.datasets import NO_FINDING, LabelledFolder, Splits, make_splits, open_dataset
 from cxrx.errors import UsageError
-from cxrx.training.recipes import Recipe
+from cxrx.training.recipes import Recipe, SplitRule
 from cxrx.training.seeds import seed_of
 
 Task = Literal["multi-label", "binary", "multi-class"]
-SplitRule = Literal["auto", "patient"]
 
 SPLITS = ("train", "valid", "test")
 FRACTIONS = (0.7, 0.1, 0.2)

@@ -28,13 +28,13 @@ from cxrx.models.model import Model
 from cxrx.options import parse_options
 from cxrx.reading.gate import VIEW_GROUP
 from cxrx.reading.item import Item
-from cxrx.training.data import SplitRule, draw_or_take
+from cxrx.training.data import draw_or_take
 from cxrx.training.films import Decoded, Unread, decode, films_below
 from cxrx.training.loader import Loader, TrainingFilms
 from cxrx.training.loop import CHECK_EVERY
 from cxrx.training.mae import MaskedAutoencoder, Masking, patchify, random_masking, unpatchify
 from cxrx.training.network import make_network
-from cxrx.training.recipes import Recipe, note_on_warmup
+from cxrx.training.recipes import Recipe, SplitRule, note_on_warmup
 from cxrx.training.schedule import Schedule, make_optimiser, parameter_groups, set_rate
 from cxrx.training.seeds import epoch_order, in_batches, seed_of
 from cxrx.training.state import LAST, SETTINGS, Progress, check_place, claim, load_state, save_state, write_json

@@ -19,12 +19,12 @@ from cxrx.errors import CxrxError, UsageError
 from cxrx.files.lock import RunLock
 from cxrx.models.model import Model
 from cxrx.training.card import write_card
-from cxrx.training.data import SPLITS, Labelled, SplitRule, check_classes, fewer, read_labels, untold
+from cxrx.training.data import SPLITS, Labelled, check_classes, fewer, read_labels, untold
 from cxrx.training.films import Decoded, Unread, decode
 from cxrx.training.loop import Study, fit, predict, score_films
 from cxrx.training.metrics import Evaluation, Scorer
 from cxrx.training.network import make_network, weights_digest
-from cxrx.training.recipes import Recipe, notes_on
+from cxrx.training.recipes import Recipe, SplitRule, notes_on
 from cxrx.training.state import LAST, SETTINGS, Progress, check_place, claim, write_json
 from cxrx.training.stop import Stop
 from cxrx.training.weights import CARD, CURVE, FAILURES, METRICS, MODEL, REPORT, read_model, write_curve, write_failures

@@ -15,7 +15,8 @@ from cxrx.compare.corpus import Corpus, FilmInfo, ModelData, Pair, scaled
 from cxrx.compare.notes import Notes
 from cxrx.metrics.controls import Prior, centre_map, random_map
 from cxrx.metrics.geometry import Float, Mask, box_mask, coverage, resize
-from cxrx.metrics.localisation import METRICS, Protocol, score_detailed, score_localisation, score_resized
+from cxrx.metrics.localisation import METRICS, score_detailed, score_localisation, score_resized
+from cxrx.metrics.protocols import Protocol
 from cxrx.specs import MetricSpec
 
 BASE = ("image_id", "patient", "model", "method", "finding", "probability", "area", "outcome")
