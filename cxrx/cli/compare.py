@@ -55,8 +55,7 @@ def compare(
     n_boot: Annotated[int, typer.Option("--n-boot", min=10, help="Bootstrap resamples of patients.")] = 1000,
     seed: Seed = 0,
     model: Annotated[
-        str | None,
-        typer.Option("-m", "--model", help="The model to run again.", show_default="as the file records it"),
+        str | None, typer.Option("-m", "--model", help="The model to run again.", show_default="as the file records it")
     ] = None,
     weights: Weights = None,
     labels: Labels = None,
@@ -75,11 +74,11 @@ def compare(
     from cxrx.compare.run import write_tables
     from cxrx.report.html import write_report
 
-    _refuse_what_has_no_use(context, metrics, named=model is not None or weights is not None)
+    network = ModelFlags(model, weights, labels, device=device)
+    _refuse_what_has_no_use(context, metrics, network)
     files = results or [DEFAULT_RESULTS]
-    given = None
-    if model is not None or weights is not None:
-        given = make_model(ModelFlags(model, weights, labels, device=device))
+    given = make_model(network) if network.named else None
+    if given is not None:
         _refuse_strangers(context, given.slug, files)
     comparison = run_comparison(
         files, truth, metrics, protocol=protocol, signed=signed, model=given, device=device, images=images,
@@ -99,8 +98,8 @@ def compare(
         demo_banner()
 
 
-def _refuse_what_has_no_use(context: typer.Context, metrics: str, *, named: bool) -> None:
-    """Refuse options for sections that `metrics` leaves out, and those of a model where none is `named`."""
+def _refuse_what_has_no_use(context: typer.Context, metrics: str, network: ModelFlags) -> None:
+    """Refuse options for sections that `metrics` leaves out, and those of a model where none is named."""
     from cxrx.compare.plan import make_plan
 
     sections = set(make_plan(metrics).sections)
@@ -114,7 +113,7 @@ def _refuse_what_has_no_use(context: typer.Context, metrics: str, *, named: bool
         if not sections & users:
             needed = " or ".join(sorted(users))
             refuse(context, names, f"is for {needed}, which --metrics {metrics} leaves out")
-    if not named:
+    if not network.named:
         refuse(context, ["labels"], "belongs to a model that is named", "name it: -m NAME or --weights FILE")
 
 

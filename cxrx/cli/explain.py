@@ -112,16 +112,12 @@ def _refuse_what_is_fixed(context: typer.Context, stored: Path, network: ModelFl
     fixed = f"is fixed by the predictions in {stored.name}"
     elsewhere = "predict anew into another file: cxrx predict DIR -o FILE"
     refuse(context, ("views", "polarity", "voi_index", "frame", "dtype"), fixed, elsewhere)
-    if not _names_a_model(network):
+    if not network.named:
         own = ("labels", "input_size", "in_chans", "activation")
         refuse(context, own, fixed, "or name the model as well: -m NAME or --weights FILE")
     refuse(context, ["add"], f"adds films, and {stored.name} is explained as it is", "name films: cxrx explain DIR")
     if work.out != stored:
         refuse(context, ["out"], f"is for films: the maps are added to {stored.name}", "copy the file first")
-
-
-def _names_a_model(network: ModelFlags) -> bool:
-    return network.model is not None or network.weights is not None
 
 
 def _explain_films(
@@ -138,7 +134,7 @@ def _explain_films(
 def _explain_stored(stored: Path, methods: list[str], network: ModelFlags, options: dict[str, Any]) -> list[RunReport]:
     from cxrx.engine.api import explain_results
 
-    models = [make_model(network)] if _names_a_model(network) else None
+    models = [make_model(network)] if network.named else None
     reports = explain_results(stored, methods, models, device=network.device, **options)
     if models is None and any(report.model.startswith("demo-") for report in reports):
         demo_banner()

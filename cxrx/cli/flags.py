@@ -75,6 +75,11 @@ class ModelFlags:
     ] = None
     device: Device = "auto"
 
+    @property
+    def named(self) -> bool:
+        """Whether a model is named at all."""
+        return self.model is not None or self.weights is not None
+
 
 @dataclass(frozen=True)
 class ReadFlags:

@@ -131,6 +131,8 @@ def _names_a_file(word: str) -> bool:
 
 def show_report(report: RunReport, *, allow_failures: bool) -> None:
     """Print what a run did; exit 3 if some films failed."""
+    from cxrx.results.private import failures_path
+
     counts = report.counts
     done = ", ".join(
         f"{counts[word]} {word}" for word in ("ok", "flagged", "failed", "skipped", "kept") if counts[word]
@@ -147,24 +149,16 @@ def show_report(report: RunReport, *, allow_failures: bool) -> None:
     if report.negatives:
         what_was_done = {"header": "taken as they are", "report": "flagged", "auto": "inverted"}[report.polarity]
         names = ", ".join(report.negatives[: 2 * SHOWN])
-        typer.secho(
-            f"{len(report.negatives)} films look like photographic negatives ({what_was_done}): {names}",
-            fg="yellow",
-            err=True,
-        )
+        alike = f"{len(report.negatives)} films look like photographic negatives"
+        typer.secho(f"{alike} ({what_was_done}): {names}", fg="yellow", err=True)
     if report.conflicts:
         same = f"{report.conflicts} films share their SOPInstanceUID with another one of other bytes"
         typer.secho(f"{same}: all are kept, and flagged as a conflict", fg="yellow", err=True)
     if report.failures:
-        typer.secho(f"{len(report.failures)} failed; they are listed in /failures and {failures_csv(report.out).name}",
-                    fg="red", err=True)  # fmt: skip
+        listed = f"/failures and {failures_path(report.out).name}"
+        typer.secho(f"{len(report.failures)} failed; they are listed in {listed}", fg="red", err=True)
         if not allow_failures:
             raise typer.Exit(EXIT_SOME_FAILED)
-
-
-def failures_csv(out: Path) -> Path:
-    """Return where the failures of the results file `out` are listed."""
-    return out.with_name("failures.csv" if out.stem == "results" else f"{out.stem}.failures.csv")
 
 
 def demo_warning(report: RunReport, model: Model) -> None:

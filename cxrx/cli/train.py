@@ -105,8 +105,7 @@ def train(
         str | None, typer.Option("--labels", help="Findings to learn: a,b,c.", show_default="all that the data name")
     ] = None,
     show_recipe: Annotated[
-        bool,
-        typer.Option("--show-recipe", help="Print the values of --recipe and -O with what they mean, and stop."),
+        bool, typer.Option("--show-recipe", help="Print the values of --recipe and -O with what they mean, and stop.")
     ] = False,
     as_json: Json = False,
     *,

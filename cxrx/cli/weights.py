@@ -14,7 +14,6 @@ from cxrx.errors import UsageError
 
 if TYPE_CHECKING:
     from cxrx.models.checkpoints import Checkpoint
-    from cxrx.models.model import Model
 
 app = typer.Typer(help="Look into checkpoint files, and convert them.", no_args_is_help=True)
 
@@ -70,6 +69,7 @@ def convert(
     """
     from cxrx.files.atomic import write_file
     from cxrx.models.checkpoints import read_checkpoint, to_safetensors
+    from cxrx.models.load import load_model
 
     if target.suffix != ".safetensors":
         raise UsageError(f"{target.name} must end in .safetensors")
@@ -82,7 +82,10 @@ def convert(
     headless = checkpoint.outputs is None
     if headless and labels is not None:
         raise UsageError(f"--labels name outputs, and {source.name} has no head", "leave them out")
-    loaded = _loaded(checkpoint, name, split_names(labels))
+    asked = ["none"] if headless else split_names(labels)
+    loaded = load_model(
+        name, checkpoint.path, asked, "cpu", new_head=headless
+    )  # every tensor has its place, or it fails
     findings = () if headless else loaded.labels
     more = ({} if ":" in name else {"arch": name}) | ({} if headless else {"activation": loaded.activation})
     tensors = checkpoint.fitting(loaded.module)
@@ -92,11 +95,3 @@ def convert(
         typer.secho(f"note: {note}", fg="yellow", err=True)
     dropped = f", without {len(checkpoint.dropped)} of a decoder or a calibration" if checkpoint.dropped else ""
     typer.echo(f"{target}: {len(tensors)} tensors of {name} from {checkpoint.format.says}{dropped}")
-
-
-def _loaded(checkpoint: Checkpoint, name: str, labels: list[str] | None) -> Model:
-    """Return the network of `checkpoint`, which proves that every tensor has its place."""
-    from cxrx.models.load import load_model
-
-    headless = checkpoint.outputs is None
-    return load_model(name, checkpoint.path, ["none"] if headless else labels, "cpu", new_head=headless)
