@@ -37,7 +37,7 @@ class ExplainerConformance:
     def pytest_generate_tests(self, metafunc: Any) -> None:
         """Make one test of every check."""
         if "check" in metafunc.fixturenames:
-            metafunc.parametrize("check", [explainers.DECLARATION, *explainers.CHECKS])
+            metafunc.parametrize("check", [explainers.DECLARATION, *explainers.CHECKS, *explainers.PLACEMENT])
 
     def test_contract(self, check: str) -> None:
         """The explainer keeps this part of the contract."""
