@@ -158,7 +158,7 @@ def _foreign(spec: ReaderSpec) -> None:
 
 
 def _sample(spec: ReaderSpec, sample: Path) -> str:
-    """Check what a file yields: films that keep the contract and can be told apart, the same every time."""
+    """Check what a file yields: films that keep the contract and have an identity each, the same every time."""
     content = sample.read_bytes()
     require(spec.sniff(sample, content[:512]) is True, "sniff does not know the sample")
     first, second = list(spec.open(sample)), list(spec.open(sample))

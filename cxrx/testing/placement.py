@@ -30,6 +30,7 @@ _PICTURES: tuple[dict[int, Cell], ...] = (
 """Colour to the cell (row, column) of its square; blue ones are there to mislead what looks at the picture alone."""
 
 _TARGETS = ((RED, -1), (GREEN, -1), (RED, GREEN))
+_ROUNDING = 1e-3  # of the square's area
 _WIDEST = 0.25
 """Of the picture: what stands out in a larger part of it points nowhere."""
 
@@ -66,9 +67,10 @@ def _place(trial: SquareTrial) -> str | None:
         require(share <= _WIDEST, f"{share:.0%} of a map stand out where the network reads one small square")
         found, size = _centre((peak - peak.max() / 2).clamp(min=0)), shown.shape
         expected = tuple((cell + 0.5) / GRID for cell in _PICTURES[film][colour])
-        # half a cell of the map's own grid, and more where what stands out is wider than the square
-        wider = max(0.0, share**0.5 - 1 / GRID) / 4
-        allowed = tuple(0.5 / side + wider for side in size)
+        # Half a cell of the map's own grid. A map in which more than the square stands out is known less exactly.
+        sharp = not trial.spec.stochastic and abs(share * GRID**2 - 1) < _ROUNDING
+        slack = 0 if sharp else 0.25 / GRID + max(0, share**0.5 - 1 / GRID) / 4
+        allowed = tuple(max(0.5 / side, slack) for side in size)
         require(
             _near(found, expected, allowed),
             f"a map peaks at {_percent(found)} of the picture, the network reads {_percent(expected)}"

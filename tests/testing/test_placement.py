@@ -21,7 +21,6 @@ ENOUGH = {
     "kernelshap": {"samples": 200},
     "smoothgrad": {"n": 10},
     "smoothgrad-squared": {"n": 10},
-    "vargrad": {"n": 10},
     "integrated-gradients": {"steps": 10},
     "gradientshap": {"n": 10},
 }
@@ -185,7 +184,6 @@ def test_a_pixel_off_is_seen_in_a_map_that_is_sharp():
 def test_the_networks_read_what_they_are_said_to_read():
     for model in (square_cnn(), square_vit()):
         size = model.input.size
-        assert model.cam_layer().to_grid(torch.zeros(1, 50, 8), size).shape[2:] == (GRID, GRID) or "cnn" in model.name
         x = torch.zeros(4, 3, *size)
         for colour in range(3):
             x[colour, colour, 16:32, 48:64] = 1.5

@@ -11,7 +11,7 @@ from cxrx import Film, ReaderSpec, Unreadable, hookimpl
 
 
 def is_npz(path: Path, head: bytes) -> bool:
-    """Tell by the name and the first 512 bytes whether the file is a NumPy archive."""
+    """Return whether the name and the first 512 bytes are those of a NumPy archive."""
     return path.suffix.lower() == ".npz" and head.startswith(b"PK")
 
 
