@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cxrx.specs import InputSpec
 
@@ -104,7 +104,8 @@ def square_cnn() -> Model:
     from cxrx.models.model import Model
 
     channels = len(_THRESHOLDS)
-    detect, gather = nn.Conv2d(3, 2 * channels, 4, stride=4), nn.Conv2d(2 * channels, 2, CELL // 4, stride=CELL // 4)
+    detect: Any = nn.Conv2d(3, 2 * channels, 4, stride=4)
+    gather: Any = nn.Conv2d(2 * channels, 2, CELL // 4, stride=CELL // 4)
     head = nn.Linear(2, 2, bias=False)
     with torch.no_grad():
         for parameter in (detect.weight, gather.weight, gather.bias):
@@ -133,7 +134,7 @@ def square_vit() -> Model:
     from cxrx.models.model import Model
 
     width = 8
-    network = VisionTransformer(
+    network: Any = VisionTransformer(
         img_size=SQUARE_INPUT.size, patch_size=CELL, num_classes=2, embed_dim=width, depth=2, num_heads=1, mlp_ratio=1
     )
     signs = torch.tensor([1.0, -1.0])
