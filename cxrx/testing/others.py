@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
+from cxrx.reading.options import ReadOptions
 from cxrx.specs import DatasetSpec, ExporterSpec, Film, FilmTruth, MetricSpec, ReaderSpec, Split, Unreadable
 from cxrx.testing.outcome import Outcome, attempt, require, require_names
 
@@ -167,14 +168,20 @@ def _sample(spec: ReaderSpec, sample: Path) -> str:
         require(isinstance(read, Film | Unreadable), f"open must yield cxrx.Film or Unreadable, not {read!r}")
     films = [read for read in first if isinstance(read, Film)]
     require(films, "open must yield a film of the sample at least")
-    own = hashlib.sha256(content).hexdigest()
     for film in films:
         _require_film(film)
-        require(film.member or film.sha256 in ("", own), "sha256 must be that of the file's bytes, or empty")
+    own, whole = hashlib.sha256(content).hexdigest(), len(first) == 1 and not films[0].member
+    require(not whole or films[0].sha256 in ("", own), "sha256 must be that of the file's bytes, or empty")
+    names = [read.member or str(number) for number, read in enumerate(first)]
+    digests = [film.sha256 for film in films if film.sha256]
     require(
-        len({film.sha256 or own for film in films}) == len(films) == len({film.member for film in films}),
-        "every film of a file needs a member name and a sha256 (of its own bytes) that no other has: they identify it",
+        len(set(names)) == len(names) and len(set(digests)) == len(digests),
+        "each film of a file needs a member name and a sha256 (of its own bytes) that no other has: they identify it",
     )
+    if spec.decode is not None:
+        decoded = spec.decode(content, ReadOptions())
+        alike = isinstance(decoded, Film) and decoded.pixels.tobytes() == films[0].pixels.tobytes()
+        require(alike and len(first) == 1, "decode must give the one film that open yields")
     require(_summary(first) == _summary(second), "opening twice gives other films")
     unread = len(first) - len(films)
     return f"{len(films)} films" + (f", {unread} unreadable" if unread else "") if len(first) > 1 else ""

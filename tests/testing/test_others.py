@@ -112,6 +112,23 @@ def test_several_films_of_a_file_pass(sample):
     assert outcomes["sample"].message == "4 films, 4 unreadable"
 
 
+def test_films_without_digests_and_names_are_known_by_their_number(sample):
+    def numbered(path):
+        for film in several(path):
+            if isinstance(film, Film):
+                yield replace(film, sha256="", member="")
+
+    assert failed(check_reader(replace(TOY, open=numbered), sample)) == {}
+
+
+def test_a_film_decoded_from_bytes_is_the_one_that_is_opened(sample, tmp_path):
+    def decode(data, options):
+        (tmp_path / "copy").write_bytes(data)
+        return next(open_toy(tmp_path / "copy"))
+
+    assert failed(check_reader(replace(TOY, decode=decode), sample)) == {}
+
+
 def test_without_a_sample_the_kit_says_that_one_checks_more():
     assert check_reader(TOY)[-1].message == "not tried: --sample FILE checks more"
 
@@ -167,8 +184,9 @@ def leaks_the_name(path):
         (replace(TOY, open=lambda path: iter(["film"])), "sample", "not 'film'"),
         (replace(TOY, open=changes_the_file), "sample", "changes the file"),
         (replace(TOY, open=restless), "sample", "opening twice gives other films"),
-        (replace(TOY, open=yields_twice), "sample", "every film of a file needs"),
-        (replace(TOY, open=same_identity), "sample", "every film of a file needs"),
+        (replace(TOY, open=yields_twice), "sample", "each film of a file needs"),
+        (replace(TOY, decode=lambda data, options: None), "sample", "decode must give the one film"),
+        (replace(TOY, open=same_identity), "sample", "each film of a file needs"),
         (replace(TOY, open=raises), "truncated sample", "ValueError"),
         (replace(TOY, open=leaks_the_name), "truncated sample", "must not hold its name"),
     ],

@@ -91,13 +91,14 @@ def run(*argv):
 
 def test_from_films_to_lines(ward, tmp_path):
     results, lines = tmp_path / "results.h5", tmp_path / "findings.jsonl"
-    run("explain", ward, "-m", "small", "--method", "tiles", "-O", "tiles=4", "-o", results, "--device", "cpu",
-        "--targets", "all", "--allow-failures")  # fmt: skip
+    run("predict", ward, "-m", "small", "-o", results, "--device", "cpu", "--allow-failures")
+    run("explain", results, "--method", "tiles", "-O", "tiles=4", "--targets", "all", "--device", "cpu")
     with cxrx.open_results(results) as opened:
         assert (opened.images().status == "ok").sum() == 3
         image = opened.predictions().image_id[0]
         assert opened.maps("tiles", image=image, finding="Nodule").shape == (4, 4)
     run("compare", results, "--metrics", "tenth", "--device", "cpu")
+    assert "fall_without_tenth" in (tmp_path / "report.html").read_text()
     run("export", results, "--format", "lines", "-o", lines)
     written = [json.loads(line) for line in lines.read_text().splitlines()]
     assert len(written) == 3
