@@ -231,6 +231,8 @@ class ExplainerSpec:
     evaluations
         ``evaluations(options)``: at most how many forward and backward passes a film and finding cost. Estimates and
         the number of films a call are made from it; None: one.
+    per_finding
+        Whether each finding has a map of its own; False: one map of a film for all of them.
     """
 
     name: str
@@ -246,6 +248,7 @@ class ExplainerSpec:
     space: Literal["native", "input"] = "native"
     control: bool = False
     evaluations: Callable[[Any], float] | None = None
+    per_finding: bool = True
 
 
 # ---------------------------------------------------------------------------------------------------------------------

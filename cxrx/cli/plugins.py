@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -36,13 +37,16 @@ def plugins(context: typer.Context, as_json: Json = False) -> None:
 
 @app.command()
 def check(
-    name: Annotated[str, typer.Argument(help="A plugin, a model or an explainer.")],
+    name: Annotated[str, typer.Argument(help="A plugin, or one thing that it brings (a model, an explainer, ...).")],
+    sample: Annotated[
+        Path | None, typer.Option("--sample", help="A file to try its readers on, or a folder for its data sets.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Run the conformance kit on a plugin, a model or an explainer, to see whether it keeps the contract."""
+    """Run the conformance kit on a plugin, or on one thing that it brings, to see whether it keeps the contract."""
     from cxrx.testing import check_named
 
-    outcomes = check_named(name)
+    outcomes = check_named(name, sample)
     if as_json:
         print_json([asdict(outcome) for outcome in outcomes])
     else:

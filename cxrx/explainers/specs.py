@@ -149,6 +149,7 @@ BUILTIN_EXPLAINERS: tuple[ExplainerSpec, ...] = (
         citation="Muhammad and Yeasin, Eigen-CAM, IJCNN 2020",
         signed=True,
         relu=True,
+        per_finding=False,
     ),
     ExplainerSpec(
         "scorecam",
@@ -330,6 +331,7 @@ BUILTIN_EXPLAINERS: tuple[ExplainerSpec, ...] = (
         needs=_ATTENTION,
         summary="attention of the last layer to the patches; the same for every finding",
         citation="Dosovitskiy et al., An Image Is Worth 16x16 Words, ICLR 2021",
+        per_finding=False,
     ),
     ExplainerSpec(
         "rollout",
@@ -339,6 +341,7 @@ BUILTIN_EXPLAINERS: tuple[ExplainerSpec, ...] = (
         aliases=("attention-rollout",),
         summary="attention multiplied through the layers; the same for every finding",
         citation="Abnar and Zuidema, Quantifying Attention Flow in Transformers, ACL 2020",
+        per_finding=False,
     ),
     ExplainerSpec(
         "chefer",
@@ -377,6 +380,7 @@ BUILTIN_EXPLAINERS: tuple[ExplainerSpec, ...] = (
         citation="Adebayo et al., Sanity Checks for Saliency Maps, NeurIPS 2018",
         space="input",
         control=True,
+        per_finding=False,
     ),
     ExplainerSpec(
         "centre",
@@ -388,5 +392,6 @@ BUILTIN_EXPLAINERS: tuple[ExplainerSpec, ...] = (
         summary="control: a Gaussian at the middle of the picture",
         space="input",
         control=True,
+        per_finding=False,
     ),
 )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from cxrx.specs import ExplainerSpec, ModelSpec
 from cxrx.testing import explainers, models
 from cxrx.testing.outcome import Outcome
+from cxrx.testing.placement import PLACEMENT
 
 if TYPE_CHECKING:
     from cxrx.models.model import Model
@@ -37,7 +38,7 @@ class ExplainerConformance:
     def pytest_generate_tests(self, metafunc: Any) -> None:
         """Make one test of every check."""
         if "check" in metafunc.fixturenames:
-            metafunc.parametrize("check", [explainers.DECLARATION, *explainers.CHECKS])
+            metafunc.parametrize("check", [explainers.DECLARATION, *explainers.CHECKS, *PLACEMENT])
 
     def test_contract(self, check: str) -> None:
         """The explainer keeps this part of the contract."""

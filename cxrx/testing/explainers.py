@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import MISSING, fields, is_dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from cxrx.specs import ExplainerSpec, Maps
-from cxrx.testing.outcome import Breach, Outcome, attempt, attempt_all, require, require_names
+from cxrx.specs import ExplainerSpec
+from cxrx.testing.outcome import (
+    Breach,
+    Outcome,
+    attempt,
+    attempt_all,
+    require,
+    require_names,
+    require_options,
+)
+from cxrx.testing.placement import PLACEMENT, SquareTrial
+from cxrx.testing.trial import Trial
 
 if TYPE_CHECKING:
     import torch
@@ -18,56 +26,8 @@ if TYPE_CHECKING:
     from cxrx.models.model import Model
 
 NEEDS = frozenset({"gradients", "cam", "attention", "relevance", "convolutions"})
-FILMS, FINDINGS = 3, 2
 TOLERANCE = 1e-5  # of the largest value of a map
 ROUNDING = 1e-6  # of the largest logit: where a map is made of differences of logits, their rounding is in it
-
-
-class Trial:
-    """One explainer, with options, on one model: the inputs, and the maps it returned for them."""
-
-    def __init__(self, spec: ExplainerSpec, model: Model, options: Any) -> None:
-        import torch
-
-        self.spec, self.model = spec, model
-        self.explainer = spec.build(options)
-        pixels = torch.rand(FILMS, *model.input.size, generator=torch.Generator().manual_seed(0))
-        self.x = model.prepare(pixels)  # (B, C, H, W)
-        labels = len(model.labels)
-        columns = min(FINDINGS, labels)
-        self.targets = torch.tensor([[(b + t) % labels for t in range(columns)] for b in range(FILMS)])  # (B, T)
-        self.seeds = torch.tensor([11, 22, 33])  # (B,)
-
-    def run(
-        self,
-        *,
-        model: Model | None = None,
-        x: torch.Tensor | None = None,
-        targets: torch.Tensor | None = None,
-        seeds: torch.Tensor | None = None,
-    ) -> Maps:
-        """Explain under the guard, with some of the inputs replaced."""
-        from cxrx.explainers.guard import guard
-
-        model = self.model if model is None else model
-        x = self.x if x is None else x
-        targets = self.targets if targets is None else targets
-        with guard(model.module):
-            maps: Any = self.explainer(model, x, targets, self.seeds if seeds is None else seeds)
-        if not isinstance(maps, Maps):
-            raise Breach(f"the explainer returned {type(maps).__name__}, not cxrx.Maps")
-        return maps
-
-    @cached_property
-    def maps(self) -> Maps:
-        """What the explainer returns for the inputs as they are."""
-        return self.run()
-
-    @property
-    def values(self) -> torch.Tensor:
-        """Values ``(B, T, h, w)`` of `maps`."""
-        values: torch.Tensor = self.maps.values
-        return values
 
 
 def check_explainer(
@@ -87,33 +47,52 @@ def check_explainer(
     options
         Values that replace defaults of its options, e.g. fewer steps.
     only
-        Names of the checks to run, of :data:`CHECKS`; default: all.
+        Names of the checks to run, of :data:`CHECKS` and :data:`PLACEMENT`; default: all.
 
     Returns
     -------
     One outcome for every check and model.
     """
     name = f"explainer {spec.name}"
-    wanted = {DECLARATION, *CHECKS} if only is None else set(only)
+    wanted = {DECLARATION, *CHECKS, *PLACEMENT} if only is None else set(only)
     outcomes = [attempt(name, DECLARATION, lambda: _declared(spec))] if DECLARATION in wanted else []
     if wanted == {DECLARATION} or not all(outcome.passed for outcome in outcomes):
         return outcomes
     if model is not None:
-        return outcomes + _tried(spec, model, options or {}, wanted)
-    from cxrx.testing.networks import one_thread, tiny_cnn, tiny_vit
+        remark = "not tried: it needs a network of the kit, whose places are known"
+        untried = [Outcome(name, check, passed=True, message=remark) for check in PLACEMENT if check in wanted]
+        return outcomes + _tried(spec, model, options or {}, wanted) + untried
+    from cxrx.testing.networks import one_thread, square_cnn, square_vit, tiny_cnn, tiny_vit
 
     with one_thread():
         for network in (tiny_cnn(), tiny_vit()):
             if spec.needs <= network.offers():
                 outcomes += _tried(spec, network, options or {}, wanted)
+        squares = [network for network in (square_cnn(), square_vit()) if spec.needs <= network.offers()]
+        for network in squares[:1]:  # one is enough: pictures and targets are the explainer's own affair
+            outcomes += _tried(spec, network, options or {}, wanted, PLACEMENT, SquareTrial)
+    if not squares:
+        remark = f"not tried: no network of the kit offers {' and '.join(sorted(spec.needs))}; give a model"
+        outcomes.append(Outcome(name, "build", passed=True, message=remark))
     return outcomes
 
 
-def _tried(spec: ExplainerSpec, model: Model, options: Mapping[str, Any], wanted: set[str]) -> list[Outcome]:
+def _tried(
+    spec: ExplainerSpec,
+    model: Model,
+    options: Mapping[str, Any],
+    wanted: set[str],
+    checks: Mapping[str, Callable[[Any], str | None]] | None = None,
+    kind: type[Trial] = Trial,
+) -> list[Outcome]:
+    """Run those of `checks` (default: :data:`CHECKS`) that are `wanted` on one trial of `kind`."""
+    checks = CHECKS if checks is None else checks
+    if not wanted & set(checks):
+        return []
     subject = f"explainer {spec.name} on {model.name}"
     trials: list[Trial] = []
-    built = attempt(subject, "build", lambda: trials.append(Trial(spec, model, spec.options(**options))))
-    return attempt_all(subject, CHECKS, trials[0], wanted) if built.passed else [built]
+    built = attempt(subject, "build", lambda: trials.append(kind(spec, model, spec.options(**options))))
+    return attempt_all(subject, checks, trials[0], wanted) if built.passed else [built]
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -129,14 +108,7 @@ def _declared(spec: ExplainerSpec) -> None:
     )
     require(spec.space in ("native", "input"), f"space must be 'native' or 'input', not {spec.space!r}")
     options = spec.options
-    require(isinstance(options, type) and is_dataclass(options), "options must be a dataclass type")
-    require(options.__dataclass_params__.frozen, "the options dataclass must be frozen")  # type: ignore[attr-defined]
-    bare = [f.name for f in fields(options) if f.init and f.default is MISSING and f.default_factory is MISSING]
-    require(not bare, f"every option needs a default; these have none: {', '.join(bare)}")
-    from cxrx.options import describe_options, parse_options
-
-    given = {name: value for name, _, value in describe_options(options)}
-    require(parse_options(options, given) == options(), "the defaults do not survive being given as options")
+    require_options(options)
     if spec.evaluations is not None:
         cost = spec.evaluations(options())
         require(isinstance(cost, int | float) and cost >= 0, f"evaluations(options) must be a number, not {cost!r}")
@@ -323,7 +295,7 @@ CHECKS: dict[str, Callable[[Trial], str | None]] = {
     "model intact after an exception": _interrupted,
     "constant model": _constant,
 }
-"""Checks by name, run on every model; before them comes the declaration, which needs none."""
+"""Checks by name, run on every model; before them comes the declaration, which needs none, after them the placement."""
 
 
 # ---------------------------------------------------------------------------------------------------------------------

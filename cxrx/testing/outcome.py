@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Container, Mapping
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, fields, is_dataclass
 from functools import partial
 from typing import Any, TypeVar
 
@@ -74,3 +74,15 @@ def require_names(spec: Any) -> None:
             f"the name {name!r} must be made of a-z, 0-9 and . _ + - only: it is typed, and part of paths",
         )
     require(isinstance(spec.summary, str) and "\n" not in spec.summary, "the summary must be one line of text")
+
+
+def require_options(options: Any) -> None:
+    """Check the type of a spec's options: a frozen dataclass whose defaults survive being typed."""
+    from cxrx.options import describe_options, parse_options
+
+    require(isinstance(options, type) and is_dataclass(options), "options must be a dataclass type")
+    require(options.__dataclass_params__.frozen, "the options dataclass must be frozen")
+    bare = [f.name for f in fields(options) if f.init and f.default is MISSING and f.default_factory is MISSING]
+    require(not bare, f"every option needs a default; these have none: {', '.join(bare)}")
+    given = {name: value for name, _, value in describe_options(options)}
+    require(parse_options(options, given) == options(), "the defaults do not survive being given as options")

@@ -146,7 +146,7 @@ def test_one_name_registered_twice_by_one_plugin(add_plugin, load_registry):
 
 
 @pytest.mark.parametrize("first", [SOUND, "import no_such_module"], ids=["sound", "broken"])
-def test_of_two_plugins_with_one_name_the_second_is_told(first, add_plugin, load_registry):
+def test_of_two_plugins_with_one_name_the_second_is_reported(first, add_plugin, load_registry):
     add_plugin("same", first, module="fake_first", distribution="cxrx-a")
     add_plugin("same", SOUND.replace("sound-model", "other-model"), module="fake_second", distribution="cxrx-b")
     registry = load_registry()

@@ -11,6 +11,7 @@ from cxrx.specs import ExplainerSpec, Maps
 from cxrx.testing import ExplainerConformance, check_explainer
 from cxrx.testing.explainers import CHECKS, DECLARATION
 from cxrx.testing.networks import tiny_cnn
+from cxrx.testing.placement import PLACEMENT
 
 
 @dataclass(frozen=True)
@@ -40,10 +41,11 @@ def failed(spec, **options):
 
 def test_a_sound_explainer_passes_everything():
     outcomes = check_explainer(spec_of(gradient))
-    assert {outcome.check for outcome in outcomes} == {DECLARATION, *CHECKS}
+    assert {outcome.check for outcome in outcomes} == {DECLARATION, *CHECKS, *PLACEMENT}
     assert {outcome.subject for outcome in outcomes[1:]} == {
         "explainer offender on tiny-cnn",
         "explainer offender on tiny-vit",
+        "explainer offender on square-cnn",
     }
     assert [outcome for outcome in outcomes if not outcome.passed] == []
 
@@ -198,17 +200,17 @@ class Odd:
         ({"evaluations": lambda options: options.steps}, "AttributeError"),
     ],
 )
-def test_an_unsound_declaration_is_told_and_nothing_is_run(changes, message):
+def test_an_unsound_declaration_is_reported_and_nothing_is_run(changes, message):
     (outcome,) = check_explainer(spec_of(gradient, **changes))
     assert (outcome.check, outcome.passed) == (DECLARATION, False)
     assert message in outcome.message
 
 
-def test_a_build_that_raises_is_told():
+def test_a_build_that_raises_is_reported():
     def build(options):
         raise OSError("no weights")
 
-    outcomes = check_explainer(replace(spec_of(gradient), build=build), tiny_cnn())
+    outcomes = check_explainer(replace(spec_of(gradient), build=build), tiny_cnn(), only=[DECLARATION, *CHECKS])
     assert [(o.check, o.passed) for o in outcomes] == [(DECLARATION, True), ("build", False)]
     assert "OSError: no weights" in outcomes[1].message
 
@@ -228,6 +230,12 @@ def test_options_and_single_checks_can_be_chosen():
 def test_needs_choose_the_networks():
     outcomes = check_explainer(spec_of(gradient, needs=frozenset({"attention"})), only=["output"])
     assert {outcome.subject for outcome in outcomes} == {"explainer offender on tiny-vit"}
+
+
+def test_needs_that_no_network_meets_are_reported():
+    needs = frozenset({"attention", "convolutions"})
+    (outcome,) = check_explainer(spec_of(gradient, needs=needs), only=["output"])
+    assert outcome.message == "not tried: no network of the kit offers attention and convolutions; give a model"
 
 
 def test_the_number_of_threads_is_left_as_it_was():

@@ -30,7 +30,7 @@ def in_place(a, b):
 
 
 def test_sound_metrics_pass():
-    assert failed(check_metric(metric(lambda m, truth: {"mass": m.mean(), "area": truth.mean()}))) == {}
+    assert failed(check_metric(metric(lambda m, truth: {"mean": m.mean(), "share": truth.mean()}))) == {}
     assert failed(check_metric(metric(lambda a, b: {"dot": float((a * b).sum())}, "agreement"))) == {}
     faithful = metric(lambda model, x, maps, targets: {"drop": maps.mean(dim=(2, 3))}, "faithfulness")
     assert failed(check_metric(faithful)) == {}
@@ -49,6 +49,12 @@ def test_sound_metrics_pass():
         (metric(lambda a, b: {"x": (a * b).sum()}), "numbers", "raised ValueError"),  # a mask is larger than a map
         (metric(lambda *call: {"x": call[2].mean()}, "faithfulness"), "numbers", "not (B, T) = (2, 2)"),
         (metric(lambda a, b: {"x": 1.0}, "location"), "declaration", "kind is one of"),
+        (metric(lambda a, b: {"spearman": 1.0}, "agreement"), "names", "'spearman' is a number of cxrx's own metric"),
+        (metric(lambda a, b: {"x": 1.0, "hit": 1.0}), "names", "'hit' is a number of cxrx's own metric 'localisation'"),
+        (metric(lambda a, b: {"chexlocalize_iou": 1.0}), "names", "cxrx's own metric 'chexlocalize'"),
+        (metric(lambda a, b: {"area": 1.0}), "names", "'area' is a column of the table: choose another name"),
+        (metric(lambda *call: {"deletion": call[2].mean(dim=(2, 3))}, "faithfulness"), "names", "metric 'deletion'"),
+        (metric(lambda *call: {"finding": call[2].mean(dim=(2, 3))}, "faithfulness"), "names", "column of the table"),
     ],
 )
 def test_an_unsound_metric_is_caught(spec, check, message):
@@ -92,6 +98,60 @@ def read_as(**changes):
     return replace(TOY, open=open_changed)
 
 
+def several(path):
+    """Yield each row of pixels of a toy file as a film, and what is between them as none."""
+    (film,) = open_toy(path)
+    for i, row in enumerate(film.pixels):
+        yield Film(row[None], hashlib.sha256(row.tobytes()).hexdigest(), f"row {i}")
+        yield Unreadable("skipped", "gap", "this is no film", member=f"gap {i}")
+
+
+def test_several_films_of_a_file_pass(sample):
+    outcomes = {outcome.check: outcome for outcome in check_reader(replace(TOY, open=several), sample)}
+    assert outcomes["sample"].passed
+    assert outcomes["sample"].message == "4 films, 4 unreadable"
+
+
+def test_films_without_digests_and_names_are_known_by_their_number(sample):
+    def numbered(path):
+        for film in several(path):
+            if isinstance(film, Film):
+                yield replace(film, sha256="", member="")
+
+    assert failed(check_reader(replace(TOY, open=numbered), sample)) == {}
+
+
+def test_a_film_decoded_from_bytes_is_the_one_that_is_opened(sample, tmp_path):
+    def decode(data, options):
+        (tmp_path / "copy").write_bytes(data)
+        return next(open_toy(tmp_path / "copy"))
+
+    assert failed(check_reader(replace(TOY, decode=decode), sample)) == {}
+
+
+def test_without_a_sample_the_kit_says_that_one_checks_more():
+    assert check_reader(TOY)[-1].message == "not tried: --sample FILE checks more"
+
+
+def changes_the_file(path):
+    path.write_bytes(path.read_bytes() + b"x")
+    yield Film(np.zeros((2, 2), np.float32), "")
+
+
+def restless(path):
+    yield Film(np.random.default_rng().random((2, 2), dtype=np.float32), "")
+
+
+def yields_twice(path):
+    yield from open_toy(path)
+    yield from open_toy(path)
+
+
+def same_identity(path):
+    for film in several(path):
+        yield replace(film, sha256="0" * 64)
+
+
 def test_a_sound_reader_passes(sample):
     outcomes = check_reader(TOY, sample)
     assert [outcome.check for outcome in outcomes] == ["declaration", "foreign files", "sample", "truncated sample"]
@@ -102,7 +162,7 @@ def raises(path):
     raise ValueError("cut short")
 
 
-def tells_the_name(path):
+def leaks_the_name(path):
     yield Unreadable("failed", "truncated", f"{path.name} is cut short")
 
 
@@ -118,9 +178,17 @@ def tells_the_name(path):
         (read_as(pixels=lambda film: film.pixels * 255), "sample", "[0, 1]"),
         (read_as(pixels=lambda film: film.pixels[None]), "sample", "(rows, columns)"),
         (read_as(sha256=lambda film: "0" * 64), "sample", "sha256"),
+        (read_as(sha256=lambda film: "abc", member=lambda film: "a"), "sample", "64 hexadecimal digits"),
+        (read_as(pixels=lambda film: film.pixels * np.nan), "sample", "[0, 1]"),
         (replace(TOY, open=lambda path: iter(())), "sample", "must yield"),
+        (replace(TOY, open=lambda path: iter(["film"])), "sample", "not 'film'"),
+        (replace(TOY, open=changes_the_file), "sample", "changes the file"),
+        (replace(TOY, open=restless), "sample", "opening twice gives other films"),
+        (replace(TOY, open=yields_twice), "sample", "each film of a file needs"),
+        (replace(TOY, decode=lambda data, options: None), "sample", "decode must give the one film"),
+        (replace(TOY, open=same_identity), "sample", "each film of a file needs"),
         (replace(TOY, open=raises), "truncated sample", "ValueError"),
-        (replace(TOY, open=tells_the_name), "truncated sample", "must not hold its name"),
+        (replace(TOY, open=leaks_the_name), "truncated sample", "must not hold its name"),
     ],
 )
 def test_an_unsound_reader_is_caught(spec, check, message, sample):
@@ -158,6 +226,36 @@ def test_a_sound_data_set_passes(folder):
     outcomes = check_dataset(DATASET, folder)
     assert failed(outcomes) == {}
     assert outcomes[-1].message == "1 of 3 files have labels or boxes"
+
+
+def test_without_a_folder_the_kit_says_that_one_checks_more():
+    assert check_dataset(DATASET)[-1].message == "not tried: --sample FOLDER checks more"
+
+
+@pytest.fixture
+def pictured(folder):
+    """The folder, with a picture of 6 rows and 8 columns in the place of the empty one."""
+    from PIL import Image
+
+    Image.fromarray(np.arange(48, dtype=np.uint8).reshape(6, 8)).save(folder / "a.png")
+    return folder
+
+
+def test_boxes_and_masks_are_held_against_their_picture(pictured):
+    fitting = says(boxes=(Box("Mass", 1, 2, 7, 4),), masks=(Mask("Mass", (6, 8), np.array([40, 8], dtype=np.uint32)),))
+    outcomes = check_dataset(fitting, pictured)
+    assert failed(outcomes) == {}
+    assert outcomes[-1].message == "1 of 3 files have labels or boxes; boxes or masks of 1 lie inside their pictures"
+    for beyond in (Box("Mass", 1, 2, 8, 4), Box("Mass", -1, 2, 2, 2), Box("Mass", 1, 3, 2, 4)):
+        message = failed(check_dataset(says(boxes=(beyond,)), pictured))["folder"]
+        assert message.startswith("a box reaches out of its picture of 6 x 8 pixels")
+    turned = says(masks=(Mask("Mass", (8, 6), np.array([40, 8], dtype=np.uint32)),))
+    assert "not of its picture's size (6, 8)" in failed(check_dataset(turned, pictured))["folder"]
+
+
+def test_boxes_of_a_picture_that_nobody_reads_are_not_held_against_it(folder):
+    outcomes = check_dataset(says(boxes=(Box("Mass", 1, 2, 99, 4),)), folder)
+    assert outcomes[-1].message == "1 of 3 files have labels or boxes; boxes or masks of 0 lie inside their pictures"
 
 
 def says(*args, **more):
