@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from cxrx.cli.compare import show
@@ -63,7 +64,7 @@ def test_keys_that_are_taken_are_left_out_with_a_sentence(register, tiny):
     for name in ("summary", "agreement"):
         table = getattr(found, name)
         ours = table[~table["metric"].isin(["size", "peak", "distance"])].reset_index(drop=True)
-        assert ours.equals(getattr(plain, name))
+        pd.testing.assert_frame_equal(ours, getattr(plain, name), rtol=1e-12)  # sums of more columns round otherwise
         assert len(table) > len(ours)
 
 

@@ -23,11 +23,13 @@ from cxrx.metrics.similarity import (
     COLUMNS,
     METRICS,
     SIMILARITIES,
-    Pairs,
     compare_maps,
     map_entropy,
     prepare,
     random_pairs,
+)
+from cxrx.metrics.similarity import (
+    rows_of as long_rows,
 )
 from cxrx.models.model import Model
 from cxrx.options import parse_options
@@ -46,6 +48,10 @@ def pictures(count=5, size=(32, 48)):
 
 def seeds_of(spec, ids=IDS):
     return torch.tensor([derive_seed(0, spec.name, image_id) for image_id in ids])
+
+
+def pairs_of(image_ids, patients, findings):
+    return pd.DataFrame({"image_id": list(image_ids), "patient": list(patients), "finding": list(findings)})
 
 
 def check(method, model=None, x=None, targets=TARGETS, ids=IDS, batch_size=2, **options):
@@ -102,16 +108,16 @@ def test_entropy_by_hand():
 def test_random_pairs_are_maps_of_other_patients():
     rng = np.random.default_rng(0)
     maps = rng.random((6, 8, 8))
-    pairs = Pairs(tuple("abcdef"), ("p", "p", "q", "r", "s", "t"), ("Mass",) * 5 + ("Nodule",))
+    pairs = pairs_of("abcdef", "ppqrst", ["Mass"] * 5 + ["Nodule"])
     rows = random_pairs(prepare(maps), pairs, seed=3, draws=2)
     assert tuple(rows.columns) == COLUMNS
     assert len(rows) == 6 * 3 * 2
     for draw in (0, 1):
-        partner = other_film(pairs.findings, pairs.patients, 3 + draw)
+        partner = other_film(pairs["finding"], pairs["patient"], 3 + draw)
         part = rows[(rows["draw"] == draw) & (rows["metric"] == "spearman")].set_index("image_id")["value"]
         for i, j in enumerate(partner[:5]):
             expected = score_agreement(maps[i], maps[j])["spearman"]
-            assert part[pairs.image_ids[i]] == pytest.approx(expected, abs=1e-6)
+            assert part[pairs["image_id"][i]] == pytest.approx(expected, abs=1e-6)
         assert np.isnan(part["f"])  # the only patient with that finding
 
 
@@ -223,7 +229,7 @@ def test_the_network_is_whole_after_a_method_breaks(test):
 
 
 def test_what_does_not_fit_is_told():
-    with pytest.raises(UsageError, match="no sanity test 'magic'$"):
+    with pytest.raises(UsageError, match=r"no sanity test 'magic'$"):
         check("edge", tests=("magic",))
     with pytest.raises(UsageError, match="equally many"):
         check("edge", ids=("a", "b"))
@@ -328,15 +334,11 @@ BOOTSTRAP = PatientBootstrap(PATIENTS, 500, 0)
 
 
 def rows_of(test, value, *, stage="", spread=0.02, patients=PATIENTS, metrics=SIMILARITIES):
-    pairs = Pairs(patients, patients, ["Mass"] * len(patients))
+    pairs = pairs_of(patients, patients, ["Mass"] * len(patients))
     offsets = np.random.default_rng(0).permutation(np.linspace(-1.7, 1.7, len(patients)))  # mean 0
     values = {metric: value[metric] if isinstance(value, dict) else value for metric in metrics}
-    tables = [
-        pairs.table(test, stage, metric, mean + spread * offsets, draw)
-        for metric, mean in values.items()
-        for draw in (0, 1)
-    ]
-    return pd.concat(tables, ignore_index=True)
+    scores = {metric: mean + spread * offsets for metric, mean in values.items()}
+    return pd.concat([part for draw in (0, 1) for part in long_rows(pairs, test, scores, draw, stage)])
 
 
 LINE = rows_of("random_pairs", 0.4)

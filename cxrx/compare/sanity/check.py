@@ -14,7 +14,7 @@ from cxrx.compare.sanity.randomise import randomisation
 from cxrx.compare.sanity.robustness import max_sensitivity, noisy, reseeded
 from cxrx.errors import UsageError
 from cxrx.explainers.seeds import derive_seed
-from cxrx.metrics.similarity import COLUMNS, Pairs, compare_maps, map_entropy, prepare, random_pairs
+from cxrx.metrics.similarity import COLUMNS, compare_maps, map_entropy, prepare, random_pairs, rows_of
 from cxrx.models.stages import Stage, stages
 
 Float = NDArray[np.float64]
@@ -89,14 +89,14 @@ def check_sanity(
     cascade = stages(experiment.model.module, experiment.x[:1])
     tables = []
     if "randomisation" in tests:
-        tables += _randomised(experiment, pairs, values, cascade if every_stage else [_joined(cascade)], draws, seed)
+        tables += _randomised(experiment, values, cascade if every_stage else [_joined(cascade)], draws, seed)
     for draw in range(draws):
         if "repeatability" in tests and stochastic:
-            tables += _tables(pairs, "repeatability", "", draw, reseeded(experiment, originals, draw))
+            tables += rows_of(pairs, "repeatability", reseeded(experiment, originals, draw), draw)
         if "noise" in tests:
-            tables += _tables(pairs, "noise", "", draw, noisy(experiment, originals, draw))
+            tables += rows_of(pairs, "noise", noisy(experiment, originals, draw), draw)
     if "sensitivity" in tests:
-        tables += _tables(pairs, "sensitivity", "", 0, {"max_sensitivity": max_sensitivity(experiment)})
+        tables += rows_of(pairs, "sensitivity", {"max_sensitivity": max_sensitivity(experiment)})
     return SanityResult(
         rows=pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=list(COLUMNS)),
         random_pairs=random_pairs(originals, pairs, seed, draws),
@@ -106,20 +106,20 @@ def check_sanity(
 
 
 def _randomised(
-    experiment: Experiment, pairs: Pairs, values: NDArray[np.floating], cascade: Sequence[Stage], draws: int, seed: int
+    experiment: Experiment, values: NDArray[np.floating], cascade: Sequence[Stage], draws: int, seed: int
 ) -> list[pd.DataFrame]:
     """Return how alike the maps ``(n, h, w)`` stay while the stages of `cascade` become random, one after the other."""
-    originals, entropy = prepare(values), _entropies(values)
+    pairs, originals, entropy = experiment.pairs(), prepare(values), _entropies(values)
     tables = []
     for draw in range(draws):
         with randomisation(experiment.model.module) as randomise:
             for stage in cascade:
                 randomise(stage, derive_seed(seed, "randomisation", draw))
                 changed = experiment.maps()
-                tables += _tables(pairs, "randomisation", stage.name, draw, compare_maps(originals, prepare(changed)))
+                tables += rows_of(pairs, "randomisation", compare_maps(originals, prepare(changed)), draw, stage.name)
         after = _entropies(changed)
         rise = np.divide(after - entropy, entropy, out=np.full(len(entropy), np.nan), where=(entropy > 0) & (after > 0))
-        tables += _tables(pairs, "entropy", "", draw, {"entropy_rise": rise})
+        tables += rows_of(pairs, "entropy", {"entropy_rise": rise}, draw)
     return tables
 
 
@@ -131,7 +131,3 @@ def _joined(cascade: Sequence[Stage]) -> Stage:
 
 def _entropies(maps: NDArray[np.floating]) -> Float:
     return np.array([map_entropy(values) for values in maps])
-
-
-def _tables(pairs: Pairs, test: str, stage: str, draw: int, scores: dict[str, Float]) -> list[pd.DataFrame]:
-    return [pairs.table(test, stage, metric, values, draw) for metric, values in scores.items()]

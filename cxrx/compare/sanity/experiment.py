@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 import torch
 from numpy.typing import NDArray
 
 from cxrx.errors import UsageError
 from cxrx.explainers.run import run_explainer
 from cxrx.explainers.targets import EMPTY
-from cxrx.metrics.similarity import Pairs
 from cxrx.models.inference import auto_batch_size, predict_logits
 
 if TYPE_CHECKING:
@@ -103,14 +103,13 @@ class Experiment:
         """Return ``(B, T)``, whether there is something to explain."""
         return np.asarray((self.targets != EMPTY).numpy())
 
-    def pairs(self) -> Pairs:
-        """Return whose maps :meth:`maps` holds."""
-        where = np.argwhere(self.asked())
-        return Pairs(
-            [self.image_ids[b] for b, _ in where],
-            [self.patients[b] for b, _ in where],
-            [self.findings[int(self.targets[b, t])] for b, t in where],
-        )
+    def pairs(self) -> pd.DataFrame:
+        """Return whose maps :meth:`maps` holds: image_id, patient, finding."""
+        where = [
+            (self.image_ids[b], self.patients[b], self.findings[int(self.targets[b, t])])
+            for b, t in np.argwhere(self.asked())
+        ]
+        return pd.DataFrame(where, columns=["image_id", "patient", "finding"])
 
     def maps(self, x: torch.Tensor | None = None, seeds: torch.Tensor | None = None) -> NDArray[np.float32]:
         """Return the maps of all that is asked, ``(n, h, w)``, in their published form; of other pictures or seeds."""
