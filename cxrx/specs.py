@@ -374,18 +374,65 @@ class DatasetSpec:
     summary: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """What one number of a metric is.
+
+    Attributes
+    ----------
+    sentence
+        How it is computed; it stands beside the number in the report.
+    higher_is_better
+        Its direction. None: it describes and does not judge a map (a size, a share of a baseline), so that it stands
+        in the tables, and no test or verdict is made of it.
+    unit
+        ``""`` for what may be compared between models; else its unit, ``"logits"``, of which every model has its own
+        scale, so that it is compared between methods of one model only.
+    """
+
+    sentence: str = ""
+    higher_is_better: bool | None = True
+    unit: str = ""
+
+
 @dataclass(frozen=True)
 class MetricSpec:
-    """A number that compares maps.
+    """Numbers that judge or compare maps.
 
-    `compute` takes, by kind: ``"localisation"`` (map ``(h, w)``, truth ``(H, W)`` bool) -> dict of floats;
-    ``"agreement"`` (a, b) -> dict of floats; ``"faithfulness"`` (model, x, maps, targets) -> dict of ``(B, T)``.
+    Attributes
+    ----------
+    compute
+        By kind: ``"localisation"`` (map ``(h, w)``, truth ``(H, W)`` bool) -> dict of floats; ``"agreement"`` (a, b)
+        -> dict of floats; ``"faithfulness"`` (model, x, maps, targets) -> dict of ``(B, T)``. The keys become names of
+        metrics in the tables; one that another metric has already is left out, with a warning.
+    measures
+        Key to what its number is. Of a key that is not here, higher is better and the summary tells what it is.
+    citation
+        Where it comes from.
+    suites
+        In which of ``compare --metrics auto``, ``fast`` (which never runs the model) and ``full`` it is computed
+        without being named.
+
+    Notes
+    -----
+    Built-in metrics are registered through the same hook, and their `compute` takes and gives what any does. But
+    ``cxrx compare`` computes them for many maps at once, with the same numbers: localisation by ``--protocol``,
+    agreement with every map ranked once, a :class:`cxrx.compare.faithfulness.family.Family` with the passes that
+    methods share run once. A plugin may register a Family too; any other metric is called map by map (faithfulness:
+    batch by batch).
     """
 
     name: str
     kind: Literal["localisation", "agreement", "faithfulness"]
     compute: Callable[..., dict[str, Any]]
     summary: str = ""
+    measures: Mapping[str, Measure] = field(default_factory=dict, hash=False)
+    citation: str = ""
+    suites: tuple[str, ...] = ("auto", "fast", "full")
+
+    def measure(self, key: str) -> Measure:
+        """Return what the number called `key` is."""
+        return self.measures.get(key) or Measure(self.summary)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import pytest
 
 import cxrx
 from cxrx.cli.main import app
-from cxrx.compare.plan import SECTIONS, SUITE_NAMES
+from cxrx.compare.selection import SECTIONS, SUITE_NAMES
 from cxrx.metrics.protocols import PROTOCOLS
 from cxrx.registry import load
 

@@ -100,9 +100,9 @@ def compare(
 
 def _refuse_what_has_no_use(context: typer.Context, metrics: str, network: ModelFlags) -> None:
     """Refuse options for sections that `metrics` leaves out, and those of a model where none is named."""
-    from cxrx.compare.plan import make_plan
+    from cxrx.compare.selection import select
 
-    sections = set(make_plan(metrics).sections)
+    sections = set(select(metrics).sections)
     uses = (
         (("max_pairs", "model", "weights", "labels", "device"), {"faithfulness", "sanity"}),
         (("protocol",), {"localisation"}),
@@ -138,8 +138,10 @@ def show(comparison: Comparison) -> None:
     for sentence in comparison.verdict:
         typer.echo(sentence)
     show_classification(comparison.classification)
-    show_localisation(comparison.summary)
-    show_agreement(comparison.agreement)
+    added = {kind: tuple(measures) for kind, measures in comparison.plugin_metrics.items()}
+    show_means("localisation", comparison.summary, SHOWN_METRICS + added.get("localisation", ()))
+    show_means("faithfulness", comparison.faithfulness, added.get("faithfulness", ()))
+    show_agreement(comparison.agreement, ("spearman", *added.get("agreement", ())))
     for sentence in comparison.warnings:
         typer.secho(f"warning: {sentence}", fg="yellow", err=True)
     for what, why in comparison.skipped:
@@ -159,13 +161,13 @@ def show_classification(table: DataFrame) -> None:
     print_table(("model", "finding", "AUROC", "F1", "tp", "fp", "fn", "tn"), rows)
 
 
-def show_localisation(table: DataFrame) -> None:
-    """Print the mean over findings of each localisation metric, a row a method."""
-    macro = table[(table["finding"] == "all") & table["metric"].isin(SHOWN_METRICS)]
+def show_means(section: str, table: DataFrame, metrics: tuple[str, ...]) -> None:
+    """Print the mean over findings of each of `metrics` that the table has, a row a method."""
+    macro = table[(table["finding"] == "all") & table["metric"].isin(metrics)]
     if not len(macro):
         return
-    typer.echo("\nlocalisation: mean over findings, 95 % interval over patients")
-    names = [metric for metric in SHOWN_METRICS if metric in set(macro["metric"])]
+    typer.echo(f"\n{section}: mean over findings, 95 % interval over patients")
+    names = [metric for metric in metrics if metric in set(macro["metric"])]
     rows = []
     for (model, method), group in macro.groupby(["model", "method"], sort=False):
         by_metric = {row["metric"]: row for row in _records(group)}
@@ -175,17 +177,19 @@ def show_localisation(table: DataFrame) -> None:
     print_table(("model", "method", "n", *names), rows)
 
 
-def show_agreement(table: DataFrame) -> None:
+def show_agreement(table: DataFrame, metrics: tuple[str, ...] = ("spearman",)) -> None:
     """Print how alike the methods' maps of one film and finding are, beside maps of different patients."""
-    macro = table[(table["finding"] == "all") & (table["metric"] == "spearman")]
-    if not len(macro):
-        return
-    typer.echo("\nagreement: Spearman of two methods' maps (in brackets: maps of different patients)")
-    rows = [
-        (row["model"], row["method_a"], row["method_b"], row["n"], f"{row['value']:.2f} ({row['random_pair']:.2f})")
-        for row in _records(macro)
-    ]
-    print_table(("model", "method", "method", "n", "Spearman"), rows)
+    for metric in metrics:
+        macro = table[(table["finding"] == "all") & (table["metric"] == metric)]
+        if not len(macro):
+            continue
+        name = "Spearman" if metric == "spearman" else metric
+        typer.echo(f"\nagreement: {name} of two methods' maps (in brackets: maps of different patients)")
+        rows = [
+            (row["model"], row["method_a"], row["method_b"], row["n"], f"{row['value']:.2f} ({row['random_pair']:.2f})")
+            for row in _records(macro)
+        ]
+        print_table(("model", "method", "method", "n", name), rows)
 
 
 def _records(table: DataFrame) -> list[dict[str, Any]]:

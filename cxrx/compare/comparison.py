@@ -16,10 +16,11 @@ from cxrx import __version__
 from cxrx.compare import costs
 from cxrx.compare.localisation.table import PER_PAIR
 from cxrx.compare.regions import mass as regions
-from cxrx.compare.statistics.summaries import KEYS, SUMMARY
 from cxrx.files.atomic import write_file
 from cxrx.metrics import classification, paired, strata, thresholds
+from cxrx.metrics.summaries import KEYS, SUMMARY
 from cxrx.results.private import csv_bytes
+from cxrx.specs import Measure
 
 #: Tables of a comparison, with their columns; those that are open have a column a metric beside these.
 COLUMNS: dict[str, tuple[str, ...]] = {
@@ -82,6 +83,8 @@ class Comparison:
         By slug: findings, fingerprint, demo, and the attributes of every method's maps.
     controls
         The methods that never look at the model.
+    plugin_metrics
+        What the numbers of plugins' metrics are, by kind and key: beside the tables' own they are shown like these.
     names
         image_id to the film's relative path, where the link table is at hand; never written to the tables.
     settings
@@ -116,6 +119,7 @@ class Comparison:
     conventions: dict[str, str]
     models: dict[str, dict[str, Any]] = field(default_factory=dict)
     controls: set[str] = field(default_factory=set)
+    plugin_metrics: dict[str, dict[str, Measure]] = field(default_factory=dict)
     names: dict[str, str] = field(default_factory=dict)
 
     def tables(self) -> dict[str, pd.DataFrame]:

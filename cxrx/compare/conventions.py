@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from cxrx import __version__
 from cxrx.compare.costs import CONVENTION as COST
-from cxrx.compare.faithfulness import FAMILIES
 from cxrx.compare.localisation.confusion import CONVENTION as CONFUSION
-from cxrx.compare.plan import SANITY_PAIRS, Plan
 from cxrx.compare.regions import mass as regions
 from cxrx.compare.sanity.judge import CONVENTION as SANITY_VERDICT
+from cxrx.compare.selection import SANITY_PAIRS, Selection
 from cxrx.metrics import agreement as agree
 from cxrx.metrics import classification, localisation, paired, strata, thresholds
 from cxrx.metrics.protocols import Protocol
 from cxrx.metrics.similarity import METRICS as SANITY
+from cxrx.specs import Measure
 
 INTERVAL = "95 %: percentiles of a bootstrap over patients (a patient's films stay together); none under 10 patients"
 PUBLISHED_INTERVAL = (
@@ -32,39 +34,59 @@ FORMS = {
 }
 
 
-def conventions(plan: Plan, protocol: Protocol, *, signed: bool = False) -> dict[str, str]:
-    """Return what every number of a comparison means, by section and name."""
+def conventions(
+    selection: Selection,
+    protocol: Protocol,
+    plugin_metrics: Mapping[str, Mapping[str, Measure]],
+    *,
+    signed: bool = False,
+) -> dict[str, str]:
+    """Return what every number of a comparison means, by section and name.
+
+    Parameters
+    ----------
+    selection
+        What was computed.
+    protocol
+        How localisation was scored.
+    plugin_metrics
+        What the numbers of plugins' metrics are, by kind and key.
+    signed
+        Whether maps were scored as they are stored.
+    """
     said: dict[str, str] = {}
-    if "localisation" in plan.sections:
-        said |= _localisation(plan, protocol, signed=signed)
-    if {"localisation", "agreement"} & set(plan.sections):
+    if "localisation" in selection.sections:
+        said |= _localisation(selection, protocol, signed=signed)
+    if {"localisation", "agreement"} & set(selection.sections):
         said |= {f"strata: {name}": text for name, text in strata.CONVENTIONS.items()}
-    if "agreement" in plan.sections:
+    if "agreement" in selection.sections:
         said["agreement: maps"] = (
             f"maps {FORMS[signed]}; those of two models are brought to what the first of them saw of the film"
         )
-        said |= {f"agreement: {name}": agree.METRICS[name] for name in plan.similarities}
+        said |= {f"agreement: {name}": agree.METRICS[name] for name in selection.similarities}
         said["agreement: models"] = (
             "reproducibility over networks: on pairs that no model classifies wrong, as far as labels tell"
         )
         said["agreement: random_pair"] = "the same number for maps of the same finding on films of different patients"
-        said["strata: spread"] = agree.SPREAD
-    if "classification" in plan.sections:
+        said["strata: dispersion"] = agree.DISPERSION
+    if "classification" in selection.sections:
         said |= {f"classification: {name}": text for name, text in classification.CONVENTIONS.items()}
         said |= {f"thresholds: {name}": text for name, text in thresholds.CONVENTIONS.items()}
-    if "faithfulness" in plan.sections:
+    if "faithfulness" in selection.sections:
         said["faithfulness: f"] = "the logit of the finding that the map explains (two-class softmax: z1 - z0)"
-        said["faithfulness: sample"] = f"at most {plan.pairs} pairs of film and finding a model, drawn by seed"
+        said["faithfulness: sample"] = f"at most {selection.pairs} pairs of film and finding a model, drawn by seed"
         said["faithfulness: maps"] = f"maps {FORMS[signed]}, bilinear on the model's input"
-        for family in plan.faithfulness:
-            said |= {f"faithfulness: {name}": text for name, text in FAMILIES[family].items()}
-    if "sanity" in plan.sections:
+        for family in selection.families:
+            said |= {f"faithfulness: {name}": measure.sentence for name, measure in family.measures.items()}
+    if "sanity" in selection.sections:
         said["sanity: sample"] = (
-            f"at most {min(plan.pairs, SANITY_PAIRS)} pairs of film and finding a model, drawn by seed; maps in their "
-            "published form"
+            f"at most {min(selection.pairs, SANITY_PAIRS)} pairs of film and finding a model, drawn by seed; maps in "
+            "their published form"
         )
         said["sanity: verdict"] = SANITY_VERDICT
         said |= {f"sanity: {name}": text for name, text in SANITY.items()}
+    for kind, measures in plugin_metrics.items():
+        said |= {f"{kind}: {key}": _described(measure) for key, measure in measures.items()}
     said |= {f"regions: {name}": text for name, text in regions.CONVENTIONS.items()}
     said |= {f"tests: {name}": text for name, text in paired.CONVENTIONS.items()}
     said["cost"] = COST
@@ -73,18 +95,24 @@ def conventions(plan: Plan, protocol: Protocol, *, signed: bool = False) -> dict
     return said
 
 
-def _localisation(plan: Plan, protocol: Protocol, *, signed: bool) -> dict[str, str]:
+def _described(measure: Measure) -> str:
+    """Return the sentence of a plugin's number, with its direction."""
+    way = {True: "higher is better", False: "lower is better", None: "it judges no map"}[measure.higher_is_better]
+    return f"{measure.sentence or 'a metric of a plugin'}; {way}"
+
+
+def _localisation(selection: Selection, protocol: Protocol, *, signed: bool) -> dict[str, str]:
     said = {f"localisation: {name}": text for name, text in localisation.PROTOCOL_METRICS[protocol].items()}
-    for other in plan.protocols:
+    for other in selection.protocols:
         if other != protocol:
             metrics = localisation.PROTOCOL_METRICS[other]
             said |= {f"localisation: {other}_{name}": text for name, text in metrics.items()}
             said[f"localisation: protocol {other}"] = PROTOCOLS[other].format(form=FORMS[signed])
-    if plan.detailed:
+    if selection.detailed:
         if protocol == "native":
             said |= {f"localisation: {name}": text for name, text in localisation.DETAILED.items()}
         said["localisation: confusion"] = CONFUSION
-    where = "of the source picture" if plan.grid is None else f"of a grid whose longer side has {plan.grid}"
+    where = "of the source picture" if selection.grid is None else f"of a grid whose longer side has {selection.grid}"
     said["localisation: protocol"] = PROTOCOLS[protocol].format(where=where, form=FORMS[signed])
     if protocol == "chexlocalize":
         said["localisation: interval"] = PUBLISHED_INTERVAL

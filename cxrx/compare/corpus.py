@@ -126,6 +126,13 @@ class ModelData:
         found = probability >= self.threshold(pair[1])
         return ("TP" if found else "FN") if label == 1 else ("FP" if found else "TN")
 
+    def targets(self, members: Sequence[Sequence[Pair]]) -> NDArray[np.int64]:
+        """Return the indices ``(B, T)`` of the findings of `members`, the pairs of B films; -1 is empty."""
+        targets = np.full((len(members), max(map(len, members))), -1, dtype=np.int64)
+        for b, own in enumerate(members):
+            targets[b, : len(own)] = [self.findings.index(finding) for _, finding in own]
+        return targets
+
     def pairs(self) -> list[Pair]:
         """Return every (film, finding) that has a map of any method."""
         found: dict[Pair, None] = {}

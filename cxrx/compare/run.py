@@ -9,21 +9,21 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
 
-from cxrx.compare.agreement.table import SPREAD, agreement
-from cxrx.compare.classifier.table import classifier
+from cxrx.compare.agreement import DISPERSION, agreement
+from cxrx.compare.classifier import classifier
 from cxrx.compare.comparison import Comparison, empty_tables, write_tables
 from cxrx.compare.conventions import conventions
 from cxrx.compare.corpus import Corpus, ModelData, open_corpus
 from cxrx.compare.costs import costs
-from cxrx.compare.faithfulness import IN_LOGITS
+from cxrx.compare.faithfulness import FAMILIES
 from cxrx.compare.films import check_within_reach, film_edges
 from cxrx.compare.localisation import table as locate
 from cxrx.compare.localisation.confusion import confusion
 from cxrx.compare.localisation.table import Scoring, Truth
 from cxrx.compare.notes import Notes
-from cxrx.compare.plan import SECTIONS, Plan, make_plan
 from cxrx.compare.regions.mass import Regions, mass_in_regions, read_regions
-from cxrx.compare.statistics.summaries import published_intervals, summarise, with_skill
+from cxrx.compare.selection import METRIC_KINDS, SANITY_PAIRS, SECTIONS, Selection, select, taken_keys
+from cxrx.compare.single import SingleMetrics
 from cxrx.compare.verdict import verdict
 from cxrx.errors import CxrxError, UsageError
 from cxrx.metrics.bootstrap import PatientBootstrap
@@ -31,6 +31,8 @@ from cxrx.metrics.controls import CONTROLS
 from cxrx.metrics.paired import paired_tests
 from cxrx.metrics.protocols import PROTOCOLS, Protocol
 from cxrx.metrics.strata import KINDS, strata
+from cxrx.metrics.summaries import published_intervals, summarise, with_skill
+from cxrx.specs import Measure
 
 if TYPE_CHECKING:
     from cxrx.models.model import Model
@@ -98,31 +100,32 @@ def compare(
         A file is damaged or no results file.
     """
     listed = [Path(paths)] if isinstance(paths, (str, Path)) else [Path(path) for path in paths]
-    plan = make_plan(metrics, max_pairs)
+    selection = select(metrics, max_pairs)
     if protocol not in PROTOCOLS:
         raise UsageError(f"there is no protocol {protocol!r}; there are {', '.join(PROTOCOLS)}")
     if n_boot != 0 and n_boot < MIN_RESAMPLES:
         raise UsageError(f"a bootstrap needs at least {MIN_RESAMPLES} resamples, not {n_boot}; 0 is for none")
     if unknown := [name for name in stratify if name not in KINDS]:
         raise UsageError(f"--stratify knows {', '.join(KINDS)}, not {unknown[0]!r}")
-    if device != "auto" and {"faithfulness", "sanity"} & set(plan.sections):
+    if device != "auto" and {"faithfulness", "sanity"} & set(selection.sections):
         from cxrx.models.load import pick_device
 
         pick_device(device)  # only "auto" may fall back, and here a model that cannot be loaded is left out
     with open_corpus(listed) as corpus:
         matched = corpus.add_truth(Path(truth)) if truth is not None else ""
-        grid = plan.grid if protocol == "native" else None  # the published protocols score at native size
+        grid = selection.grid if protocol == "native" else None  # the published protocols score at native size
         work = _Work(
             corpus,
-            plan,
+            selection,
             PatientBootstrap([film.patient for film in corpus.films.values()], n_boot, seed),
-            Scoring(protocol, grid, plan.detailed, signed, plan.extra_of("localisation"), seed),
+            Scoring(protocol, grid, selection.detailed, signed, seed=seed),
             images=Path(images) if images is not None else None,
             given=model,
             device=device,
             stratify=tuple(stratify),
         )
         work.make()
+        plugin_metrics = work.measures(plugins=True)
         return Comparison(
             paths=tuple(listed),
             truth=Path(truth) if truth is not None else None,
@@ -131,14 +134,17 @@ def compare(
             skipped=work.notes.skipped,
             warnings=_demo_warnings(corpus) + corpus.warnings + work.notes.warnings,
             demo=any(one.demo for one in corpus.models.values()),
-            verdict=verdict(work.tables, controls=work.controls, protocol=protocol),
+            verdict=verdict(
+                work.tables, controls=work.controls, protocol=protocol, faithfulness=work.measures()["faithfulness"]
+            ),
             settings={
-                "n_boot": n_boot, "seed": seed, "metrics": plan.names, "truth": matched, "protocol": protocol,
-                "signed": signed, "grid": grid, "max_pairs": plan.pairs, "stratify": list(stratify),
+                "n_boot": n_boot, "seed": seed, "metrics": selection.names, "truth": matched, "protocol": protocol,
+                "signed": signed, "grid": grid, "max_pairs": selection.pairs, "stratify": list(stratify),
             },
-            conventions=conventions(plan, protocol, signed=signed),
+            conventions=conventions(selection, protocol, plugin_metrics, signed=signed),
             models=_described(corpus),
             controls=work.controls,
+            plugin_metrics=plugin_metrics,
             names={film.image_id: film.name for film in corpus.films.values() if film.name},
         )  # fmt: skip
 
@@ -149,7 +155,7 @@ class _Work:
     def __init__(
         self,
         corpus: Corpus,
-        plan: Plan,
+        selection: Selection,
         bootstrap: PatientBootstrap,
         scoring: Scoring,
         *,
@@ -158,9 +164,12 @@ class _Work:
         device: str,
         stratify: tuple[str, ...],
     ) -> None:
-        self.corpus, self.plan, self.bootstrap, self.scoring = corpus, plan, bootstrap, scoring
+        self.corpus, self.selection, self.bootstrap, self.scoring = corpus, selection, bootstrap, scoring
         self.images, self.given, self.device, self.stratify = images, given, device, stratify
         self.notes = Notes()
+        self.single = {
+            kind: SingleMetrics(selection.single(kind), taken_keys(kind), self.notes) for kind in METRIC_KINDS
+        }
         self.regions: Regions = {}
         self.edges: dict[str, Any] = {}
         self.tables = empty_tables()
@@ -175,39 +184,39 @@ class _Work:
             self.notes.warn(
                 f"the model that was named is {self.given.slug}, which none of these results come from; it was not used"
             )
-        if "classification" in self.plan.sections:
+        if "classification" in self.selection.sections:
             self._classification()
         if self.mapped:
             self._maps()
         else:
             why = "the results hold no maps; make some with cxrx explain"
-            left = [name for name in self.plan.sections if name != "classification"]
+            left = [name for name in self.selection.sections if name != "classification"]
             self.notes.skipped += [(what, why) for what in left]
         self._tests()
         self.tables["costs"] = costs(self.corpus)
-        self.notes.skipped += self.plan.left_out
+        self.notes.skipped += self.selection.left_out
         self.notes.flush()
 
     def _maps(self) -> None:
-        spread = pd.DataFrame(columns=list(SPREAD))
-        if {"localisation", "faithfulness"} & set(self.plan.sections):
+        dispersion = pd.DataFrame(columns=list(DISPERSION))
+        if {"localisation", "faithfulness"} & set(self.selection.sections):
             self.regions = read_regions(self.corpus, self.notes)
         if self.regions:
             edges = self._edges(self.regions)
             found = mass_in_regions(self.corpus, self.regions, self.scoring, edges, self.bootstrap)
             self._append("regions", found)
-        if "localisation" in self.plan.sections:
+        if "localisation" in self.selection.sections:
             self._localisation()
-        if "agreement" in self.plan.sections:
+        if "agreement" in self.selection.sections:
             alike = agreement(
-                self.corpus, self.bootstrap, self.scoring.seed, self.plan.similarities, self.notes,
-                signed=self.scoring.signed, extra=self.plan.extra_of("agreement"),
+                self.corpus, self.bootstrap, self.scoring.seed, self.selection.similarities, self.notes,
+                single=self.single["agreement"], signed=self.scoring.signed,
             )  # fmt: skip
             self.tables |= {"agreement": alike.methods, "model_agreement": alike.models}
-            spread = alike.spread
+            dispersion = alike.dispersion
         if self.stratify:
-            self.tables["strata"] = strata(self.tables["per_pair"], spread, self.stratify, self.bootstrap)
-        if {"faithfulness", "sanity"} & set(self.plan.sections):
+            self.tables["strata"] = strata(self.tables["per_pair"], dispersion, self.stratify, self.bootstrap)
+        if {"faithfulness", "sanity"} & set(self.selection.sections):
             for model in self.mapped:
                 self._run_again(model)
 
@@ -228,14 +237,15 @@ class _Work:
             return
         truth = Truth(self.corpus, self.scoring, self.notes)
         edges = self._edges(dict.fromkeys(image_id for image_id, _ in truth.pairs))
-        per_pair = locate.localise(self.corpus, truth, self.scoring, edges, self.notes)
+        scoring = replace(self.scoring, single=self.single["localisation"])
+        per_pair = locate.localise(self.corpus, truth, scoring, edges, self.notes)
         per_pair = self._with_protocols(per_pair, truth, edges)
         metrics = [name for name in per_pair.columns if name not in locate.BASE]
         summary = with_skill(summarise(per_pair, metrics, self.bootstrap))
         if self.scoring.protocol == "chexlocalize":
             summary = published_intervals(summary, per_pair, self.corpus.name)
         self.tables |= {"per_pair": per_pair, "summary": summary}
-        if self.plan.detailed:
+        if self.selection.detailed:
             self.tables["confusion"] = confusion(self.corpus, truth, self.scoring)
         with_prior = set(per_pair[per_pair["method"] == "prior"]["finding"])
         for finding in sorted(set(per_pair["finding"]) - with_prior):
@@ -244,10 +254,10 @@ class _Work:
     def _with_protocols(self, per_pair: pd.DataFrame, truth: Truth, edges: Mapping[str, Any]) -> pd.DataFrame:
         """Add the numbers of other protocols, as columns of their own."""
         keys = ["image_id", "model", "method", "finding"]
-        for protocol in self.plan.protocols:
+        for protocol in self.selection.protocols:
             if protocol == self.scoring.protocol:
                 continue
-            scoring = replace(self.scoring, protocol=protocol, detailed=False, extra={})
+            scoring = replace(self.scoring, protocol=protocol, detailed=False)
             table = locate.localise(self.corpus, truth, scoring, edges, Notes())
             metrics = [name for name in table.columns if name not in locate.BASE]
             renamed = table[[*keys, *metrics]].rename(columns={name: f"{protocol}_{name}" for name in metrics})
@@ -278,7 +288,7 @@ class _Work:
 
     def _run_again(self, data: ModelData) -> None:
         """Make the sections that need the model; a model or films that are gone are told."""
-        sections = [name for name in ("faithfulness", "sanity") if name in self.plan.sections]
+        sections = [name for name in ("faithfulness", "sanity") if name in self.selection.sections]
         try:
             # before torch is loaded for nothing
             own = self.given is not None and self.given.slug == data.slug
@@ -302,11 +312,10 @@ class _Work:
     def _faithfulness(self, rerun: Any) -> None:
         from cxrx.compare.faithfulness.table import BASE, draw_pairs, measure
 
-        extra = self.plan.extra_of("faithfulness")
-        pairs = draw_pairs(self.corpus, rerun.data, self.plan.pairs, self.scoring.seed)
+        pairs = draw_pairs(self.corpus, rerun.data, self.selection.pairs, self.scoring.seed)
         found = measure(
-            rerun, self.corpus, pairs, self.plan.faithfulness, extra, seed=self.scoring.seed, notes=self.notes,
-            signed=self.scoring.signed,
+            rerun, self.corpus, pairs, self.selection.families, self.single["faithfulness"], seed=self.scoring.seed,
+            notes=self.notes, signed=self.scoring.signed,
         )  # fmt: skip
         table = pd.DataFrame(found.rows)
         metrics = [name for name in table.columns if name not in BASE]
@@ -324,25 +333,31 @@ class _Work:
 
     def _sanity(self, rerun: Any) -> None:
         from cxrx.compare.faithfulness.table import draw_pairs
-        from cxrx.compare.plan import SANITY_PAIRS
         from cxrx.compare.sanity.table import sanity
 
-        limit = min(self.plan.pairs, SANITY_PAIRS)
+        limit = min(self.selection.pairs, SANITY_PAIRS)
         pairs = draw_pairs(self.corpus, rerun.data, limit, self.scoring.seed)
         rows, verdicts = sanity(
-            rerun, self.corpus, pairs, self.plan.tests, self.bootstrap, seed=self.scoring.seed, notes=self.notes
+            rerun, self.corpus, pairs, self.selection.tests, self.bootstrap, seed=self.scoring.seed, notes=self.notes
         )
         self._append("sanity", rows)
         self._append("sanity_verdicts", verdicts)
 
+    def measures(self, *, plugins: bool = False) -> dict[str, dict[str, Measure]]:
+        """Return what the numbers of the chosen metrics are, by kind and key; of `plugins` only."""
+        families = [family for family in self.selection.families if not (plugins and family in FAMILIES)]
+        found = {kind: dict(single.measures) for kind, single in self.single.items()}
+        found["faithfulness"] |= {key: measure for family in families for key, measure in family.measures.items()}
+        return found
+
     def _tests(self) -> None:
-        for name, base in (("per_pair", locate.BASE), ("faithfulness_pairs", locate.BASE)):
+        measures = self.measures()
+        for name, kind in (("per_pair", "localisation"), ("faithfulness_pairs", "faithfulness")):
             table = self.tables[name]
-            metrics = [
-                name for name in table.columns
-                if name not in base and not name.endswith(("baseline_share", "flagged"))  # these judge the baseline
-            ]  # fmt: skip
-            found = paired_tests(table, metrics, self.controls, self.bootstrap, own_scale=IN_LOGITS)
+            known = {key: measures[kind].get(key, Measure()) for key in table.columns if key not in locate.BASE}
+            judging = [key for key, measure in known.items() if measure.higher_is_better is not None]
+            own_scale = {key for key, measure in known.items() if measure.unit}
+            found = paired_tests(table, judging, self.controls, self.bootstrap, own_scale=own_scale)
             self._append("paired_tests", found)
 
     def _append(self, name: str, table: pd.DataFrame) -> None:

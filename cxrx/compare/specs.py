@@ -2,9 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
+from cxrx.compare.faithfulness import FAMILIES
 from cxrx.specs import MetricSpec
+
+if TYPE_CHECKING:
+    from cxrx.metrics.protocols import Protocol
+
+
+@dataclass(frozen=True, kw_only=True)
+class SectionMetric(MetricSpec):
+    """A built-in metric whose section compare computes for all maps at once, not map by map through `compute`.
+
+    Attributes
+    ----------
+    protocol
+        Of localisation, when it is another than compare's own: its numbers stand in columns of their own.
+    """
+
+    protocol: Protocol | None = None
 
 
 def _localisation(map_2d: Any, truth_mask: Any) -> dict[str, Any]:
@@ -13,11 +32,11 @@ def _localisation(map_2d: Any, truth_mask: Any) -> dict[str, Any]:
     return dict(score_localisation(map_2d, truth_mask))
 
 
-def _chexlocalize(map_2d: Any, truth_mask: Any) -> dict[str, Any]:
+def _published(map_2d: Any, truth_mask: Any, protocol: Protocol) -> dict[str, Any]:
     from cxrx.metrics.localisation import score_localisation
 
-    scores = score_localisation(map_2d, truth_mask, protocol="chexlocalize")
-    return {f"chexlocalize_{name}": value for name, value in scores.items()}
+    scores = score_localisation(map_2d, truth_mask, protocol)
+    return {f"{protocol}_{name}": value for name, value in scores.items()}
 
 
 def _agreement(a: Any, b: Any) -> dict[str, Any]:
@@ -26,44 +45,26 @@ def _agreement(a: Any, b: Any) -> dict[str, Any]:
     return dict(score_agreement(a, b))
 
 
-class _Faithfulness:
-    """One family of faithfulness scores as a metric; its randomness comes from the pictures' own values."""
-
-    def __init__(self, family: str) -> None:
-        self.family = family
-
-    def __call__(self, model: Any, x: Any, maps: Any, targets: Any) -> dict[str, Any]:
-        from cxrx.compare.faithfulness import score_faithfulness
-        from cxrx.explainers.seeds import derive_seed, tensor_id
-
-        seeds = [derive_seed(0, tensor_id(picture)) for picture in x]
-        return dict(score_faithfulness(model, x, maps, targets, (self.family,), seeds=seeds).scores)
-
-
-_FAITHFULNESS = {
-    "deletion": "area under the logit while the most relevant pixels are replaced by the picture's mean (RISE)",
-    "insertion": "area under the logit while the most relevant pixels are shown on a blurred picture (RISE)",
-    "road": "logit with the least and with the most relevant pixels imputed from their neighbours (ROAD)",
-    "aopc": "AOPC and degradation area: tiles are replaced in the order of the map",
-    "sensitivity_n": "correlation of sums of the map over superpixels with what hiding these does to the logit",
-    "infidelity": "squared error of the map, scaled as fits best, in foretelling what noise does to the logit",
-}
-
 BUILTIN_METRICS = (
-    MetricSpec(
-        "localisation",
-        "localisation",
-        _localisation,
+    SectionMetric(
+        "localisation", "localisation", _localisation,
         summary="hit, IoU, relevance mass, rank accuracy and top-k IoU against boxes or masks",
     ),
-    MetricSpec(
-        "chexlocalize", "localisation", _chexlocalize, summary="IoU and hit exactly as CheXlocalize computes them"
+    SectionMetric(
+        "chexlocalize", "localisation", partial(_published, protocol="chexlocalize"),
+        summary="IoU and hit exactly as CheXlocalize computes them",
+        citation="Saporta et al., Benchmarking saliency methods for chest X-ray interpretation, Nature MI 2022",
+        suites=("full",), protocol="chexlocalize",
     ),
-    MetricSpec(
-        "agreement", "agreement", _agreement, summary="Spearman's correlation and top-10 % IoU between two methods"
+    SectionMetric(
+        "arun", "localisation", partial(_published, protocol="arun"),
+        summary="how well the pixels of a map are ranked against the truth: AUPRC, average precision, AUROC",
+        citation="Arun et al., Assessing the Trustworthiness of Saliency Maps, Radiology: AI 2021",
+        suites=("full",), protocol="arun",
     ),
-    *(
-        MetricSpec(family, "faithfulness", _Faithfulness(family), summary=summary)
-        for family, summary in _FAITHFULNESS.items()
+    SectionMetric(
+        "agreement", "agreement", _agreement,
+        summary="Spearman's correlation, top-10 % IoU and SSIM between two methods",
     ),
-)
+    *FAMILIES,
+)  # fmt: skip

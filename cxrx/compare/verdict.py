@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cxrx.compare.faithfulness import HIGHER_IS_BETTER
+from cxrx.compare.faithfulness import MEASURES
 from cxrx.metrics.bootstrap import MIN_PATIENTS
 from cxrx.metrics.paired import LEVEL
+from cxrx.specs import Measure
 
 LEAD = {"native": "hit", "chexlocalize": "hit", "arun": "average_precision"}
 """The metric that decides which method points best, by protocol; by trapezoids (``auprc``) a constant map would win."""
@@ -30,11 +31,18 @@ FAITHFUL = ("road", "insertion", "aopc", "degradation", "sensitivity_n", "deleti
 Tables = Mapping[str, pd.DataFrame]
 
 
-def verdict(tables: Tables, *, controls: AbstractSet[str], protocol: str = "native") -> list[str]:
+def verdict(
+    tables: Tables,
+    *,
+    controls: AbstractSet[str],
+    protocol: str = "native",
+    faithfulness: Mapping[str, Measure] = MEASURES,
+) -> list[str]:
     """Say what the tables say, model by model.
 
     A difference counts where Holm's correction leaves it significant and its interval leaves 0 out; else the sentence
-    says that it is not decidable with these films. `controls` are the methods that never look at the model.
+    says that it is not decidable with these films. `controls` are the methods that never look at the model,
+    `faithfulness` is what the numbers of that section are.
     """
     names = ("summary", "faithfulness", "sanity_verdicts", "regions", "classification", "agreement")
     models = list(dict.fromkeys(model for name in names for model in tables[name]["model"]))
@@ -47,7 +55,7 @@ def verdict(tables: Tables, *, controls: AbstractSet[str], protocol: str = "nati
             *_regions(own["regions"], controls),
             *_localisation(own, controls, LEAD[protocol]),
             *_sanity(own["sanity_verdicts"], controls),
-            *_faithfulness(own, controls),
+            *_faithfulness(own, controls, faithfulness),
             *_classifier(own["classification"]),
             *_agreement(own["agreement"], controls),
         ]
@@ -130,9 +138,10 @@ def decided(tests: pd.DataFrame, metric: str, best: str, other: str, *, higher: 
     return f"{said}; not decidable with these films: {why}."
 
 
-def _faithfulness(tables: Tables, controls: AbstractSet[str]) -> list[str]:
+def _faithfulness(tables: Tables, controls: AbstractSet[str], measures: Mapping[str, Measure]) -> list[str]:
     table = tables["faithfulness"]
-    metric = next((name for name in FAITHFUL if name in set(table["metric"])), None)
+    judging = [name for name, measure in measures.items() if measure.higher_is_better is not None]
+    metric = next((name for name in (*FAITHFUL, *judging) if name in set(table["metric"])), None)
     if metric is None:
         return []
     lead = _means(table, metric)
@@ -140,14 +149,14 @@ def _faithfulness(tables: Tables, controls: AbstractSet[str]) -> list[str]:
     blind = [name for name in lead.index if name in controls]
     if not methods:
         return []
-    higher = HIGHER_IS_BETTER[metric]
+    higher = measures[metric].higher_is_better is True
 
     def best_of(names: Sequence[Any]) -> Any:
         return max(names, key=lambda name: lead.loc[name, "value"] * (1 if higher else -1))
 
     best = best_of(methods)
     row, what = lead.loc[best], WORDS.get(metric, metric.replace("_", " "))
-    unit = "" if metric == "sensitivity_n" else " logits"  # that one is a correlation
+    unit = f" {measures[metric].unit}".rstrip()
     low_is_good = "" if higher else "lower is better, "
     others = ", ".join(f"{name} {number(lead.loc[name, 'value'])}" for name in blind)
     most = " most" if len(methods) > 1 else ""

@@ -21,7 +21,7 @@ METRICS = {
     "ssim": "structural similarity (Wang et al. 2004, window 7) of the two maps on that grid, each scaled to [0, 1]",
 }
 FAST = ("spearman", "iou_top_10")
-SPREAD = (
+DISPERSION = (
     "root mean square distance of the positive relevance from its centroid, in sides of the picture: 0 for a point, "
     "0.41 for an even map"
 )
@@ -142,7 +142,7 @@ def structural_similarity(a: NDArray[np.floating], b: NDArray[np.floating]) -> f
     return float(ssim(*(grid.reshape(GRID, GRID) for grid in low), data_range=1.0))  # type: ignore[no-untyped-call]
 
 
-def spread(values: NDArray[np.floating]) -> Float:
+def dispersion(values: NDArray[np.floating]) -> Float:
     """Return how scattered maps on the common grid are, ``(n, 4096)`` to ``(n,)``.
 
     Root mean square distance of the positive relevance from its centroid, in sides of the picture: 0 for a point,

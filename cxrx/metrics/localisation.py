@@ -51,6 +51,12 @@ DETAILED = (
 #: Protocol to what its metrics are.
 PROTOCOL_METRICS = {"native": METRICS, "chexlocalize": chexlocalize.METRICS, "arun": arun.METRICS}
 
+#: All names under which these numbers stand in tables; those of a second protocol with its name before them.
+KEYS = frozenset({
+    *DETAILED, *(key for metrics in PROTOCOL_METRICS.values() for key in metrics),
+    *(f"{protocol}_{key}" for protocol, metrics in PROTOCOL_METRICS.items() for key in metrics),
+})  # fmt: skip
+
 
 def score_localisation(
     map_2d: ArrayLike, truth_mask: ArrayLike, protocol: Protocol = "native", *, true_pos_only: bool = True
@@ -106,7 +112,7 @@ def score_localisation(
     if values.ndim != 2 or truth.ndim != 2 or 0 in (*values.shape, *truth.shape):
         raise UsageError(f"a map (h, w) and a mask (H, W) are needed, not {values.shape} and {truth.shape}")
     if protocol not in PROTOCOLS:
-        raise UsageError(f"there is no protocol {protocol!r}; there are {', '.join(PROTOCOLS)}")
+        raise UsageError(f"there is no protocol {protocol!r}", f"known: {', '.join(PROTOCOLS)}")
     if protocol == "chexlocalize":
         return chexlocalize.score(values, truth, true_pos_only=true_pos_only)
     resized = resize(values, truth.shape)
@@ -118,32 +124,32 @@ def score_resized(values: Float, truth: Mask) -> dict[str, float]:
     area = int(np.count_nonzero(truth))
     if area == 0:
         return dict.fromkeys(METRICS, np.nan)
-    ladder = _Ladder.of(values, truth)
-    if ladder is None:
+    histogram = _Histogram.of(values, truth)
+    if histogram is None:
         return dict.fromkeys(METRICS, 0.0)
     scores = dict.fromkeys(METRICS, 0.0)
-    if ladder.high > ladder.low:
+    if histogram.high > histogram.low:
         point = maximum(values)
         scores["hit"] = float(truth[point])
         scores["hit_15px"] = float(_near(truth, point, 15 / 500 * max(truth.shape)))
-        scores["iou"] = _iou(*ladder.above(otsu(ladder.counts)), area)
-    total, inside = _positive_sum(values), _positive_sum(ladder.inside)
+        scores["iou"] = _iou(*histogram.above(otsu(histogram.counts)), area)
+    total, inside = _positive_sum(values), _positive_sum(histogram.inside)
     scores["mass"] = inside / total if total > 0 else 0.0
     scores["mass_ratio"] = scores["mass"] * truth.size / area
-    scores["rank"] = ladder.top_inside(area) / area
+    scores["rank"] = histogram.top_inside(area) / area
     for k, count in _top_counts(truth.size).items():
-        scores[f"iou_top_{k}"] = _iou(count, ladder.top_inside(count), area)
+        scores[f"iou_top_{k}"] = _iou(count, histogram.top_inside(count), area)
     return scores
 
 
 def score_overlap(values: Float, truth: Mask) -> float:
     """Return ``iou`` of :func:`score_resized` alone."""
-    ladder, area = _Ladder.of(values, truth), int(np.count_nonzero(truth))
+    histogram, area = _Histogram.of(values, truth), int(np.count_nonzero(truth))
     if area == 0:
         return float("nan")
-    if ladder is None or ladder.high == ladder.low:
+    if histogram is None or histogram.high == histogram.low:
         return 0.0
-    return _iou(*ladder.above(otsu(ladder.counts)), area)
+    return _iou(*histogram.above(otsu(histogram.counts)), area)
 
 
 def score_detailed(values: Float, truth: Mask) -> dict[str, float]:
@@ -173,29 +179,29 @@ def score_detailed(values: Float, truth: Mask) -> dict[str, float]:
     area = int(np.count_nonzero(truth))
     if area == 0:
         return dict.fromkeys(DETAILED, np.nan)
-    ladder = _Ladder.of(values, truth)
+    histogram = _Histogram.of(values, truth)
     scores = dict.fromkeys(DETAILED, 0.0)
-    if ladder is None:
+    if histogram is None:
         return scores
     for k, count in _top_counts(truth.size).items():
-        common = ladder.top_inside(count)
+        common = histogram.top_inside(count)
         scores[f"sensitivity_top_{k}"], scores[f"precision_top_{k}"] = common / area, common / count
-    if ladder.high > ladder.low:
-        scores |= _at_cuts(values, ladder, area) | _boxed(values, truth, ladder, area)
+    if histogram.high > histogram.low:
+        scores |= _at_cuts(values, histogram, area) | _boxed(values, truth, histogram, area)
     return scores
 
 
-def _at_cuts(values: Float, ladder: _Ladder, area: int) -> dict[str, float]:
-    scaled, inside = ((v - ladder.low) / (ladder.high - ladder.low) for v in (values, ladder.inside))
+def _at_cuts(values: Float, histogram: _Histogram, area: int) -> dict[str, float]:
+    scaled, inside = ((v - histogram.low) / (histogram.high - histogram.low) for v in (values, histogram.inside))
     return {
         f"iou_above_{t}": _iou(int(np.count_nonzero(scaled > t)), int(np.count_nonzero(inside > t)), area) for t in CUTS
     }
 
 
-def _boxed(values: Float, truth: Mask, ladder: _Ladder, area: int) -> dict[str, float]:
+def _boxed(values: Float, truth: Mask, histogram: _Histogram, area: int) -> dict[str, float]:
     from scipy.ndimage import label
 
-    regions, _ = label((ladder.levels > otsu(ladder.counts)).reshape(values.shape), structure=np.ones((3, 3)))
+    regions, _ = label((histogram.levels > otsu(histogram.counts)).reshape(values.shape), structure=np.ones((3, 3)))
     region = regions == regions[maximum(values)]
     rows, columns = (np.flatnonzero(region.any(axis=axis)) for axis in (1, 0))
     box = truth[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
@@ -209,8 +215,8 @@ def _boxed(values: Float, truth: Mask, ladder: _Ladder, area: int) -> dict[str, 
 
 
 @dataclass(frozen=True, eq=False)
-class _Ladder:
-    """A map cut into 256 levels, and the part of it in the truth.
+class _Histogram:
+    """The histogram of a map over 256 levels, and that of the part of it in the truth.
 
     The n strongest pixels, and what Otsu's threshold leaves, are whole levels and at most a part of one, so that
     nothing needs the whole map in order.
@@ -226,7 +232,7 @@ class _Ladder:
     inside_counts: NDArray[np.intp]
 
     @classmethod
-    def of(cls, values: Float, truth: Mask) -> _Ladder | None:
+    def of(cls, values: Float, truth: Mask) -> _Histogram | None:
         """Return None where the map holds a NaN or an infinity."""
         low, high = float(values.min()), float(values.max())
         if not np.isfinite(high - low):

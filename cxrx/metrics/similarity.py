@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
@@ -56,37 +55,30 @@ def map_entropy(values: NDArray[np.floating]) -> float:
     return float(-(p * np.log(p)).sum())
 
 
-@dataclass(frozen=True)
-class Pairs:
-    """What is explained: ``n`` films and findings.
+def rows_of(
+    pairs: pd.DataFrame, test: str, scores: Mapping[str, Float], draw: int = 0, stage: str = ""
+) -> list[pd.DataFrame]:
+    """Return scores of `pairs` as rows of a long table, a part a metric.
 
-    Attributes
+    Parameters
     ----------
-    image_ids, patients, findings
-        ``n`` each.
+    pairs
+        ``n`` rows, columns image_id, patient, finding.
+    test, draw, stage
+        What the rows say of themselves.
+    scores
+        Metric to ``(n,)``.
+
+    Returns
+    -------
+    parts
+        With :data:`COLUMNS`.
     """
-
-    image_ids: Sequence[str]
-    patients: Sequence[str]
-    findings: Sequence[str]
-
-    def table(self, test: str, stage: str, metric: str, values: Float, draw: int) -> pd.DataFrame:
-        """Return `values` ``(n,)`` as rows of a long table with :data:`COLUMNS`."""
-        return pd.DataFrame(
-            {
-                "test": test,
-                "stage": stage,
-                "metric": metric,
-                "value": values,
-                "image_id": list(self.image_ids),
-                "patient": list(self.patients),
-                "finding": list(self.findings),
-                "draw": draw,
-            }
-        )
+    named = {"test": test, "stage": stage, "draw": draw}
+    return [pairs.assign(**named, metric=metric, value=values)[list(COLUMNS)] for metric, values in scores.items()]
 
 
-def random_pairs(maps: CommonMaps, pairs: Pairs, seed: int, draws: int = 3) -> pd.DataFrame:
+def random_pairs(maps: CommonMaps, pairs: pd.DataFrame, seed: int, draws: int = 3) -> pd.DataFrame:
     """Compare every map with one of the same finding from another patient, `draws` times: the random-pair baseline.
 
     Returns
@@ -96,10 +88,8 @@ def random_pairs(maps: CommonMaps, pairs: Pairs, seed: int, draws: int = 3) -> p
     """
     tables = []
     for draw in range(draws):
-        partner = other_film(pairs.findings, pairs.patients, seed + draw)
+        partner = other_film(pairs["finding"].tolist(), pairs["patient"].tolist(), seed + draw)
         scores = compare_maps(maps, maps.take(partner))  # -1 takes the last; its score is dropped
-        tables += [
-            pairs.table("random_pairs", "", metric, np.where(partner >= 0, scores[metric], np.nan), draw)
-            for metric in SIMILARITIES
-        ]
+        known = {metric: np.where(partner >= 0, values, np.nan) for metric, values in scores.items()}
+        tables += rows_of(pairs, "random_pairs", known, draw)
     return pd.concat(tables, ignore_index=True)

@@ -12,21 +12,21 @@ from cxrx.metrics.bootstrap import Float, PatientBootstrap, interval
 
 COLUMNS = ("model", "method", "by", "stratum", "metric", "value", "low", "high", "n")
 KINDS = ("size", "confidence", "outcome")
-METRICS = ("hit", "iou", "mass", "spread")
+METRICS = ("hit", "iou", "mass", "dispersion")
 SIZE_CUTS = (0.025, 0.078)  # of the picture's area: tertiles of the 984 boxes of ChestX-ray14
 CONVENTIONS = {
     "size": "share of the picture that the truth covers: small below 0.025, large from 0.078 (tertiles of the 984 "
     "boxes of ChestX-ray14)",
     "confidence": "tertiles of the probability over the explained pairs of a model, the same cuts for every method",
     "outcome": "TP, FN and FP at the model's threshold, by the label, or else by the box or mask; an FP has no truth, "
-    "so only its spread is known",
+    "so only its dispersion is known",
     "value": "mean over pairs, interval by bootstrap over patients",
     "correlation": "Spearman's correlation of probability and IoU over all pairs of a method",
 }
 
 
 def strata(
-    per_pair: pd.DataFrame, spread: pd.DataFrame, kinds: Sequence[str], bootstrap: PatientBootstrap
+    per_pair: pd.DataFrame, dispersion: pd.DataFrame, kinds: Sequence[str], bootstrap: PatientBootstrap
 ) -> pd.DataFrame:
     """Average scores within strata.
 
@@ -34,17 +34,17 @@ def strata(
     ----------
     per_pair
         Localisation scores: image_id, patient, model, method, finding, probability, area, outcome, hit, iou, mass.
-    spread
+    dispersion
         How scattered maps are, also of pairs without a truth: image_id, patient, model, method, finding, probability,
-        outcome, spread.
+        outcome, dispersion.
     kinds
         Some of :data:`KINDS`.
     """
     keys = ["image_id", "model", "method", "finding"]
     shown = [name for name in METRICS if name in per_pair.columns]
-    joined = spread.merge(per_pair[[*keys, "area", *shown]], on=keys, how="outer")
+    joined = dispersion.merge(per_pair[[*keys, "area", *shown]], on=keys, how="outer")
     located = per_pair[["patient", *keys, "probability", "outcome"]]
-    # controls that are drawn for the pairs with a truth have no spread, but they do have a place
+    # controls that are drawn for the pairs with a truth have no dispersion, but they do have a place
     joined = joined.merge(located, on=keys, how="left", suffixes=("", "_located"))
     for name in ("patient", "probability", "outcome"):
         # where no label is known, a box still tells a found one from a missed one
@@ -57,7 +57,7 @@ def strata(
     for (model, method), group in joined.groupby(["model", "method"], sort=False):
         for kind in kinds:
             for stratum, part in _cut(group, kind, confident[model]):
-                for metric in ("spread", *shown):
+                for metric in ("dispersion", *shown):
                     values = part[metric].to_numpy(float)
                     n = int(np.isfinite(values).sum())
                     if n:

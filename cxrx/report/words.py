@@ -50,7 +50,7 @@ HEADINGS = {
     "sensitivity_n": "Sensitivity-n",
     "infidelity": "Infidelity",
     "max_sensitivity": "Max-sensitivity",
-    "spread": "Spread",
+    "dispersion": "Dispersion",
 }
 
 OUTCOMES = {"TP": "true positive", "FN": "false negative", "FP": "false positive", "TN": "true negative"}

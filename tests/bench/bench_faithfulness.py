@@ -25,8 +25,11 @@ import torch
 from common import NETWORKS, describe_machine, films, make_model
 from numpy.typing import NDArray
 
-from cxrx.compare.faithfulness import FAMILIES, Settings, score_faithfulness
-from cxrx.compare.faithfulness.road import SHARES, impute
+from cxrx.compare.faithfulness import FAMILIES, deletion, insertion
+from cxrx.compare.faithfulness.family import Family
+from cxrx.compare.faithfulness.road import SHARES
+from cxrx.compare.faithfulness.score import score_faithfulness
+from cxrx.metrics.imputation import impute
 from cxrx.models.inference import tune_allocator
 from cxrx.models.model import Model
 
@@ -101,12 +104,12 @@ def main() -> None:
     targets, seeds = np.zeros((len(x), 1), dtype=np.int64), np.arange(len(x))
     print(f"{describe_machine()}; {options.network}, {len(x)} films of 224 px, one finding each, {steps} steps\n")
 
-    def ours(*families: str) -> None:
-        score_faithfulness(model, x, maps, targets, families, seeds=seeds, settings=Settings(steps=steps))
+    def ours(*families: Family) -> None:
+        score_faithfulness(model, x, maps, targets, families, seeds=seeds)
 
     grey = np.ascontiguousarray(x.cpu().numpy())
     fine = torch.nn.functional.interpolate(torch.from_numpy(maps), x.shape[2:], mode="bilinear").numpy()
-    functions: dict[str, Callable[[], Any]] = {"cxrx": lambda: ours("deletion", "insertion")}
+    functions: dict[str, Callable[[], Any]] = {"cxrx": lambda: ours(deletion(steps), insertion(steps))}
     try:
         import quantus
 
@@ -124,8 +127,7 @@ def main() -> None:
         print(f"\n{other} / cxrx: {wall:.2f} by the clock, {cpu:.2f} of the CPU")
         share = half_flipped(model, grey, fine, targets[:, 0], steps)
         print(f"pixels of which {other} changed one or two of three grey channels, at worst: {share:.1%}; cxrx: none")
-    rest = [family for family in FAMILIES if family not in {"deletion", "insertion"}]
-    costs = clock({family: lambda family=family: ours(family) for family in rest}, 1)  # type: ignore[misc]
+    costs = clock({family.name: lambda family=family: ours(family) for family in FAMILIES[2:]}, 1)  # type: ignore[misc]
     print("\n| family | seconds a film and finding | CPU seconds |\n|---|---:|---:|")
     for name, (wall, cpu) in costs.items():
         print(f"| {name} | {wall / len(x):.2f} | {cpu / len(x):.2f} |")

@@ -3,10 +3,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cxrx.compare.agreement.table import _right, agreement, framed
+from cxrx.compare.agreement import _right, agreement, framed
 from cxrx.compare.corpus import FilmInfo, ModelData, open_corpus
 from cxrx.compare.notes import Notes
 from cxrx.compare.run import compare
+from cxrx.compare.single import SingleMetrics
 from cxrx.metrics.agreement import GRID, common_grid
 from cxrx.metrics.bootstrap import PatientBootstrap
 from cxrx.specs import MetricSpec
@@ -80,7 +81,8 @@ def test_metrics_of_plugins_stand_beside_ours(tiny):
     with open_corpus([tiny.results]) as corpus:
         bootstrap = PatientBootstrap([film.patient for film in corpus.films.values()], 0, 0)
         spec = MetricSpec("own/distance", "agreement", compute)
-        table = agreement(corpus, bootstrap, 0, ("spearman",), notes, extra={spec.name: spec}).methods
+        single = SingleMetrics({spec.name: spec}, {}, notes)
+        table = agreement(corpus, bootstrap, 0, ("spearman",), notes, single=single).methods
         pair = ("tiny@01234567", (tiny.ids[3], "Mass"))
         values = {
             name: common_grid(corpus.read(corpus.models[pair[0]], name, [pair[1]])[pair[1]]).astype(np.float32)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from types import SimpleNamespace
 
 import h5py
 import numpy as np
@@ -10,16 +11,22 @@ import pytest
 from safetensors.torch import save_file
 
 from cxrx import load_model, open_results, run
+from cxrx.cli.compare import show
+from cxrx.compare import selection
 from cxrx.compare.corpus import open_corpus
-from cxrx.compare.faithfulness import score_faithfulness
+from cxrx.compare.faithfulness import deletion
+from cxrx.compare.faithfulness.score import score_faithfulness
 from cxrx.compare.faithfulness.table import draw_pairs, measure
 from cxrx.compare.notes import Notes
 from cxrx.compare.rerun import load_again
 from cxrx.compare.run import compare
+from cxrx.compare.single import SingleMetrics
+from cxrx.compare.specs import BUILTIN_METRICS
 from cxrx.explainers.seeds import derive_seed
 from cxrx.phantom import write_folder
+from cxrx.registry import Registry
 from cxrx.results.reader import Results
-from cxrx.specs import MetricSpec
+from cxrx.specs import Measure, MetricSpec
 
 
 @pytest.fixture(scope="module")
@@ -142,14 +149,15 @@ def test_plugins_that_fail_are_told_and_signed_maps_are_taken_as_stored(folder):
         return {"odd": np.zeros(3)}
 
     notes = Notes()
+    spec = MetricSpec("own/odd", "faithfulness", wrong)
+    single = SingleMetrics({spec.name: spec}, {}, notes)
     with open_corpus([folder / "results.h5"]) as corpus:
         slug = next(iter(corpus.models))
         rerun = load_again(corpus, slug, notes)
         pairs = draw_pairs(corpus, rerun.data, 2, 0)
-        spec = MetricSpec("own/odd", "faithfulness", wrong)
         for signed in (False, True):
             found = measure(
-                rerun, corpus, pairs, ("deletion",), {spec.name: spec}, seed=0, notes=notes, signed=signed
+                rerun, corpus, pairs, (deletion(),), single, seed=0, notes=notes, signed=signed
             )  # fmt: skip
             assert len(found.rows) == 8  # of gradcam and three controls: ours stay
             assert np.isfinite([row["deletion"] for row in found.rows]).all()
@@ -159,6 +167,35 @@ def test_plugins_that_fail_are_told_and_signed_maps_are_taken_as_stored(folder):
     assert any(
         "own/odd failed on 2 batches of gradcam (it returned odd of shape (3,)" in said for said in notes.warnings
     )
+
+
+def test_a_faithfulness_metric_of_a_plugin_has_a_direction_and_takes_no_key_of_ours(folder, monkeypatch, capsys):
+    def height(model, x, maps, targets):
+        values = maps.mean(axis=(2, 3)).astype(np.float64)
+        return {"road": values, "patient": values, "height": values, "films": np.full(targets.shape, 1.0)}
+
+    spec = MetricSpec(
+        "height", "faithfulness", height,
+        measures={"height": Measure("mean of the map", higher_is_better=False), "films": Measure("how many", None)},
+    )  # fmt: skip
+    registry = Registry("metric", MetricSpec)
+    for owner, one in [*(("cxrx", one) for one in BUILTIN_METRICS), ("own", spec)]:
+        registry.add(owner, one)
+    monkeypatch.setattr(selection, "load", lambda: SimpleNamespace(metrics=registry))
+    found = compare(folder / "results.h5", metrics="own/height", max_pairs=4, n_boot=0)
+    assert set(found.faithfulness["metric"]) == {"height", "films"}
+    assert [said for said in found.warnings if "was left out: " in said] == [
+        "road of the metric own/height was left out: cxrx/road has a number of that name",
+        "patient of the metric own/height was left out: the table has a number of that name",
+    ]
+    assert set(found.paired_tests["metric"]) == {"height"}
+    means = found.faithfulness.query("metric == 'height' and finding == 'all' and model.str.contains('vit')")
+    means = means.set_index("method")["value"]
+    assert any(f"the model follows gradcam: height {means['gradcam']:.2f} (lower is better" in s for s in found.verdict)
+    lowest = means.drop("gradcam").idxmin()
+    assert any(f"gradcam against {lowest}: " in said for said in found.verdict)
+    show(found)
+    assert "faithfulness: mean over findings" in capsys.readouterr().out
 
 
 def test_moved_films_are_looked_for_once(folder, monkeypatch):

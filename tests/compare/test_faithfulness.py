@@ -8,13 +8,24 @@ import torch
 from torch import nn
 
 import cxrx
-from cxrx.compare.faithfulness import FAMILIES, HIGHER_IS_BETTER, METRICS, SUITES, Settings, score_faithfulness
+from cxrx.compare.faithfulness import (
+    DEFAULT,
+    FAMILIES,
+    MEASURES,
+    ROAD,
+    aopc,
+    deletion,
+    infidelity,
+    insertion,
+    sensitivity_n,
+)
+from cxrx.compare.faithfulness.score import score_faithfulness
 from cxrx.errors import UsageError
 from cxrx.explainers.baselines import make_baseline
 from cxrx.registry import load as load_registry
 
 SIZE = 32
-QUICK = Settings(steps=16, tile=28, tile_steps=8, subsets=16, infidelity_samples=32, shape="grid", segments=16)
+QUICK = (deletion(16), insertion(16), ROAD, aopc(28, 8), sensitivity_n(16, "grid", 16), infidelity(32))
 PRIMARY = ("deletion", "insertion", "road", "road_morf", "road_lerf", "aopc", "degradation", "sensitivity_n")
 
 
@@ -84,8 +95,7 @@ def test_deletion_and_insertion_of_a_linear_model_have_a_closed_form():
     x = pictures(1)
     model = wrap(Linear(weights, 0.5))
     maps = rng.standard_normal((1, 2, SIZE, SIZE))  # no ties
-    settings = Settings(steps=10)
-    found = score_faithfulness(model, x, maps, [[0, 1]], ("deletion", "insertion"), seeds=[1], settings=settings)
+    found = score_faithfulness(model, x, maps, [[0, 1]], (deletion(10), insertion(10)), seeds=[1])
     grey = x[0, 0].double().numpy()
     blur = make_baseline(model, x, "blur")[0, 0].double().numpy()
     taken = np.rint(np.arange(11) * SIZE * SIZE / 10).astype(int)
@@ -116,15 +126,15 @@ def test_the_map_of_a_linear_model_explains_it_exactly():
     grey = x[0, 0].double().numpy()
     model = wrap(Linear(weights), labels=1)
     exact = (weights[0] * (grey - grey.mean()))[None, None]
-    found = score_faithfulness(model, x, exact, [[0]], ("sensitivity_n",), seeds=[1], settings=QUICK)
+    found = score_faithfulness(model, x, exact, [[0]], (sensitivity_n(16, "grid", 16),), seeds=[1])
     assert found.scores["sensitivity_n"][0, 0] == pytest.approx(1, abs=1e-5)
-    against = score_faithfulness(model, x, -exact, [[0]], ("sensitivity_n",), seeds=[1], settings=QUICK)
+    against = score_faithfulness(model, x, -exact, [[0]], (sensitivity_n(16, "grid", 16),), seeds=[1])
     assert against.scores["sensitivity_n"][0, 0] == pytest.approx(-1, abs=1e-5)
     # infidelity perturbs with noise: the gradient explains that, in any scale
     for factor in (1, 1e-3, -7):
-        found = score_faithfulness(model, x, factor * weights[None], [[0]], ("infidelity",), seeds=[1], settings=QUICK)
+        found = score_faithfulness(model, x, factor * weights[None], [[0]], (infidelity(32),), seeds=[1])
         assert found.scores["infidelity_share"][0, 0] < 1e-6
-    nothing = score_faithfulness(model, x, 0 * weights[None], [[0]], ("infidelity",), seeds=[1], settings=QUICK)
+    nothing = score_faithfulness(model, x, 0 * weights[None], [[0]], (infidelity(32),), seeds=[1])
     assert nothing.scores["infidelity_share"][0, 0] == pytest.approx(1)
     scale = 0.1 * (grey.max() - grey.min())
     expected = scale**2 * (weights**2).sum()  # E[(Σ w I)²]
@@ -137,10 +147,8 @@ def test_aopc_and_degradation_of_a_linear_model():
     x = pictures(1, seed=2)
     grey = x[0, 0].double().numpy()
     map_2d = rng.standard_normal((SIZE, SIZE))
-    settings = Settings(tile=28, tile_steps=100)  # tiles of 4 px at 32: 8 x 8 of them
-    found = score_faithfulness(
-        wrap(Linear(weights), 1), x, map_2d[None, None], [[0]], ("aopc",), seeds=[0], settings=settings
-    )
+    family = aopc(28, 100)  # tiles of 4 px at 32: 8 x 8 of them
+    found = score_faithfulness(wrap(Linear(weights), 1), x, map_2d[None, None], [[0]], (family,), seeds=[0])
 
     def of_tiles(a):
         return a.reshape(8, 4, 8, 4).sum(axis=(1, 3)).ravel()
@@ -172,18 +180,20 @@ def test_road_scores_are_means_of_their_curves():
 # Does a perfect map win?
 
 
-@pytest.mark.parametrize("family", list(FAMILIES))
+@pytest.mark.parametrize(
+    "family", [deletion(16), insertion(16), ROAD, aopc(28), sensitivity_n(64, "grid"), infidelity()],
+    ids=lambda family: family.name,
+)  # fmt: skip
 def test_a_perfect_map_beats_a_wrong_one(family):
     patch = region(6, 18, 8, 8)
     model, x = wrap(Region([patch]), labels=1), with_patch(patch)
     maps = np.stack([patch, np.roll(patch, (14, -14), axis=(0, 1))])[None]
-    settings = Settings(steps=16, tile=28, subsets=32, infidelity_samples=64, shape="grid", segments=64)
-    found = score_faithfulness(model, x, maps, [[0, 0]], (family,), seeds=[3], settings=settings)
-    judged = [name for name in FAMILIES[family] if name in HIGHER_IS_BETTER]
+    found = score_faithfulness(model, x, maps, [[0, 0]], (family,), seeds=[3])
+    judged = {name: measure for name, measure in family.measures.items() if measure.higher_is_better is not None}
     assert len(judged) >= 2
-    for name in judged:
+    for name, measure in judged.items():
         perfect, wrong = found.scores[name][0]
-        assert (perfect > wrong) == HIGHER_IS_BETTER[name], (name, perfect, wrong)
+        assert (perfect > wrong) == measure.higher_is_better, (name, perfect, wrong)
 
 
 def test_blur_fails_on_a_large_finding_and_is_flagged_where_the_mean_orders_right():
@@ -192,16 +202,15 @@ def test_blur_fails_on_a_large_finding_and_is_flagged_where_the_mean_orders_righ
     model, x = wrap(Region([large], gain=2.0), labels=1), with_patch(large)
     maps = np.stack([large, 1 - large])[None]
 
-    def deletion(kind):
-        settings = Settings(deletion_baseline=kind)
-        scores = score_faithfulness(model, x, maps, [[0, 0]], ("deletion",), seeds=[0], settings=settings).scores
+    def deleted(kind):
+        scores = score_faithfulness(model, x, maps, [[0, 0]], (deletion(baseline=kind),), seeds=[0]).scores
         return scores["deletion_probability"][0], scores["baseline_share"][0], scores["flagged"][0]
 
-    (perfect, wrong), share, flagged = deletion("mean")
+    (perfect, wrong), share, flagged = deleted("mean")
     assert perfect < wrong - 0.1
     assert (share < 0.5).all()
     assert (flagged == 0).all()
-    (perfect, wrong), share, flagged = deletion("blur")
+    (perfect, wrong), share, flagged = deleted("blur")
     assert perfect > 0.9
     assert abs(perfect - wrong) < 0.05  # cannot tell them apart
     assert (share > 0.5).all()
@@ -240,18 +249,16 @@ def test_scores_do_not_depend_on_the_batch():
     targets = np.array([[0, 1, 2], [2, -1, 1], [-1, -1, -1], [1, 0, -1]])
     seeds = np.array([2**62, 6, 7, 8])
     kept = x.clone()
-    every = score_faithfulness(model, x, maps, targets, SUITES["full"], seeds=seeds, settings=QUICK)
+    every = score_faithfulness(model, x, maps, targets, QUICK, seeds=seeds)
     torch.testing.assert_close(x, kept, rtol=0, atol=0)
-    assert set(every.scores) == set(METRICS)
+    assert set(every.scores) == set(MEASURES)
     order = [2, 0, 3, 1]
     moved = score_faithfulness(
-        model, x[order], torch.from_numpy(maps[order]), torch.from_numpy(targets[order]), SUITES["full"],
-        seeds=torch.from_numpy(seeds[order]), settings=QUICK,
+        model, x[order], torch.from_numpy(maps[order]), torch.from_numpy(targets[order]), QUICK,
+        seeds=torch.from_numpy(seeds[order]),
     )  # fmt: skip
-    alone = score_faithfulness(
-        model, x[1:2], maps[1:2, ::-1], targets[1:2, ::-1], SUITES["full"], seeds=seeds[1:2], settings=QUICK
-    )
-    single = score_faithfulness(model, x, maps, targets, ("road",), seeds=seeds, settings=QUICK)
+    alone = score_faithfulness(model, x[1:2], maps[1:2, ::-1], targets[1:2, ::-1], QUICK, seeds=seeds[1:2])
+    single = score_faithfulness(model, x, maps, targets, ("road",), seeds=seeds)
     for name, values in every.scores.items():
         assert (np.isnan(values)[targets == -1]).all()
         np.testing.assert_array_equal(moved.scores[name], values[order], err_msg=name)
@@ -280,11 +287,9 @@ def test_a_control_needs_its_passes_only_once():
     rows = []
     model.module.register_forward_pre_hook(lambda _, inputs: rows.append(len(inputs[0])))
     maps = np.random.default_rng(0).random((1, 3, 4, 4))
-    score_faithfulness(model, x, maps, [[0, 1, 2]], ("deletion",), seeds=[0], settings=QUICK)
+    score_faithfulness(model, x, maps, [[0, 1, 2]], (deletion(16),), seeds=[0])
     different = len(rows)
-    score_faithfulness(
-        model, x, np.repeat(maps[:, :1], 3, axis=1), [[0, 1, 2]], ("deletion",), seeds=[0], settings=QUICK
-    )
+    score_faithfulness(model, x, np.repeat(maps[:, :1], 3, axis=1), [[0, 1, 2]], (deletion(16),), seeds=[0])
     assert len(set(rows)) == 1  # one fixed shape
     assert different == -(-(3 + 3 * 15) // rows[0])
     assert len(rows) - different == -(-(3 + 15) // rows[0])
@@ -299,9 +304,8 @@ def test_a_grey_picture_in_three_channels_scores_as_in_one():
             pictures(2, channels),
             maps,
             [[0, 1], [1, -1]],
-            SUITES["full"],
+            (deletion(8), insertion(8), ROAD, aopc(28), sensitivity_n(16, "grid"), infidelity()),
             seeds=[4, 5],
-            settings=Settings(steps=8, tile=28, shape="grid", segments=16),
         )
         for channels in (1, 3)
     )
@@ -324,10 +328,9 @@ def test_channels_of_different_scale_are_still_one_grey_picture():
     one = wrap(Grey(), 1)
     three = cxrx.wrap_model(Grey(), ["finding0"], SIZE, 3)
     found = [
-        score_faithfulness(model, model.prepare(grey), maps, [[0]], SUITES["full"], seeds=[4], settings=QUICK).scores
-        for model in (one, three)
+        score_faithfulness(model, model.prepare(grey), maps, [[0]], QUICK, seeds=[4]).scores for model in (one, three)
     ]
-    for name in METRICS:
+    for name in MEASURES:
         if "insertion" not in name:  # zeros around the blurred picture are another grey
             np.testing.assert_allclose(found[0][name], found[1][name], atol=1e-4, err_msg=name)
 
@@ -341,28 +344,28 @@ def test_a_map_that_is_not_finite_is_nan_and_a_constant_one_is_scored_in_random_
     maps = np.random.default_rng(0).random((1, 3, 5, 5))
     maps[0, 0, 2, 2] = np.nan
     maps[0, 1] = 0.1
-    found = score_faithfulness(model, x, maps, [[0, 1, 2]], SUITES["full"], seeds=[0], settings=QUICK)
+    found = score_faithfulness(model, x, maps, [[0, 1, 2]], QUICK, seeds=[0])
     for name, values in found.scores.items():
         assert np.isnan(values[0, 0]), name
     assert np.isnan(found.curves["deletion"][1][0, 0]).all()
     for name in PRIMARY[:-1]:
         assert np.isfinite(found.scores[name][0, 1:]).all(), name
     assert np.isnan(found.scores["sensitivity_n"][0, 1])  # the same for all subsets of a size: no correlation
-    alone = score_faithfulness(model, x, maps[:, 2:], [[2]], SUITES["full"], seeds=[0], settings=QUICK)
+    alone = score_faithfulness(model, x, maps[:, 2:], [[2]], QUICK, seeds=[0])
     for name, values in alone.scores.items():
         np.testing.assert_array_equal(values[0, 0], found.scores[name][0, 2])
 
 
 def test_nothing_asked_for_gives_nan():
     found = score_faithfulness(wrap(small_cnn(), 3), pictures(2), np.ones((2, 1, 3, 3)), [[-1], [-1]], seeds=[0, 1])
-    assert set(found.scores) == {name for family in SUITES["fast"] for name in FAMILIES[family]}
+    assert set(found.scores) == {name for family in FAMILIES[: len(DEFAULT)] for name in family.measures}
     assert all(np.isnan(values).all() for values in found.scores.values())
 
 
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"metrics": ("deletoin",)}, "no faithfulness metric 'deletoin'; there are deletion, insertion"),
+        ({"metrics": ("deletoin",)}, "no faithfulness metric 'deletoin'$"),
         ({"maps": np.ones((2, 2, 3, 3))}, r"maps \(B, T, h, w\)"),
         ({"targets": [[0], [3]]}, "indices of 3 findings"),
         ({"targets": [[0], [-2]]}, "indices of 3 findings"),
@@ -382,35 +385,34 @@ def test_bad_input_is_told(changes, said):
         score_faithfulness(wrap(small_cnn(), 3), **given)
 
 
-@pytest.mark.parametrize(
-    "wrong", [{"steps": 1}, {"deletion_baseline": "grey"}, {"subset_shares": (1.0,)}, {"infidelity_samples": 1}]
-)
-def test_settings_are_checked(wrong):
-    with pytest.raises(ValueError, match=next(iter(wrong)).split("_")[-1]):
-        Settings(**wrong)
-
-
 def test_the_registered_metrics_return_what_they_promise():
     model, x = wrap(small_cnn(), 3), pictures(2)
     maps = np.random.default_rng(0).random((2, 1, 4, 4)).astype(np.float32)
     targets = torch.tensor([[0], [-1]])
     specs = load_registry().metrics
     for family in FAMILIES:
-        assert specs.find(family).kind == "faithfulness"
-        assert specs.find(family).summary
+        assert specs.find(family.name) is family
+        assert family.kind == "faithfulness"
+        assert family.summary
+        assert family.citation
     for family in ("deletion", "sensitivity_n"):
         scores = specs.find(family).compute(model, x, torch.from_numpy(maps), targets)
         again = specs.find(family).compute(model, x[:1], maps[:1], targets[:1])
-        assert set(scores) == set(FAMILIES[family])
+        assert set(scores) == set(specs.find(family).measures)
         for name, values in scores.items():
             assert values.shape == (2, 1)
             assert np.isnan(values[1, 0])
             np.testing.assert_array_equal(again[name][0], values[0])
 
 
-def test_every_score_has_its_convention():
-    assert SUITES["fast"] == ("deletion", "insertion", "road")
-    assert set(HIGHER_IS_BETTER) == {name for name in METRICS if not name.endswith(("share", "flagged"))} | {
-        "infidelity_share"
-    }
-    assert all(len(text) > 20 for text in METRICS.values())
+def test_every_score_says_what_it_is():
+    assert DEFAULT == ("deletion", "insertion", "road")
+    for name, measure in MEASURES.items():
+        assert len(measure.sentence) > 20
+        describes = name.endswith(("baseline_share", "flagged"))
+        lower = name.startswith(("deletion", "road_morf", "infidelity"))
+        assert measure.higher_is_better is (None if describes else not lower)
+    in_logits = {"deletion", "insertion", "road", "road_morf", "road_lerf", "aopc", "degradation"}
+    assert {name: measure.unit for name, measure in MEASURES.items() if measure.unit} == {
+        **dict.fromkeys(in_logits, "logits"), "infidelity": "squared logits"
+    }  # fmt: skip

@@ -10,8 +10,10 @@ from cxrx.compare.corpus import open_corpus
 from cxrx.compare.localisation.confusion import confusion
 from cxrx.compare.localisation.table import Scoring, Truth, localise
 from cxrx.compare.notes import Notes
-from cxrx.compare.statistics.summaries import with_skill
+from cxrx.compare.selection import taken_keys
+from cxrx.compare.single import SingleMetrics
 from cxrx.metrics.localisation import score_localisation, score_overlap
+from cxrx.metrics.summaries import with_skill
 from cxrx.specs import MetricSpec
 
 
@@ -42,11 +44,15 @@ def test_a_plugin_takes_no_name_of_ours(tiny):
     with open_corpus([tiny.results]) as corpus:
         truth = Truth(corpus, Scoring(), notes)
         plain = localise(corpus, truth, Scoring(), {}, notes)
-        table = localise(corpus, truth, Scoring(extra={spec.name: spec}), {}, notes)
+        single = SingleMetrics({spec.name: spec}, taken_keys("localisation"), notes)
+        table = localise(corpus, truth, Scoring(single=single), {}, notes)
     assert (table.pop("mine") == 7).all()
     pd.testing.assert_frame_equal(table, plain)
     notes.flush()
-    assert any("of the metric own/metric was left out" in said for said in notes.warnings)
+    assert notes.warnings == [
+        f"{key} of the metric own/metric was left out: {owner} has a number of that name"
+        for key, owner in (("hit", "cxrx/localisation"), ("area", "the table"), ("method", "the table"))
+    ]
 
 
 def test_skill_is_for_metrics_that_end_at_one():

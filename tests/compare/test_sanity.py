@@ -11,8 +11,8 @@ from torch.nn import functional
 
 import cxrx
 from cxrx.compare.sanity.check import TESTS, check_sanity
+from cxrx.compare.sanity.experiment import Experiment
 from cxrx.compare.sanity.judge import CONVENTION, judge, summarise
-from cxrx.compare.sanity.rerun import Request
 from cxrx.compare.sanity.robustness import RADIUS, SAMPLES, SIGMA, max_sensitivity, noisy
 from cxrx.errors import UsageError
 from cxrx.explainers.option_types import NoOptions
@@ -23,11 +23,13 @@ from cxrx.metrics.similarity import (
     COLUMNS,
     METRICS,
     SIMILARITIES,
-    Pairs,
     compare_maps,
     map_entropy,
     prepare,
     random_pairs,
+)
+from cxrx.metrics.similarity import (
+    rows_of as long_rows,
 )
 from cxrx.models.model import Model
 from cxrx.options import parse_options
@@ -48,18 +50,23 @@ def seeds_of(spec, ids=IDS):
     return torch.tensor([derive_seed(0, spec.name, image_id) for image_id in ids])
 
 
-def check(method, model=None, x=None, targets=TARGETS, ids=IDS, **options):
-    spec = load().explainers.find(method) if isinstance(method, str) else method
+def pairs_of(image_ids, patients, findings):
+    return pd.DataFrame({"image_id": list(image_ids), "patient": list(patients), "finding": list(findings)})
+
+
+def check(method, model=None, x=None, targets=TARGETS, ids=IDS, batch_size=2, **options):
     model = tiny_cnn() if model is None else model
     x = pictures() if x is None else x
-    given = {"draws": 2, "batch_size": 2, "tests": ("randomisation",)} | options
+    given = {"draws": 2, "tests": ("randomisation",)} | options
+    return check_sanity(experiment_of(model, method, x, targets, ids, batch_size), **given)
+
+
+def experiment_of(model, method, x, targets, ids=IDS, batch_size=3):
+    spec = load().explainers.find(method) if isinstance(method, str) else method
     settings = parse_options(spec.options, {"n": 2} if spec.name.startswith("smoothgrad") else {}, spec.name)
-    return check_sanity(model, spec, settings, x, targets, seeds_of(spec, ids), image_ids=ids, patients=ids, **given)
-
-
-def request_of(model, method, x, targets, ids=IDS):
-    spec = load().explainers.find(method)
-    return Request.make(model, spec, spec.options(), x, targets, seeds_of(spec, ids), ids, batch_size=3)
+    return Experiment.make(
+        model, spec, settings, x, targets, seeds_of(spec, ids), image_ids=ids, patients=ids, batch_size=batch_size
+    )
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -101,16 +108,16 @@ def test_entropy_by_hand():
 def test_random_pairs_are_maps_of_other_patients():
     rng = np.random.default_rng(0)
     maps = rng.random((6, 8, 8))
-    pairs = Pairs(tuple("abcdef"), ("p", "p", "q", "r", "s", "t"), ("Mass",) * 5 + ("Nodule",))
+    pairs = pairs_of("abcdef", "ppqrst", ["Mass"] * 5 + ["Nodule"])
     rows = random_pairs(prepare(maps), pairs, seed=3, draws=2)
     assert tuple(rows.columns) == COLUMNS
     assert len(rows) == 6 * 3 * 2
     for draw in (0, 1):
-        partner = other_film(pairs.findings, pairs.patients, 3 + draw)
+        partner = other_film(pairs["finding"], pairs["patient"], 3 + draw)
         part = rows[(rows["draw"] == draw) & (rows["metric"] == "spearman")].set_index("image_id")["value"]
         for i, j in enumerate(partner[:5]):
             expected = score_agreement(maps[i], maps[j])["spearman"]
-            assert part[pairs.image_ids[i]] == pytest.approx(expected, abs=1e-6)
+            assert part[pairs["image_id"][i]] == pytest.approx(expected, abs=1e-6)
         assert np.isnan(part["f"])  # the only patient with that finding
 
 
@@ -151,7 +158,7 @@ def test_rows_hold_every_stage_draw_and_pair():
 
 def test_the_map_of_a_stage_is_that_of_the_network_randomised_so_far():
     from cxrx.compare.sanity.randomise import randomisation
-    from cxrx.compare.sanity.stages import stages
+    from cxrx.models.stages import stages
 
     model, spec = tiny_cnn(), load().explainers.find("saliency")
     x, targets = pictures(), TARGETS[:, :1].clamp(min=0)
@@ -222,7 +229,7 @@ def test_the_network_is_whole_after_a_method_breaks(test):
 
 
 def test_what_does_not_fit_is_told():
-    with pytest.raises(UsageError, match="no sanity test 'magic'; there are randomisation, repeatability"):
+    with pytest.raises(UsageError, match=r"no sanity test 'magic'$"):
         check("edge", tests=("magic",))
     with pytest.raises(UsageError, match="equally many"):
         check("edge", ids=("a", "b"))
@@ -270,8 +277,8 @@ def linear(size=(6, 8), scale=1.0):
 def test_max_sensitivity_of_a_linear_model():
     x, targets = pictures(3, (6, 8)), torch.tensor([[0, 1], [-1, 1], [-1, -1]])
     model, ids = linear(), ("a", "b", "c")
-    np.testing.assert_allclose(max_sensitivity(request_of(model, "saliency", x, targets, ids)), 0, atol=1e-6)
-    found = max_sensitivity(request_of(model, "inputxgrad", x, targets, ids))
+    np.testing.assert_allclose(max_sensitivity(experiment_of(model, "saliency", x, targets, ids)), 0, atol=1e-6)
+    found = max_sensitivity(experiment_of(model, "inputxgrad", x, targets, ids))
     expected = []
     for b, t in ((0, 0), (0, 1), (1, 1)):
         weight = model.module[1].weight[t].detach().reshape(6, 8)
@@ -294,13 +301,13 @@ def test_max_sensitivity_of_an_empty_map_is_none():
     model = Model(Negative(), ("A", "B"), InputSpec(size=(8, 8), channels=1), name="negative", cam_layer="body")
     with torch.no_grad():
         model.module.body.bias.fill_(10)
-    found = max_sensitivity(request_of(model, "gradcam", pictures(2, (8, 8)), torch.tensor([[0], [1]]), ("a", "b")))
+    found = max_sensitivity(experiment_of(model, "gradcam", pictures(2, (8, 8)), torch.tensor([[0], [1]]), ("a", "b")))
     assert np.isnan(found).all()
 
 
 def test_noise_that_moves_the_prediction_is_left_out():
     x, targets, ids = pictures(3, (6, 8)), torch.tensor([[0, 1]] * 3), ("a", "b", "c")
-    still = request_of(linear(scale=0.01), "inputxgrad", x, targets, ids)
+    still = experiment_of(linear(scale=0.01), "inputxgrad", x, targets, ids)
     values = noisy(still, prepare(still.maps()), 0)
     assert all(np.isfinite(values[metric]).all() for metric in SIMILARITIES)
     changed = x.clone()
@@ -309,7 +316,7 @@ def test_noise_that_moves_the_prediction_is_left_out():
         changed[b] += noise * SIGMA * (x[b].max() - x[b].min())
     expected = compare_maps(prepare(still.maps()), prepare(still.maps(x=changed)))
     np.testing.assert_allclose(values["spearman"], expected["spearman"], atol=1e-12)
-    jumpy = request_of(linear(), "inputxgrad", x, targets, ids)
+    jumpy = experiment_of(linear(), "inputxgrad", x, targets, ids)
     with torch.no_grad():  # the first picture is one that the network cannot decide on
         jumpy.model.module[1].bias.copy_(-jumpy.model.module[1].weight @ x[0].flatten())
     before, after = (jumpy.model.probabilities(jumpy.model.logits(one)) for one in (x, changed))
@@ -327,15 +334,11 @@ BOOTSTRAP = PatientBootstrap(PATIENTS, 500, 0)
 
 
 def rows_of(test, value, *, stage="", spread=0.02, patients=PATIENTS, metrics=SIMILARITIES):
-    pairs = Pairs(patients, patients, ["Mass"] * len(patients))
+    pairs = pairs_of(patients, patients, ["Mass"] * len(patients))
     offsets = np.random.default_rng(0).permutation(np.linspace(-1.7, 1.7, len(patients)))  # mean 0
     values = {metric: value[metric] if isinstance(value, dict) else value for metric in metrics}
-    tables = [
-        pairs.table(test, stage, metric, mean + spread * offsets, draw)
-        for metric, mean in values.items()
-        for draw in (0, 1)
-    ]
-    return pd.concat(tables, ignore_index=True)
+    scores = {metric: mean + spread * offsets for metric, mean in values.items()}
+    return pd.concat([part for draw in (0, 1) for part in long_rows(pairs, test, scores, draw, stage)])
 
 
 LINE = rows_of("random_pairs", 0.4)

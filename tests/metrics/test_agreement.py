@@ -8,7 +8,7 @@ from scipy.stats import spearmanr
 from skimage.metrics import structural_similarity
 from sklearn.metrics import jaccard_score
 
-from cxrx.metrics.agreement import GRID, common_grid, other_film, rank_rows, score_agreement, spread, top_rows
+from cxrx.metrics.agreement import GRID, common_grid, dispersion, other_film, rank_rows, score_agreement, top_rows
 from cxrx.metrics.controls import Prior, centre_map, random_map
 
 
@@ -41,18 +41,18 @@ def test_what_orders_nothing_agrees_with_nothing(other):
     assert not top_rows(rank_rows(other.reshape(1, -1))).any()
 
 
-def test_spread_by_hand():
+def test_dispersion_by_hand():
     """Two equal points half the picture apart lie a quarter from their middle; a point scatters nowhere."""
     grid = np.zeros((3, GRID, GRID))
     grid[0, 10, 20] = 5
     grid[1, 10, 16], grid[1, 10, 48] = 2, 2
     grid[2] = 1
-    found = spread(grid.reshape(3, -1))
+    found = dispersion(grid.reshape(3, -1))
     assert found[:2] == pytest.approx([0, 0.25], abs=1e-9)
     assert found[2] == pytest.approx(np.sqrt(2 * (1 - 1 / GRID**2) / 12))
-    assert np.isnan(spread(np.stack([np.zeros(GRID**2), np.full(GRID**2, np.nan)]))).all()
+    assert np.isnan(dispersion(np.stack([np.zeros(GRID**2), np.full(GRID**2, np.nan)]))).all()
     negative = grid.reshape(3, -1)[:1] - 1  # what is negative does not count
-    assert spread(negative) == pytest.approx([0], abs=1e-9)
+    assert dispersion(negative) == pytest.approx([0], abs=1e-9)
 
 
 def test_partners_are_of_the_same_finding_and_another_patient():

@@ -45,10 +45,10 @@ def test_thirds_by_confidence_are_the_same_pairs_for_every_method():
     n = 30
     base = {"image_id": [f"i{i}" for i in range(n)], "patient": [f"p{i}" for i in range(n)], "model": "m"}
     base |= {"finding": "Mass", "probability": np.linspace(0, 1, n), "outcome": ""}
-    spread = pd.DataFrame(base | {"method": "gradcam", "spread": 0.1})
+    dispersion = pd.DataFrame(base | {"method": "gradcam", "dispersion": 0.1})
     located = pd.DataFrame(base | {"area": 0.05, "hit": 1.0, "iou": np.linspace(0, 1, n), "mass": 0.5}).tail(12)
     per_pair = pd.concat([located.assign(method=method) for method in ("gradcam", "prior")])
-    table = strata(per_pair, spread, ("confidence",), PatientBootstrap(base["patient"], 0, 0))
+    table = strata(per_pair, dispersion, ("confidence",), PatientBootstrap(base["patient"], 0, 0))
     counts = table[table["metric"] == "hit"].set_index(["method", "stratum"])["n"]
     assert counts["gradcam"].to_dict() == counts["prior"].to_dict() == {"medium": 2, "high": 10}
     whole = table[(table["stratum"] == "all") & (table["method"] == "gradcam")]

@@ -145,7 +145,7 @@ def _localisation(rng, findings, methods, models, films):
                         **_bounds(0.3),
                         "n": 12,
                     }
-                    for metric in ("iou", "spread")
+                    for metric in ("iou", "dispersion")
                     for name in levels.split()
                 ]
     summary = pd.DataFrame(summary)

@@ -1,20 +1,21 @@
-"""One picture with its maps, what is asked of the model about it, and what the answers say."""
+"""One picture with its maps, and how the model's answers about it are read."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import TypeAlias
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cxrx.compare.faithfulness.conventions import FloatArray, Settings, normalise
 from cxrx.explainers.baselines import make_baseline
 from cxrx.explainers.option_types import Baseline
 from cxrx.explainers.seeds import derive_seed
-from cxrx.metrics.order import Ranks, rank, spread
+from cxrx.metrics.geometry import Float
+from cxrx.metrics.perturbation import Ranks, normalise, rank, upsample
 from cxrx.models.model import Model
 
 
@@ -36,7 +37,6 @@ class Case:
     picture: torch.Tensor
     maps: list[NDArray[np.generic]]
     seed: int
-    settings: Settings
     _baselines: dict[Baseline, torch.Tensor] = field(default_factory=dict)
 
     def baseline(self, kind: Baseline) -> torch.Tensor:
@@ -51,9 +51,9 @@ class Case:
         return self.picture.shape[1], self.picture.shape[2]
 
     @cached_property
-    def relevance(self) -> list[FloatArray]:
+    def relevance(self) -> list[Float]:
         """Return the maps on the pixels of the input, ``(H, W)`` each."""
-        return [spread(values, self.size) for values in self.maps]
+        return [upsample(values, self.size) for values in self.maps]
 
     @cached_property
     def ranks(self) -> list[Ranks]:
@@ -64,40 +64,25 @@ class Case:
         """Return a seed for one purpose."""
         return derive_seed(self.seed, "faithfulness", what)
 
+    def tensor(self, values: NDArray[np.generic]) -> torch.Tensor:
+        """Return an array on the picture's device."""
+        return torch.from_numpy(values).to(self.picture.device)
+
+    def replaced(
+        self, order: NDArray[np.integer], taken: list[int], first: torch.Tensor, then: torch.Tensor
+    ) -> Iterator[torch.Tensor]:
+        """Yield, for every n in `taken`, the n first pixels in `order` ``(H, W)`` of `first`, the others of `then`."""
+        places = self.tensor(order)
+        for n in taken:
+            yield torch.where(places < n, first, then)
+
 
 @dataclass(frozen=True)
-class References:
-    """Logits ``(K,)`` of the picture itself and of its baselines."""
-
-    full: torch.Tensor
-    baselines: dict[Baseline, torch.Tensor]
-
-
-@dataclass(frozen=True)
-class Pair:
+class Explained:
     """One map (index into the maps of the case) and the logit that it explains."""
 
     map: int
     target: int
-
-
-@dataclass(frozen=True)
-class Answer:
-    """Scores of one pair, and its curves ``(x (S,), f (S,))``."""
-
-    scores: dict[str, float]
-    curves: dict[str, tuple[FloatArray, FloatArray]] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Question:
-    """Changed pictures ``(C, H, W)``, and how to read the logits ``(n, K)`` of them for one pair.
-
-    `read` holds on to nothing large: it is kept until all pictures have been run.
-    """
-
-    pictures: Iterator[torch.Tensor]
-    read: Callable[[torch.Tensor, References, Pair], Answer]
 
 
 @dataclass(frozen=True)
@@ -112,19 +97,12 @@ class Response:
         (f, p) of the picture and of the baseline.
     """
 
-    f: FloatArray
-    p: FloatArray
+    f: Float
+    p: Float
     full: tuple[float, float]
     baseline: tuple[float, float]
 
-    @classmethod
-    def of(cls, model: Model, logits: torch.Tensor, references: References, kind: Baseline, target: int) -> Response:
-        """Read the logits ``(S, K)`` of the changed pictures for one finding."""
-        every = torch.cat([logits, references.full[None], references.baselines[kind][None]])
-        f, p = (part[:, target].double().numpy() for part in (every, model.probabilities(every)))
-        return cls(f[:-2], p[:-2], (float(f[-2]), float(p[-2])), (float(f[-1]), float(p[-1])))
-
-    def scores(self, name: str, reduce: Callable[[FloatArray], float]) -> dict[str, float]:
+    def scores(self, name: str, reduce: Callable[[Float], float]) -> dict[str, float]:
         """Return `reduce` of the logit, of the probability, and of the logit on a scale from baseline to picture."""
         normalised = normalise(self.f, np.array(self.full[0]), np.array(self.baseline[0]))
         return {
@@ -136,3 +114,32 @@ class Response:
     def baseline_share(self) -> float:
         """Return p(baseline) / p(x); NaN where p(x) is 0."""
         return self.baseline[1] / self.full[1] if self.full[1] > 0 else float("nan")
+
+
+@dataclass(frozen=True)
+class References:
+    """Logits ``(K,)`` of the picture itself and of its baselines."""
+
+    model: Model
+    full: torch.Tensor
+    baselines: dict[Baseline, torch.Tensor]
+
+    def response(self, logits: torch.Tensor, kind: Baseline, target: int) -> Response:
+        """Read the logits ``(S, K)`` of the changed pictures for one finding."""
+        every = torch.cat([logits, self.full[None], self.baselines[kind][None]])
+        f, p = (part[:, target].double().numpy() for part in (every, self.model.probabilities(every)))
+        return Response(f[:-2], p[:-2], (float(f[-2]), float(p[-2])), (float(f[-1]), float(p[-1])))
+
+    def response_between(self, logits: torch.Tensor, kind: Baseline, target: int, *, shown: bool = False) -> Response:
+        """Read a curve whose ends are the picture and the baseline (`shown`: the other way), which all maps share."""
+        ends = [self.full[None], self.baselines[kind][None]]
+        start, end = ends[::-1] if shown else ends
+        return self.response(torch.cat([start, logits, end]), kind, target)
+
+
+Curves: TypeAlias = dict[str, tuple[Float, Float]]
+"""Curve to ``(x (S,), f (S,))``: the logit explained at each share x of changed pixels."""
+Scored: TypeAlias = tuple[dict[str, float], Curves]
+Read: TypeAlias = Callable[[torch.Tensor, References, Explained], Scored]
+"""Turns the logits ``(n, K)`` of all changed pictures into scores and curves of one map and logit."""
+Asked: TypeAlias = tuple[Iterator[torch.Tensor], Read]

@@ -3,55 +3,109 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from cxrx.compare.faithfulness.captum_scores import ask_infidelity
-from cxrx.compare.faithfulness.case import Answer, Case, Pair, Question, References
-from cxrx.compare.faithfulness.conventions import FAMILIES, METRICS, Faithfulness, FloatArray, Settings
-from cxrx.compare.faithfulness.curves import ask_deletion, ask_insertion
-from cxrx.compare.faithfulness.road import ask_road
-from cxrx.compare.faithfulness.superpixels import ask_sensitivity_n
-from cxrx.compare.faithfulness.tiles import ask_tiles
+from cxrx.compare.faithfulness import DEFAULT, FAMILIES
+from cxrx.compare.faithfulness.case import Case, Curves, Explained, Read, References
+from cxrx.compare.faithfulness.family import Family
 from cxrx.errors import UsageError
 from cxrx.explainers.guard import guard
 from cxrx.explainers.sweep import sweep, sweep_rows
 from cxrx.explainers.targets import EMPTY
+from cxrx.metrics.geometry import Float
+from cxrx.metrics.perturbation import normalise
 from cxrx.models.model import Model
 
-ASK: dict[str, Callable[[Case], Question]] = {
-    "deletion": ask_deletion,
-    "insertion": ask_insertion,
-    "road": ask_road,
-    "aopc": ask_tiles,
-    "sensitivity_n": ask_sensitivity_n,
-    "infidelity": ask_infidelity,
-}
+
+@dataclass(frozen=True)
+class Faithfulness:
+    """Scores and curves of a batch.
+
+    Attributes
+    ----------
+    scores
+        Score to ``(B, T)``; NaN where the target is empty.
+    curves
+        Curve to ``(x (S,), f (B, T, S))``: the logit explained at each share x of changed pixels. Curves:
+        ``deletion`` (pixels removed), ``insertion`` (pixels shown), ``road_morf``, ``road_lerf``, ``aopc_morf``,
+        ``aopc_lerf``.
+    full
+        ``(B, T)``, f of the picture itself.
+    baselines
+        Curve to ``(B, T)``: f of the baseline that belongs to it.
+    """
+
+    scores: dict[str, Float]
+    curves: Curves
+    full: Float
+    baselines: dict[str, Float] = field(default_factory=dict)
+
+    def normalised(self, curve: str) -> tuple[Float, Float]:
+        """Return x ``(S,)`` and (f - f(baseline)) / (f(x) - f(baseline)) ``(B, T, S)``, unclipped.
+
+        NaN where f(x) - f(baseline) is below 0.1: the picture then holds no evidence that could be shared out.
+        """
+        x, f = self.curves[curve]
+        return x, normalise(f, self.full[..., None], self.baselines[curve][..., None])
 
 
-def score(
+def score_faithfulness(
     model: Model,
     x: Any,
     maps: ArrayLike,
     targets: ArrayLike,
-    metrics: Sequence[str],
+    metrics: Sequence[str | Family] = DEFAULT,
+    *,
     seeds: ArrayLike,
-    settings: Settings,
 ) -> Faithfulness:
-    """Score maps; see :func:`cxrx.compare.faithfulness.score_faithfulness`."""
+    """Score maps against the behaviour of `model` on changed pictures.
+
+    Parameters
+    ----------
+    model
+        A wrapped classifier.
+    x
+        ``(B, C, H, W)`` float32 tensor of prepared pictures.
+    maps
+        ``(B, T, h, w)`` values in the published form, on any grid that covers the input; resized to ``(H, W)``
+        bilinearly with ``align_corners=False``. Columns of several methods may stand side by side along T: equal maps
+        of a picture then share their passes, and sensitivity-n and infidelity cost the same for any T.
+    targets
+        ``(B, T)`` int64, indices of logits; -1 is empty.
+    metrics
+        Families, or names of built-in ones or of their scores; a score brings its whole family.
+    seeds
+        ``(B,)`` int64, one a picture: ties, noise and subsets depend on this and nothing else.
+
+    Returns
+    -------
+    Faithfulness
+        NaN where the target is empty or the map holds a NaN or an infinity.
+
+    Raises
+    ------
+    UsageError
+        A shape does not fit, a target is no output of the model, or a metric is unknown.
+
+    Notes
+    -----
+    A picture's numbers depend neither on the pictures beside it nor on the other columns: all passes have the same
+    number of rows. A constant map names no order, and is scored in a random one.
+    """
     families = find_families(metrics)
-    pictures, values, wanted, drawn = _check(model, x, maps, targets, seeds)
-    batch = _Batch(model, pictures, values, wanted, drawn, families, settings)
+    batch = _Batch(model, *_check(model, x, maps, targets, seeds), families)
     with guard(model.module):
         logits = batch.run()
     return batch.read(logits)
 
 
-def find_families(metrics: Sequence[str]) -> list[str]:
+def find_families(metrics: Sequence[str | Family]) -> list[Family]:
     """Return the families that give `metrics`, each once, in the order of the tables.
 
     Raises
@@ -59,10 +113,17 @@ def find_families(metrics: Sequence[str]) -> list[str]:
     UsageError
         A name is neither a family nor a score.
     """
-    unknown = [name for name in metrics if name not in FAMILIES and name not in METRICS]
-    if unknown:
-        raise UsageError(f"there is no faithfulness metric {unknown[0]!r}; there are {', '.join(FAMILIES)}")
-    return [family for family, scores in FAMILIES.items() if any(name == family or name in scores for name in metrics)]
+    found: list[Family] = []
+    for metric in metrics:
+        family = metric if isinstance(metric, Family) else None
+        family = family or next((known for known in FAMILIES if metric == known.name or metric in known.measures), None)
+        if family is None:
+            names = ", ".join(known.name for known in FAMILIES)
+            raise UsageError(f"there is no faithfulness metric {metric!r}", f"known: {names}")
+        if family not in found:
+            found.append(family)
+    places = [known.name for known in FAMILIES]
+    return sorted(found, key=lambda family: places.index(family.name) if family.name in places else len(places))
 
 
 def _check(
@@ -94,7 +155,7 @@ def _check(
 
 
 class _Batch:
-    """Pictures with maps; asks its questions while the model runs, and reads the answers afterwards."""
+    """Pictures with maps; changes them while the model runs, and reads its answers afterwards."""
 
     def __init__(
         self,
@@ -103,14 +164,13 @@ class _Batch:
         maps: NDArray[np.generic],
         targets: NDArray[np.int64],
         seeds: list[int],
-        families: list[str],
-        settings: Settings,
+        families: list[Family],
     ) -> None:
         self.model, self.x, self.maps, self.targets, self.seeds = model, x, maps, targets, seeds
-        self.families, self.settings = families, settings
-        self.kinds = list(dict.fromkeys((settings.deletion_baseline, settings.insertion_baseline)))
-        self._pairs: list[list[tuple[int, Pair]]] = []  # of each picture: (column, pair)
-        self._readers: list[list[tuple[int, Callable[[torch.Tensor, References, Pair], Answer]]]] = []  # (rows, reader)
+        self.families = families
+        self.kinds = list(dict.fromkeys(family.baseline for family in families if family.baseline))
+        self._explained: list[list[tuple[int, Explained]]] = []  # of each picture: (column, what is explained)
+        self._readers: list[list[tuple[int, Family, Read]]] = []  # of each picture: (rows, family, reader)
 
     def run(self) -> torch.Tensor:
         """Return the logits ``(N, K)`` of all changed pictures, on the CPU."""
@@ -122,79 +182,67 @@ class _Batch:
 
     def _pictures(self) -> Iterator[torch.Tensor]:
         for b in range(len(self.x)):
-            different, pairs = _different(self.maps[b], self.targets[b])
-            self._pairs.append(pairs)
+            different, explained = _different(self.maps[b], self.targets[b])
+            self._explained.append(explained)
             self._readers.append([])
-            if not pairs:
+            if not explained:
                 continue
-            case = Case(self.model, self.x[b], different, self.seeds[b], self.settings)
+            case = Case(self.model, self.x[b], different, self.seeds[b])
             yield case.picture
             yield from (case.baseline(kind) for kind in self.kinds)
             for family in self.families:
-                question = ASK[family](case)
+                pictures, reader = family.perturb(case)
                 count = 0
-                for picture in question.pictures:
+                for picture in pictures:
                     yield picture
                     count += 1
-                self._readers[b].append((count, question.read))
+                self._readers[b].append((count, family, reader))
 
     def read(self, logits: torch.Tensor) -> Faithfulness:
         """Return what the `logits` of all pictures say."""
-        shape = self.targets.shape
-        scores: dict[str, FloatArray] = {
-            name: np.full(shape, np.nan) for family in self.families for name in FAMILIES[family]
-        }
-        curves: dict[str, tuple[FloatArray, FloatArray]] = {}
-        full = np.full(shape, np.nan)
-        ends = {kind: np.full(shape, np.nan) for kind in self.kinds}
+
+        def empty(*more: int) -> Float:
+            return np.full((*self.targets.shape, *more), np.nan)
+
+        found = Faithfulness({name: empty() for family in self.families for name in family.measures}, {}, empty())
+        ends = {kind: empty() for kind in self.kinds}
         start = 0
-        for b, pairs in enumerate(self._pairs):
-            if not pairs:
+        for b, explained in enumerate(self._explained):
+            if not explained:
                 continue
             own = logits[start : start + 1 + len(self.kinds)]
             start += len(own)
-            references = References(own[0], dict(zip(self.kinds, own[1:], strict=True)))
-            for t, pair in pairs:
-                full[b, t] = own[0, pair.target]
+            references = References(self.model, own[0], dict(zip(self.kinds, own[1:], strict=True)))
+            for t, of in explained:
+                found.full[b, t] = own[0, of.target]
                 for kind, end in ends.items():
-                    end[b, t] = references.baselines[kind][pair.target]
-            for count, reader in self._readers[b]:
-                for t, pair in pairs:
-                    _note(reader(logits[start : start + count], references, pair), scores, curves, (b, t))
+                    end[b, t] = references.baselines[kind][of.target]
+            for count, family, reader in self._readers[b]:
+                for t, of in explained:
+                    scores, curves = reader(logits[start : start + count], references, of)
+                    for name, value in scores.items():
+                        found.scores[name][b, t] = value
+                    for name, (x, f) in curves.items():
+                        found.curves.setdefault(name, (x, empty(len(x))))[1][b, t] = f
+                        if family.baseline:
+                            found.baselines[name] = ends[family.baseline]
                 start += count
-        kinds = dict.fromkeys(curves, self.settings.deletion_baseline)
-        kinds |= {"insertion": self.settings.insertion_baseline} if "insertion" in curves else {}
-        return Faithfulness(scores, curves, full, {name: ends[kind] for name, kind in kinds.items()})
+        return found
 
 
-def _different(maps: NDArray[np.generic], targets: NDArray[np.int64]) -> tuple[list[Any], list[tuple[int, Pair]]]:
-    """Return the different finite maps ``(h, w)`` of one picture, and (column, pair) of every finding asked for.
+def _different(maps: NDArray[np.generic], targets: NDArray[np.int64]) -> tuple[list[Any], list[tuple[int, Explained]]]:
+    """Return the different finite maps ``(h, w)`` of one picture, and (column, map and logit) of every finding asked.
 
     Controls that never look at the model have one map for all findings, and need their passes only once.
     """
     different: list[NDArray[np.generic]] = []
     known: dict[bytes, int] = {}
-    pairs = []
+    explained = []
     for t, target in enumerate(targets.tolist()):
         if target == EMPTY or not np.isfinite(maps[t]).all():
             continue
         index = known.setdefault(maps[t].tobytes(), len(different))
         if index == len(different):
             different.append(maps[t])
-        pairs.append((t, Pair(index, target)))
-    return different, pairs
-
-
-def _note(
-    answer: Answer,
-    scores: dict[str, FloatArray],
-    curves: dict[str, tuple[FloatArray, FloatArray]],
-    place: tuple[int, int],
-) -> None:
-    shape = next(iter(scores.values())).shape
-    for name, value in answer.scores.items():
-        scores[name][place] = value
-    for name, (x, f) in answer.curves.items():
-        if name not in curves:
-            curves[name] = (x, np.full((*shape, len(x)), np.nan))
-        curves[name][1][place] = f
+        explained.append((t, Explained(index, target)))
+    return different, explained

@@ -2,76 +2,72 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import partial
+from typing import TYPE_CHECKING, Literal
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
+from cxrx.compare.faithfulness.family import PROBABILITY, Family, measured
+from cxrx.specs import Measure
 
-from cxrx.compare.faithfulness.case import Answer, Case, Pair, Question, References, Response
-from cxrx.compare.faithfulness.conventions import FloatArray
-from cxrx.explainers.captum_methods import superpixels
-from cxrx.explainers.option_types import Baseline, SuperpixelOptions
-from cxrx.models.model import Model
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from numpy.typing import NDArray
+
+    from cxrx.compare.faithfulness.case import Asked, Case, Explained, References, Scored
+    from cxrx.metrics.geometry import Float
+
+SHARES = (0.1, 0.3, 0.5, 0.7, 0.9)
+"""Sizes n of the subsets as shares of all superpixels."""
 
 
-def ask_sensitivity_n(case: Case) -> Question:
-    """Hide random subsets of superpixels; they depend on no map, so that one sweep serves all of a picture."""
-    options = SuperpixelOptions(segments=case.settings.segments, shape=case.settings.shape)
-    number = superpixels(case.picture, options)  # (H, W)
+def sensitivity_n(segments: int = 50, shape: Literal["slic", "grid"] = "slic", subsets: int = 32) -> Family:
+    """Hide random `subsets` of each size of about so many `segments`, superpixels or squares."""
+    return Family(
+        "sensitivity_n",
+        summary="correlation of sums of the map over superpixels with what hiding these does to the logit",
+        citation="Ancona et al., Towards Better Understanding of Gradient-based Attribution Methods, ICLR 2018",
+        suites=("full",),
+        perturb=partial(_perturb, segments, shape, subsets),
+        baseline="mean",
+        measures={
+            "sensitivity_n": measured(
+                "Pearson's correlation of Σ map over n superpixels with f(x) - f(x without them), over "
+                f"{subsets} random subsets of each size n = 10, 30, 50, 70, 90 %, mean over n",
+                "Ancona 2018",
+                higher_is_better=True,
+            ),
+            "sensitivity_n_probability": Measure(f"sensitivity_n {PROBABILITY}"),
+        },
+    )
+
+
+def _perturb(segments: int, shape: Literal["slic", "grid"], count: int, case: Case) -> Asked:
+    """Ask without random subsets; they depend on no map, so that one sweep serves all of a picture."""
+    import numpy as np
+
+    from cxrx.explainers.captum_methods import superpixels
+    from cxrx.explainers.option_types import SuperpixelOptions
+    from cxrx.metrics.perturbation import subsets
+
+    number = superpixels(case.picture, SuperpixelOptions(segments=segments, shape=shape))  # (H, W)
     labels = number.cpu().numpy()
-    hidden = subsets(int(labels.max()) + 1, case.settings.subset_shares, case.settings.subsets, case.derive("subsets"))
-    kind = case.settings.deletion_baseline
+    hidden = subsets(int(labels.max()) + 1, SHARES, count, case.derive("subsets"))
     # (maps, m): what each map gives to every superpixel
     given = np.array([np.bincount(labels.ravel(), relevance.ravel()) for relevance in case.relevance])
-    pictures = _pictures(case.picture, case.baseline(kind), number, hidden)
-    return Question(pictures, partial(_read, case.model, kind, hidden, given))
-
-
-def subsets(m: int, shares: tuple[float, ...], count: int, seed: int) -> NDArray[np.bool_]:
-    """Return which of `m` superpixels are hidden, ``(sizes, count, m)``: random subsets of n = share · m of them."""
-    drawn = np.random.default_rng(seed)
-    sizes = [min(max(1, round(share * m)), m - 1) for share in shares]
-    places = drawn.permuted(np.tile(np.arange(m), (len(sizes), count, 1)), axis=2)
-    chosen: NDArray[np.bool_] = places < np.array(sizes)[:, None, None]
-    return chosen
-
-
-def _pictures(
-    picture: torch.Tensor, baseline: torch.Tensor, number: torch.Tensor, hidden: NDArray[np.bool_]
-) -> Iterator[torch.Tensor]:
-    for subset in torch.from_numpy(hidden).to(picture.device).flatten(0, 1):
-        yield torch.where(subset[number], baseline, picture)
+    baseline = case.baseline("mean")
+    pictures = (baseline.where(subset[number], case.picture) for subset in case.tensor(hidden).flatten(0, 1))
+    return pictures, partial(_read, hidden, given)
 
 
 def _read(
-    model: Model,
-    kind: Baseline,
-    hidden: NDArray[np.bool_],
-    given: FloatArray,
-    logits: torch.Tensor,
-    references: References,
-    pair: Pair,
-) -> Answer:
-    response = Response.of(model, logits, references, kind, pair.target)
-    sums = hidden @ given[pair.map]  # (sizes, count)
+    hidden: NDArray[np.bool_], given: Float, logits: torch.Tensor, references: References, of: Explained
+) -> Scored:
+    from cxrx.metrics.perturbation import mean_correlation
+
+    response = references.response(logits, "mean", of.target)
+    sums = hidden @ given[of.map]  # (sizes, count)
     drops = {
         "sensitivity_n": response.full[0] - response.f,
         "sensitivity_n_probability": response.full[1] - response.p,
     }
-    return Answer({name: mean_correlation(sums, drop.reshape(sums.shape)) for name, drop in drops.items()})
-
-
-def mean_correlation(a: FloatArray, b: FloatArray) -> float:
-    """Return Pearson's correlation of the rows of `a` and `b` ``(sizes, count)``, averaged over the rows.
-
-    A row in which either is constant (to rounding) has none and is left out; NaN where no row is left.
-    """
-    centred = [part - part.mean(axis=1, keepdims=True) for part in (a, b)]
-    lengths = [np.linalg.norm(part, axis=1) for part in centred]
-    vary = [length > 1e-9 * np.linalg.norm(part, axis=1) for length, part in zip(lengths, (a, b), strict=True)]
-    fit = vary[0] & vary[1]
-    if not fit.any():
-        return float("nan")
-    return float(((centred[0] * centred[1]).sum(axis=1)[fit] / (lengths[0] * lengths[1])[fit]).mean())
+    return {name: mean_correlation(sums, drop.reshape(sums.shape)) for name, drop in drops.items()}, {}

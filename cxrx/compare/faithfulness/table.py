@@ -13,21 +13,21 @@ import torch
 from numpy.typing import NDArray
 
 from cxrx.compare.corpus import Corpus, ModelData, Pair
-from cxrx.compare.faithfulness import METRICS, Faithfulness, score_faithfulness
+from cxrx.compare.faithfulness.family import Family
+from cxrx.compare.faithfulness.score import Faithfulness, score_faithfulness
 from cxrx.compare.notes import Notes
 from cxrx.compare.rerun import Rerun
-from cxrx.errors import CxrxError, PluginError
+from cxrx.compare.single import SingleMetrics
 from cxrx.explainers.controls import edge_strength
 from cxrx.explainers.seeds import derive_seed
 from cxrx.explainers.targets import EMPTY
 from cxrx.metrics.bootstrap import PatientBootstrap
 from cxrx.metrics.controls import centre_map, random_map
-from cxrx.metrics.order import spread
-from cxrx.specs import MetricSpec
+from cxrx.metrics.geometry import Float
+from cxrx.metrics.perturbation import upsample
 
 log = logging.getLogger("cxrx")
 
-Float = NDArray[np.float64]
 BASE = ("image_id", "patient", "model", "method", "finding", "probability")
 CURVES = ("model", "method", "curve", "x", "value", "low", "high", "n")
 
@@ -80,8 +80,8 @@ def measure(
     rerun: Rerun,
     corpus: Corpus,
     pairs: Sequence[Pair],
-    families: Sequence[str],
-    extra: Mapping[str, MetricSpec],
+    families: Sequence[Family],
+    single: SingleMetrics,
     *,
     seed: int,
     notes: Notes,
@@ -92,9 +92,9 @@ def measure(
     Parameters
     ----------
     families
-        Of :data:`cxrx.compare.faithfulness.FAMILIES`.
-    extra
-        Faithfulness metrics of plugins, by name.
+        Metrics of all methods at once.
+    single
+        Metrics of one method at a time.
     signed
         Score maps as they are stored, not in their published form.
     """
@@ -105,10 +105,8 @@ def measure(
     log.info("%s: running the model again for faithfulness on %d films", data.slug, len(by_film))
     for ids, x in rerun.batches(list(by_film)):
         members = [by_film[image_id] for image_id in ids]
-        width = max(map(len, members))
-        targets = np.full((len(ids), width), EMPTY, dtype=np.int64)  # (B, T)
-        for b, own in enumerate(members):
-            targets[b, : len(own)] = [data.findings.index(finding) for _, finding in own]
+        targets = data.targets(members)
+        width = targets.shape[1]
         maps = _maps(corpus, data, members, x, seed, notes, signed=signed)  # method -> (B, T, H, W)
         asked = {name: np.where(np.isfinite(values[:, :, 0, 0]), targets, EMPTY) for name, values in maps.items()}
         seeds = np.array([derive_seed(seed, "faithfulness", image_id) for image_id in ids], dtype=np.int64)
@@ -116,9 +114,10 @@ def measure(
         beside = np.concatenate([np.nan_to_num(values) for values in maps.values()], axis=1)
         wanted = np.concatenate(list(asked.values()), axis=1)
         found = score_faithfulness(rerun.model, x, beside, wanted, families, seeds=seeds)
-        foreign = _third_party(rerun, x, maps, asked, extra, notes)
-        for m, name in enumerate(maps):
-            _note(behaviour, corpus, data, name, members, asked[name], m * width, found, foreign[name])
+        for m, (name, values) in enumerate(maps.items()):
+            inputs = rerun.model, x, np.nan_to_num(values), asked[name]
+            others = single.scores(f"batches of {name}", *inputs, shape=targets.shape)
+            _note(behaviour, corpus, data, name, members, asked[name], m * width, found, others)
     return behaviour
 
 
@@ -151,39 +150,11 @@ def _maps(
                 if grid is None:
                     continue
                 if np.isfinite(grid).all():
-                    values[b, t] = spread(grid, size)
+                    values[b, t] = upsample(grid, size)
                 else:
                     notes.count(f"{{n}} maps of {name} ({data.slug}) hold NaN: they do not count in faithfulness")
         maps[name] = values
     return maps
-
-
-def _third_party(
-    rerun: Rerun,
-    x: torch.Tensor,
-    maps: Mapping[str, NDArray[np.float32]],
-    asked: Mapping[str, NDArray[np.int64]],
-    extra: Mapping[str, MetricSpec],
-    notes: Notes,
-) -> dict[str, dict[str, Float]]:
-    """Return, for every method, the scores ``(B, T)`` of plugins."""
-    found: dict[str, dict[str, Float]] = {name: {} for name in maps}
-    for spec in extra.values():
-        for name, values in maps.items():
-            try:
-                scores = spec.compute(rerun.model, x, np.nan_to_num(values), asked[name])
-                found[name] |= {key: _checked(key, score, asked[name].shape) for key, score in scores.items()}
-            except Exception as error:  # noqa: BLE001  a plugin's fault must not end the comparison; it is told
-                kind = "" if isinstance(error, CxrxError) else f"{type(error).__name__}: "
-                notes.count(f"the metric {spec.name} failed on {{n}} batches of {name} ({kind}{error})")
-    return found
-
-
-def _checked(key: str, score: object, shape: tuple[int, ...]) -> Float:
-    values = np.asarray(score, dtype=np.float64)
-    if values.shape != shape:
-        raise PluginError(f"it returned {key} of shape {values.shape}, not (B, T) = {shape}")
-    return values
 
 
 def _note(
@@ -195,7 +166,7 @@ def _note(
     asked: NDArray[np.int64],
     first: int,
     found: Faithfulness,
-    foreign: Mapping[str, Float],
+    others: Mapping[str, Float],
 ) -> None:
     """Add the rows and curves of the method `name`, whose columns begin at `first`."""
     normalised = {curve: found.normalised(curve) for curve in found.curves}
@@ -208,7 +179,7 @@ def _note(
             "probability": data.probability_of(pair),
         }  # fmt: skip
         row |= {metric: float(values[b, first + t]) for metric, values in found.scores.items()}
-        behaviour.rows.append(row | {metric: float(values[b, t]) for metric, values in foreign.items()})
+        behaviour.rows.append(row | {metric: float(values[b, t]) for metric, values in others.items()})
         behaviour.keys.setdefault(name, []).append((patient, pair[1]))
         for curve, (_, values) in normalised.items():
             behaviour.curves.setdefault((name, curve), []).append(values[b, first + t])
@@ -219,6 +190,3 @@ def _asked(members: Sequence[Sequence[Pair]], asked: NDArray[np.int64]) -> Itera
         for t, pair in enumerate(own):
             if asked[b, t] != EMPTY:
                 yield b, t, pair
-
-
-__all__ = ["BASE", "CURVES", "METRICS", "Behaviour", "draw_pairs", "measure"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 from cxrx.compare.corpus import Corpus, FilmInfo, ModelData, Pair, scaled
 from cxrx.compare.notes import Notes
+from cxrx.compare.single import SingleMetrics
 from cxrx.metrics.controls import Prior, centre_map, random_map
 from cxrx.metrics.geometry import Float, Mask, box_mask, coverage, resize
 from cxrx.metrics.localisation import METRICS, score_detailed, score_localisation, score_resized
 from cxrx.metrics.protocols import Protocol
-from cxrx.specs import MetricSpec
 
 BASE = ("image_id", "patient", "model", "method", "finding", "probability", "area", "outcome")
 PER_PAIR = (*BASE, *METRICS)
@@ -37,8 +37,8 @@ class Scoring:
         Longer side in pixels of the grid that map and truth are brought to; None: the pixels of the film.
     detailed
         Also the slower metrics of :func:`cxrx.metrics.localisation.score_detailed`.
-    extra
-        Localisation metrics of plugins, by name.
+    single
+        Localisation metrics of plugins.
     signed
         Score maps as they are stored, not in their published form.
     seed
@@ -49,7 +49,7 @@ class Scoring:
     grid: int | None = None
     detailed: bool = False
     signed: bool = False
-    extra: Mapping[str, MetricSpec] = field(default_factory=dict)
+    single: SingleMetrics | None = None
     seed: int = 0
 
     @property
@@ -62,7 +62,7 @@ class Scoring:
         zoom = 1.0 if self.grid is None else min(1.0, self.grid / max(film.rows, film.columns))
         return max(1, round(film.rows * zoom)), max(1, round(film.columns * zoom))
 
-    def score(self, values: Float, truth: Mask, notes: Notes) -> dict[str, float]:
+    def score(self, values: Float, truth: Mask) -> dict[str, float]:
         """Score a map on the pixels of its truth (`raw`: on any grid)."""
         if self.protocol != "native":
             scores = score_localisation(values, truth, self.protocol)
@@ -70,12 +70,8 @@ class Scoring:
             scores = score_resized(values, truth)
             if self.detailed:
                 scores |= score_detailed(values, truth)
-        for spec in self.extra.values():
-            found = _third_party(spec, values, truth, notes)
-            if taken := {*BASE, "method", *scores} & set(found):
-                notes.count(f"{min(taken)} of the metric {spec.name} was left out {{n}} times: the name is taken")
-            scores |= {name: value for name, value in found.items() if name not in taken}
-        return scores
+        found = {} if self.single is None else self.single.scores("maps", values, truth)
+        return scores | {name: float(value) for name, value in found.items()}
 
 
 class Truth:
@@ -167,8 +163,8 @@ def localise(corpus: Corpus, truth: Truth, scoring: Scoring, edges: Mapping[str,
                 base = _base(corpus, model, pair, mask, notes)
                 drawn = _drawn(corpus, model, pair, maps, None if scoring.raw else mask.shape, notes)
                 drawn |= _controls(truth.prior, corpus.films[pair[0]], pair, edges, scoring.seed, mask.shape, drawn)
-                rows += [base | {"method": name} | scoring.score(draw(), mask, notes) for name, draw in drawn.items()]
-        _tell_uneven(model, pairs, notes)
+                rows += [base | {"method": name} | scoring.score(draw(), mask) for name, draw in drawn.items()]
+        _warn_uneven(model, pairs, notes)
     table = pd.DataFrame(rows)
     metrics = [name for name in table.columns if name not in BASE]
     return table.reindex(columns=[*BASE, *(metrics or METRICS)])
@@ -190,7 +186,7 @@ Draw = Callable[[], Float]
 
 def _base(corpus: Corpus, model: ModelData, pair: Pair, mask: Mask, notes: Notes) -> dict[str, Any]:
     film, finding = corpus.films[pair[0]], pair[1]
-    _tell_unseen(model, film, mask, notes)
+    _warn_unseen(model, film, mask, notes)
     probability = model.probability_of(pair)
     return {
         "image_id": film.image_id,
@@ -246,15 +242,7 @@ def _controls(
     return {name: draw for name, draw in controls.items() if draw is not None and name not in there}
 
 
-def _third_party(spec: MetricSpec, values: Float, mask: Mask, notes: Notes) -> dict[str, float]:
-    try:
-        return {name: float(value) for name, value in spec.compute(values, mask).items()}
-    except Exception as error:  # noqa: BLE001  a plugin's fault must not end the comparison; it is told
-        notes.count(f"the metric {spec.name} failed on {{n}} maps ({type(error).__name__})")
-        return {}
-
-
-def _tell_unseen(model: ModelData, film: FilmInfo, mask: Mask, notes: Notes) -> None:
+def _warn_unseen(model: ModelData, film: FilmInfo, mask: Mask, notes: Notes) -> None:
     if model.input_size is None or film.image_id not in model.affine:
         return
     affine = scaled(model.affine[film.image_id], (film.rows, film.columns), mask.shape)
@@ -262,7 +250,7 @@ def _tell_unseen(model: ModelData, film: FilmInfo, mask: Mask, notes: Notes) -> 
         notes.count(f"{{n}} truths reach beyond what the crop let {model.slug} see; its maps are 0 there")
 
 
-def _tell_uneven(model: ModelData, pairs: Sequence[Pair], notes: Notes) -> None:
+def _warn_uneven(model: ModelData, pairs: Sequence[Pair], notes: Notes) -> None:
     counts = {method: sum(model.source(method, pair) is not None for pair in pairs) for method in model.methods}
     if len(set(counts.values())) > 1:
         listed = ", ".join(f"{method} {n}" for method, n in counts.items())

@@ -21,6 +21,7 @@ from cxrx.metrics.bootstrap import PatientBootstrap
 from cxrx.metrics.controls import centre_map, random_map
 from cxrx.metrics.geometry import Float, Mask, box_mask, resize
 from cxrx.metrics.localisation import maximum
+from cxrx.metrics.summaries import summarise
 from cxrx.results.truth import Mask as RunLengths
 
 COLUMNS = ("model", "method", "region", "finding", "metric", "value", "low", "high", "n")
@@ -161,18 +162,23 @@ def summarise_regions(
     metrics: Sequence[str],
     bootstrap: PatientBootstrap,
 ) -> pd.DataFrame:
-    """Average (model, method, region, pair, scores) per finding and over findings; the columns :data:`COLUMNS`."""
-    groups: dict[tuple[str, str, str], list[tuple[Pair, dict[str, float]]]] = {}
-    for model, method, region, pair, scores in rows:
-        groups.setdefault((model, method, region), []).append((pair, scores))
-    found: list[tuple[object, ...]] = []
-    for key, members in groups.items():
-        values = np.array([[scores[metric] for metric in metrics] for _, scores in members])
-        patients = [corpus.films[pair[0]].patient for pair, _ in members]
-        table = bootstrap.table(values, patients, [pair[1] for pair, _ in members])
-        for g, finding in enumerate(table.groups):
-            for m, metric in enumerate(metrics):
-                at = (g, m)
-                bounds = (table.value[at], table.low[at], table.high[at], int(table.n[at]))
-                found.append((*key, finding, metric, *bounds))
-    return pd.DataFrame(found, columns=list(COLUMNS))
+    """Average (model, method, region, pair, scores) per finding and over findings; the columns :data:`COLUMNS`.
+
+    Parameters
+    ----------
+    corpus
+        Knows the patients.
+    rows
+        One a pair.
+    metrics
+        Keys of the scores.
+    bootstrap
+        Over patients.
+    """
+    by = COLUMNS[:3]
+    scores = pd.DataFrame(
+        [(*key, corpus.films[pair[0]].patient, pair[1], *(scores[name] for name in metrics))
+         for *key, pair, scores in rows],
+        columns=[*by, "patient", "finding", *metrics],
+    )  # fmt: skip
+    return summarise(scores, metrics, bootstrap, by)[list(COLUMNS)]

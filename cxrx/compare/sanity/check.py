@@ -4,24 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-import torch
 from numpy.typing import NDArray
 
+from cxrx.compare.sanity.experiment import Experiment
 from cxrx.compare.sanity.randomise import randomisation
-from cxrx.compare.sanity.rerun import Request
 from cxrx.compare.sanity.robustness import max_sensitivity, noisy, reseeded
-from cxrx.compare.sanity.stages import Stage, stages
 from cxrx.errors import UsageError
 from cxrx.explainers.seeds import derive_seed
-from cxrx.metrics.similarity import COLUMNS, Pairs, compare_maps, map_entropy, prepare, random_pairs
-
-if TYPE_CHECKING:
-    from cxrx.models.model import Model
-    from cxrx.specs import ExplainerSpec
+from cxrx.metrics.similarity import COLUMNS, compare_maps, map_entropy, prepare, random_pairs, rows_of
+from cxrx.models.stages import Stage, stages
 
 Float = NDArray[np.float64]
 
@@ -53,22 +47,13 @@ class SanityResult:
 
 
 def check_sanity(
-    model: Model,
-    spec: ExplainerSpec,
-    options: Any,
-    x: torch.Tensor,
-    targets: torch.Tensor,
-    seeds: torch.Tensor,
+    experiment: Experiment,
     *,
-    image_ids: Sequence[str],
-    patients: Sequence[str],
-    findings: Sequence[str] | None = None,
     maps: NDArray[np.floating] | None = None,
     tests: Sequence[str] = TESTS,
     draws: int = 3,
     every_stage: bool = True,
     seed: int = 0,
-    batch_size: int | None = None,
 ) -> SanityResult:
     """Test one method on one model.
 
@@ -77,14 +62,8 @@ def check_sanity(
 
     Parameters
     ----------
-    spec, options
-        The method, and its options as :func:`cxrx.options.parse_options` returns them.
-    x, targets, seeds
-        ``(B, C, H, W)`` prepared pictures, ``(B, T)`` int64 with -1 for none, ``(B,)`` seeds of the method.
-    image_ids, patients
-        ``B`` each.
-    findings
-        What the logits are called in the tables; default: the model's labels.
+    experiment
+        The method, the model, and the pictures.
     maps
         ``(B, T, h, w)``, the maps that are tested, in their published form; default: made now.
     tests
@@ -95,58 +74,52 @@ def check_sanity(
         False: only the wholly random network, for methods that take long.
     seed
         Of the random networks and of the random pairs.
-    batch_size
-        Pictures at once; default: what suits the device.
 
     Raises
     ------
     UsageError
-        An unknown test, or arguments that do not fit together.
+        An unknown test.
     """
     unknown = [test for test in tests if test not in TESTS]
     if unknown:
-        raise UsageError(f"there is no sanity test {unknown[0]!r}; there are {', '.join(TESTS)}")
-    names = model.labels if findings is None else tuple(findings)
-    if not len(x) == len(targets) == len(seeds) == len(image_ids) == len(patients) or len(names) != len(model.labels):
-        raise UsageError("pictures, targets, seeds, image ids and patients must be equally many, and a finding a logit")
-    request = Request.make(model, spec, options, x, targets, seeds, image_ids, batch_size)
-    pairs = request.pairs(patients, names)
-    values = request.maps() if maps is None else np.asarray(maps)[request.asked()]
+        raise UsageError(f"there is no sanity test {unknown[0]!r}", f"known: {', '.join(TESTS)}")
+    pairs, stochastic = experiment.pairs(), experiment.spec.stochastic
+    values = experiment.maps() if maps is None else np.asarray(maps)[experiment.asked()]
     originals = prepare(values)
-    cascade = stages(model.module, request.x[:1])
+    cascade = stages(experiment.model.module, experiment.x[:1])
     tables = []
     if "randomisation" in tests:
-        tables += _randomised(request, pairs, values, cascade if every_stage else [_joined(cascade)], draws, seed)
+        tables += _randomised(experiment, values, cascade if every_stage else [_joined(cascade)], draws, seed)
     for draw in range(draws):
-        if "repeatability" in tests and spec.stochastic:
-            tables += _tables(pairs, "repeatability", "", draw, reseeded(request, originals, draw))
+        if "repeatability" in tests and stochastic:
+            tables += rows_of(pairs, "repeatability", reseeded(experiment, originals, draw), draw)
         if "noise" in tests:
-            tables += _tables(pairs, "noise", "", draw, noisy(request, originals, draw))
+            tables += rows_of(pairs, "noise", noisy(experiment, originals, draw), draw)
     if "sensitivity" in tests:
-        tables += _tables(pairs, "sensitivity", "", 0, {"max_sensitivity": max_sensitivity(request)})
+        tables += rows_of(pairs, "sensitivity", {"max_sensitivity": max_sensitivity(experiment)})
     return SanityResult(
         rows=pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=list(COLUMNS)),
         random_pairs=random_pairs(originals, pairs, seed, draws),
         stages=tuple(stage.name for stage in cascade),
-        stochastic=spec.stochastic,
+        stochastic=stochastic,
     )
 
 
 def _randomised(
-    request: Request, pairs: Pairs, values: NDArray[np.floating], cascade: Sequence[Stage], draws: int, seed: int
+    experiment: Experiment, values: NDArray[np.floating], cascade: Sequence[Stage], draws: int, seed: int
 ) -> list[pd.DataFrame]:
     """Return how alike the maps ``(n, h, w)`` stay while the stages of `cascade` become random, one after the other."""
-    originals, entropy = prepare(values), _entropies(values)
+    pairs, originals, entropy = experiment.pairs(), prepare(values), _entropies(values)
     tables = []
     for draw in range(draws):
-        with randomisation(request.model.module) as randomise:
+        with randomisation(experiment.model.module) as randomise:
             for stage in cascade:
                 randomise(stage, derive_seed(seed, "randomisation", draw))
-                changed = request.maps()
-                tables += _tables(pairs, "randomisation", stage.name, draw, compare_maps(originals, prepare(changed)))
+                changed = experiment.maps()
+                tables += rows_of(pairs, "randomisation", compare_maps(originals, prepare(changed)), draw, stage.name)
         after = _entropies(changed)
         rise = np.divide(after - entropy, entropy, out=np.full(len(entropy), np.nan), where=(entropy > 0) & (after > 0))
-        tables += _tables(pairs, "entropy", "", draw, {"entropy_rise": rise})
+        tables += rows_of(pairs, "entropy", {"entropy_rise": rise}, draw)
     return tables
 
 
@@ -158,7 +131,3 @@ def _joined(cascade: Sequence[Stage]) -> Stage:
 
 def _entropies(maps: NDArray[np.floating]) -> Float:
     return np.array([map_entropy(values) for values in maps])
-
-
-def _tables(pairs: Pairs, test: str, stage: str, draw: int, scores: dict[str, Float]) -> list[pd.DataFrame]:
-    return [pairs.table(test, stage, metric, values, draw) for metric, values in scores.items()]

@@ -23,7 +23,7 @@ CONVENTION = (
     "a map passes the randomisation if, once the whole network is random, it is no more like the original than maps of "
     "the same finding on different patients are, by rank correlation, SSIM and top-10 % IoU: the 95 % interval "
     f"(patients drawn again) of the difference ends below {MARGIN}; it passes the reseeding and the noise if it is "
-    f"more alike than those by all three; under {MIN_PATIENTS} patients all that is told is whether a map changes"
+    f"more alike than those by all three; under {MIN_PATIENTS} patients all that is reported is whether a map changes"
 )
 
 _NAMES = {"spearman": "rank correlation", "ssim": "SSIM", "iou_top_10": "top-10 % IoU"}

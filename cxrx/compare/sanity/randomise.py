@@ -10,9 +10,9 @@ from typing import Literal
 import torch
 from torch import nn
 
-from cxrx.compare.sanity.stages import Stage
 from cxrx.explainers.captum_methods import seeded
 from cxrx.explainers.seeds import derive_seed
+from cxrx.models.stages import Stage
 
 _CONVOLUTION = nn.Conv1d | nn.Conv2d | nn.Conv3d
 

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cxrx.compare.sanity.rerun import Request
+from cxrx.compare.sanity.experiment import Experiment
 from cxrx.explainers.seeds import derive_seed, generator
 from cxrx.explainers.targets import EMPTY
 from cxrx.metrics.agreement import CommonMaps
@@ -21,52 +21,52 @@ MOVED = 0.05
 RADIUS, SAMPLES = 0.02, 10
 
 
-def reseeded(request: Request, originals: CommonMaps, draw: int) -> dict[str, Float]:
+def reseeded(experiment: Experiment, originals: CommonMaps, draw: int) -> dict[str, Float]:
     """Return how alike the maps of other seeds are to the `originals`, metric to ``(n,)``."""
-    seeds = torch.tensor([derive_seed(seed, "reseeded", draw) for seed in request.seeds.tolist()])
-    return compare_maps(originals, prepare(request.maps(seeds=seeds)))
+    seeds = torch.tensor([derive_seed(seed, "reseeded", draw) for seed in experiment.seeds.tolist()])
+    return compare_maps(originals, prepare(experiment.maps(seeds=seeds)))
 
 
-def noisy(request: Request, originals: CommonMaps, draw: int) -> dict[str, Float]:
+def noisy(experiment: Experiment, originals: CommonMaps, draw: int) -> dict[str, Float]:
     """Return how alike the maps of noisy pictures are to the `originals`, metric to ``(n,)``.
 
     Gaussian noise of 0.02 of the picture's range, the same in all channels, drawn by picture; the method's own seeds
     stay. NaN where the probability of the finding moves by more than 0.05: the map may then move with it.
     """
-    x = request.x + _by_picture(request, "noise", draw) * SIGMA * _ranges(request.x)
-    maps = compare_maps(originals, prepare(request.maps(x=x)))
-    change = (request.probabilities(x) - request.probabilities(request.x)).abs()
-    moved = change.gather(1, request.targets.clamp(min=0)).numpy()[request.asked()] > MOVED
+    x = experiment.x + _by_picture(experiment, "noise", draw) * SIGMA * _ranges(experiment.x)
+    maps = compare_maps(originals, prepare(experiment.maps(x=x)))
+    change = (experiment.probabilities(x) - experiment.probabilities(experiment.x)).abs()
+    moved = change.gather(1, experiment.targets.clamp(min=0)).numpy()[experiment.asked()] > MOVED
     return {metric: np.where(moved, np.nan, values) for metric, values in maps.items()}
 
 
-def max_sensitivity(request: Request) -> Float:
+def max_sensitivity(experiment: Experiment) -> Float:
     """Return the max-sensitivity ``(n,)`` (Yeh et al., NeurIPS 2019), estimated with ten samples of noise.
 
     The noise is uniform within 0.02 of the picture's range, each channel's the same, and drawn by picture: it is the
     same for all findings and methods. As captum does, the change is divided by the norm of the map; NaN where that
     is 0.
     """
-    asked = request.asked()
-    found = [_sensitivity_of_picture(request, int(b)) for b in np.flatnonzero(asked.any(axis=1))]
+    asked = experiment.asked()
+    found = [_sensitivity_of_picture(experiment, int(b)) for b in np.flatnonzero(asked.any(axis=1))]
     return np.concatenate(found) if found else np.zeros(0)
 
 
-def _sensitivity_of_picture(request: Request, b: int) -> Float:
+def _sensitivity_of_picture(experiment: Experiment, b: int) -> Float:
     """Return the max-sensitivity ``(t,)`` of what is asked of picture `b`."""
     from captum.metrics import sensitivity_max
 
-    targets = request.targets[b][request.targets[b] != EMPTY]  # (t,)
+    targets = experiment.targets[b][experiment.targets[b] != EMPTY]  # (t,)
     # captum scores one explanation a row, so each finding is a row; the noisy copies of a row follow each other
-    rows = request.x[b : b + 1].expand(len(targets), -1, -1, -1)
-    noise = generator(derive_seed(0, "sensitivity", request.image_ids[b]))
+    rows = experiment.x[b : b + 1].expand(len(targets), -1, -1, -1)
+    noise = generator(derive_seed(0, "sensitivity", experiment.image_ids[b]))
     uniform = 2 * torch.rand(SAMPLES, 1, *rows.shape[2:], generator=noise) - 1
     copies = rows[:1] + uniform.to(rows.device) * RADIUS * _ranges(rows[:1])
-    size = -(-SAMPLES // -(-SAMPLES // request.size))  # equal batches
+    size = -(-SAMPLES // -(-SAMPLES // experiment.size))  # equal batches
 
     def explain(pictures: torch.Tensor) -> torch.Tensor:
         n = len(pictures)
-        maps = request.explain(pictures, targets.expand(n, -1), request.seeds[b : b + 1].expand(n), size)
+        maps = experiment.explain(pictures, targets.expand(n, -1), experiment.seeds[b : b + 1].expand(n), size)
         return maps.transpose(0, 1).flatten(0, 1)  # (t n, h, w)
 
     original, changed = explain(rows[:1]), explain(copies)
@@ -80,13 +80,13 @@ def _sensitivity_of_picture(request: Request, b: int) -> Float:
     return torch.where(blank, torch.nan, scores).double().numpy()
 
 
-def _by_picture(request: Request, purpose: str, draw: int) -> torch.Tensor:
+def _by_picture(experiment: Experiment, purpose: str, draw: int) -> torch.Tensor:
     """Return Gaussian noise ``(B, 1, H, W)`` that depends on purpose, picture and draw only."""
-    shape = request.x.shape[2:]
+    shape = experiment.x.shape[2:]
     drawn = [
-        torch.randn(1, *shape, generator=generator(derive_seed(draw, purpose, name))) for name in request.image_ids
+        torch.randn(1, *shape, generator=generator(derive_seed(draw, purpose, name))) for name in experiment.image_ids
     ]
-    return torch.stack(drawn).to(request.x.device)
+    return torch.stack(drawn).to(experiment.x.device)
 
 
 def _ranges(x: torch.Tensor) -> torch.Tensor:

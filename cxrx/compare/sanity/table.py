@@ -6,7 +6,6 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 
@@ -14,10 +13,10 @@ from cxrx.compare.corpus import Corpus, ModelData, Pair
 from cxrx.compare.notes import Notes
 from cxrx.compare.rerun import Rerun
 from cxrx.compare.sanity.check import check_sanity
+from cxrx.compare.sanity.experiment import Experiment
 from cxrx.compare.sanity.judge import judge, summarise
 from cxrx.errors import CxrxError
 from cxrx.explainers.seeds import derive_seed
-from cxrx.explainers.targets import EMPTY
 from cxrx.metrics.bootstrap import PatientBootstrap
 from cxrx.options import parse_options
 from cxrx.registry import load
@@ -59,21 +58,16 @@ def sanity(
         few = _first(members, DEAR_PAIRS) if dear else members
         kept = [b for b, own in enumerate(few) if own]
         try:
-            result = check_sanity(
-                rerun.model,
-                spec,
-                options,
-                x[kept],
-                _targets(data, [few[b] for b in kept]),
+            experiment = Experiment.make(
+                rerun.model, spec, options, x[kept], torch.from_numpy(data.targets([few[b] for b in kept])),
                 torch.tensor([derive_seed(drawn, spec.name, ids[b]) for b in kept]),
-                image_ids=[ids[b] for b in kept],
-                patients=[corpus.films[ids[b]].patient for b in kept],
+                image_ids=[ids[b] for b in kept], patients=[corpus.films[ids[b]].patient for b in kept],
                 findings=data.findings,
-                tests=[test for test in tests if not (dear and test == "sensitivity")],
-                draws=1 if dear else 3,
-                every_stage=not dear,
-                seed=seed,
-            )
+            )  # fmt: skip
+            wanted = [test for test in tests if not (dear and test == "sensitivity")]
+            result = check_sanity(
+                experiment, tests=wanted, draws=1 if dear else 3, every_stage=not dear, seed=seed
+            )  # fmt: skip
         except CxrxError as error:
             notes.skip(f"sanity of {name} ({data.slug})", str(error))
             continue
@@ -127,10 +121,3 @@ def _first(members: Sequence[Sequence[Pair]], limit: int) -> list[list[Pair]]:
             if t < len(own) and sum(map(len, kept)) < limit:
                 kept[b].append(own[t])
     return kept
-
-
-def _targets(data: ModelData, members: Sequence[Sequence[Pair]]) -> torch.Tensor:
-    targets = np.full((len(members), max(map(len, members))), EMPTY, dtype=np.int64)
-    for b, own in enumerate(members):
-        targets[b, : len(own)] = [data.findings.index(finding) for _, finding in own]
-    return torch.from_numpy(targets)

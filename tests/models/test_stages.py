@@ -8,7 +8,7 @@ from timm.models.resnet import BasicBlock
 from torch import nn
 
 from cxrx.compare.sanity.randomise import randomisation
-from cxrx.compare.sanity.stages import FEW, MANY, Stage, stages
+from cxrx.models.stages import FEW, MANY, Stage, stages
 
 TINY_VIT = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "num_heads": 2, "num_classes": 3}
 

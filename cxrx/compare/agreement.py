@@ -14,26 +14,26 @@ from numpy.typing import NDArray
 from cxrx.compare.corpus import Corpus, FilmInfo, ModelData, Pair, scaled
 from cxrx.compare.localisation.table import by_films
 from cxrx.compare.notes import Notes
+from cxrx.compare.single import SingleMetrics
 from cxrx.metrics import agreement as agree
 from cxrx.metrics.bootstrap import PatientBootstrap
 from cxrx.metrics.controls import centre_map, random_map
 from cxrx.metrics.geometry import to_source
-from cxrx.specs import MetricSpec
 
 _VALUES = ("finding", "metric", "value", "n", "low", "high", "random_pair")
 METHODS = ("model", "method_a", "method_b", *_VALUES)
 MODELS = ("method", "model_a", "model_b", *_VALUES)
-SPREAD = ("image_id", "patient", "model", "method", "finding", "probability", "outcome", "spread")
+DISPERSION = ("image_id", "patient", "model", "method", "finding", "probability", "outcome", "dispersion")
 MAX_PAIRS = 2000  # of (film, finding); more change the third digit only
 
 
 @dataclass
 class Agreement:
-    """Tables with the columns :data:`METHODS`, :data:`MODELS` and :data:`SPREAD`."""
+    """Tables with the columns :data:`METHODS`, :data:`MODELS` and :data:`DISPERSION`."""
 
     methods: pd.DataFrame
     models: pd.DataFrame
-    spread: pd.DataFrame
+    dispersion: pd.DataFrame
 
 
 @dataclass
@@ -43,10 +43,9 @@ class _Likeness:
     pairs: list[Pair]
     patients: list[str]
     metrics: Sequence[str]
-    extra: Mapping[str, MetricSpec]
+    single: SingleMetrics
     bootstrap: PatientBootstrap
     seed: int
-    notes: Notes
 
     def __post_init__(self) -> None:
         self.findings = [finding for _, finding in self.pairs]
@@ -71,10 +70,7 @@ class _Likeness:
             yield from self._means(names, both, metric, values, apart)
 
     def _scores(self, a: _Maps, b: _Maps) -> dict[str, agree.Float]:
-        scores = {metric: agree.compare(metric, a, b) for metric in self.metrics}
-        for spec in self.extra.values():
-            scores |= self._third_party(spec, a, b)
-        return scores
+        return {metric: agree.compare(metric, a, b) for metric in self.metrics} | self._third_party(a, b)
 
     def _means(
         self,
@@ -93,17 +89,12 @@ class _Likeness:
                 numbers = (found.value[at], int(found.n[at]), found.low[at], found.high[at], baseline.value[at])
                 yield names[i], names[j], finding, metric, *numbers
 
-    def _third_party(self, spec: MetricSpec, a: _Maps, b: _Maps) -> dict[str, agree.Float]:
-        """Return the scores ``(n,)`` of a plugin's metric; NaN where either map orders nothing."""
+    def _third_party(self, a: _Maps, b: _Maps) -> dict[str, agree.Float]:
+        """Return the scores ``(n,)`` of metrics that take two maps; NaN where either map orders nothing."""
         scores: dict[str, agree.Float] = {}
         for i in np.flatnonzero(a.usable & b.usable).tolist():
-            try:
-                found = spec.compute(*(maps.values[i].reshape(agree.GRID, agree.GRID) for maps in (a, b)))
-                numbers = {str(name): float(value) for name, value in found.items()}
-            except Exception as error:  # noqa: BLE001  a plugin's fault must not end the comparison; it is told
-                self.notes.count(f"the metric {spec.name} failed on {{n}} pairs of maps ({type(error).__name__})")
-                continue
-            for name, value in numbers.items():
+            both = (maps.values[i].reshape(agree.GRID, agree.GRID) for maps in (a, b))
+            for name, value in self.single.scores("pairs of maps", *both).items():
                 scores.setdefault(name, np.full(len(self.pairs), np.nan))[i] = value
         return scores
 
@@ -118,8 +109,8 @@ def agreement(
     metrics: Sequence[str],
     notes: Notes,
     *,
+    single: SingleMetrics,
     signed: bool = False,
-    extra: Mapping[str, MetricSpec] | None = None,
 ) -> Agreement:
     """Compare every two methods of a model, and every two models under a method; measure how scattered maps are.
 
@@ -129,25 +120,25 @@ def agreement(
         Of :data:`cxrx.metrics.agreement.METRICS`.
     signed
         Compare maps as they are stored, not in their published form.
-    extra
-        Agreement metrics of plugins, by name; they are given maps on the common grid, ``(64, 64)``.
+    single
+        Agreement metrics of plugins; they are given maps on the common grid, ``(64, 64)``.
     """
     methods: list[tuple[Any, ...]] = []
     models: list[tuple[Any, ...]] = []
-    spreads: list[dict[str, Any]] = []
+    dispersions: list[dict[str, Any]] = []
 
     def likeness(pairs: Iterable[Pair], what: str) -> _Likeness:
         chosen = _drawn(corpus, pairs, seed, notes, what)
         patients = [corpus.films[image_id].patient for image_id, _ in chosen]
-        return _Likeness(chosen, patients, metrics, extra or {}, bootstrap, seed, notes)
+        return _Likeness(chosen, patients, metrics, single, bootstrap, seed)
 
     for model in corpus.models.values():
         found = likeness(model.pairs(), model.slug)
         if not found.pairs:
             continue
         maps = {name: _read(corpus, model, name, found.pairs, signed=signed) for name in model.methods}
-        _tell_constant(model, found.pairs, maps, notes)
-        spreads += _spreads(corpus, model, found.pairs, maps)
+        _warn_constant(model, found.pairs, maps, notes)
+        dispersions += _dispersions(corpus, model, found.pairs, maps)
         maps |= _blind(found.pairs, seed, set(maps))
         methods += [(model.slug, *row) for row in found.rows(list(maps), list(maps.values()))]
     for method, sharing in _shared(corpus).items():
@@ -160,7 +151,7 @@ def agreement(
     return Agreement(
         pd.DataFrame(methods, columns=list(METHODS)),
         pd.DataFrame(models, columns=list(MODELS)),
-        pd.DataFrame(spreads, columns=list(SPREAD)),
+        pd.DataFrame(dispersions, columns=list(DISPERSION)),
     )
 
 
@@ -214,15 +205,15 @@ def _blind(pairs: Sequence[Pair], seed: int, there: set[str]) -> dict[str, _Maps
     return blind
 
 
-def _spreads(
+def _dispersions(
     corpus: Corpus, model: ModelData, pairs: Sequence[Pair], maps: Mapping[str, _Maps]
 ) -> Iterator[dict[str, Any]]:
     for method, own in maps.items():
-        for pair, value in zip(pairs, agree.spread(own.values).tolist(), strict=True):
+        for pair, value in zip(pairs, agree.dispersion(own.values).tolist(), strict=True):
             yield {
                 "image_id": pair[0], "patient": corpus.films[pair[0]].patient, "model": model.slug, "method": method,
                 "finding": pair[1], "probability": model.probability_of(pair),
-                "outcome": model.outcome(pair, corpus.labels.get(pair[0], {}).get(pair[1])), "spread": value,
+                "outcome": model.outcome(pair, corpus.labels.get(pair[0], {}).get(pair[1])), "dispersion": value,
             }  # fmt: skip
 
 
@@ -249,7 +240,7 @@ def _right(corpus: Corpus, model: ModelData, method: str) -> set[Pair]:
     }
 
 
-def _tell_constant(model: ModelData, pairs: Sequence[Pair], maps: Mapping[str, _Maps], notes: Notes) -> None:
+def _warn_constant(model: ModelData, pairs: Sequence[Pair], maps: Mapping[str, _Maps], notes: Notes) -> None:
     for method, own in maps.items():
         there = np.array([model.source(method, pair) is not None for pair in pairs])
         constant = int((there & ~own.usable).sum())

@@ -10,13 +10,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.stats import pearsonr
 
-from cxrx.compare.faithfulness.captum_scores import infidelity
-from cxrx.compare.faithfulness.conventions import normalise
-from cxrx.compare.faithfulness.curves import area
-from cxrx.compare.faithfulness.road import NEIGHBOURS, _dissection, impute
-from cxrx.compare.faithfulness.superpixels import mean_correlation, subsets
-from cxrx.compare.faithfulness.tiles import tiles
-from cxrx.metrics.order import counts, rank, spread
+from cxrx.compare.faithfulness.noise import best_scaled
+from cxrx.metrics.imputation import NEIGHBOURS, _dissection, impute
+from cxrx.metrics.perturbation import area, counts, mean_correlation, normalise, rank, subsets, tiles, upsample
 
 grids = st.tuples(st.integers(1, 9), st.integers(1, 9))
 values = arrays(np.float64, grids, elements=st.integers(-3, 3).map(float))
@@ -60,20 +56,20 @@ def test_rounding_does_not_order_a_plateau():
     """0.1 resized is 0.1 up to the last bit: its pixels would come in a fixed pattern."""
     coarse = np.full((7, 7), 0.1)
     coarse[3, 3] = 1.0
-    fine = spread(coarse, (224, 224))
+    fine = upsample(coarse, (224, 224))
     plateau = np.abs(fine - 0.1) < 1e-12
     places = rank(fine, 0)
     halves = places[:80][plateau[:80]], places[144:][plateau[144:]]
     assert np.mean(halves[0]) == pytest.approx(np.mean(halves[1]), rel=0.02)
-    assert np.unique(spread(np.full((7, 7), 0.1), (224, 224))).size == 1
+    assert np.unique(upsample(np.full((7, 7), 0.1), (224, 224))).size == 1
 
 
-def test_a_map_is_spread_as_torch_does_it():
+def test_a_map_is_upsampled_as_torch_does_it():
     coarse = np.random.default_rng(0).standard_normal((7, 5))
     wanted = torch.nn.functional.interpolate(
         torch.from_numpy(coarse)[None, None], (30, 41), mode="bilinear", align_corners=False
     )
-    np.testing.assert_allclose(spread(coarse, (30, 41)), wanted[0, 0], atol=1e-12)
+    np.testing.assert_allclose(upsample(coarse, (30, 41)), wanted[0, 0], atol=1e-12)
 
 
 @settings(deadline=None)
@@ -210,6 +206,6 @@ def test_infidelity_is_that_of_the_best_scale(sums, perturbed, full):
     change = full - perturbed
     beta = (sums * change).sum() / (sums**2).sum() if (sums**2).sum() > 0 else 0.0
     wanted = ((beta * sums - change) ** 2).mean()
-    found = infidelity(torch.from_numpy(sums), torch.from_numpy(perturbed), torch.tensor(full, dtype=torch.float64))
+    found = best_scaled(torch.from_numpy(sums), torch.from_numpy(perturbed), torch.tensor(full, dtype=torch.float64))
     assert found == pytest.approx(wanted, abs=1e-9)
     assert found <= (change**2).mean() + 1e-9

@@ -19,29 +19,40 @@ BOUNDED = frozenset({*localisation.METRICS, *localisation.DETAILED, *chexlocaliz
 """Metrics that end at 1, which is best: of others, and of those of plugins, skill would mean nothing."""
 
 
-def summarise(scores: pd.DataFrame, metrics: Sequence[str], bootstrap: PatientBootstrap) -> pd.DataFrame:
+def summarise(
+    scores: pd.DataFrame,
+    metrics: Sequence[str],
+    bootstrap: PatientBootstrap,
+    by: Sequence[str] = ("model", "method"),
+) -> pd.DataFrame:
     """Average over pairs, per finding and over findings (``all``: the mean of the findings' means).
 
     Parameters
     ----------
     scores
-        One row per film, model, method and finding: columns patient, model, method, finding, `metrics`.
+        One row per film, finding and group: columns patient, finding, `by`, `metrics`.
+    metrics
+        Columns to average.
+    bootstrap
+        Over patients.
+    by
+        Columns of the groups.
 
     Returns
     -------
     summary
-        The columns :data:`KEYS`; n counts the values that are numbers, nan the others.
+        `by` and the columns of :data:`KEYS` after them; n counts the values that are numbers, nan the others.
     """
     rows: list[tuple[object, ...]] = []
-    for (model, method), group in scores.groupby(["model", "method"], sort=False):
+    for key, group in scores.groupby(list(by), sort=False):
         found = bootstrap.table(group[list(metrics)].to_numpy(float), list(group["patient"]), list(group["finding"]))
         for g, finding in enumerate(found.groups):
             for m, metric in enumerate(metrics):
                 at = (g, m)
                 counts = (int(found.n[at]), int(found.missing[at]))
                 bounds = (found.low[at], found.high[at])
-                rows.append((model, method, finding, metric, found.value[at], *counts, *bounds))
-    return pd.DataFrame(rows, columns=list(KEYS))
+                rows.append((*key, finding, metric, found.value[at], *counts, *bounds))
+    return pd.DataFrame(rows, columns=[*by, *KEYS[2:]])
 
 
 def with_skill(table: pd.DataFrame) -> pd.DataFrame:

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 import torch
 from numpy.typing import NDArray
 
+from cxrx.errors import UsageError
 from cxrx.explainers.run import run_explainer
 from cxrx.explainers.targets import EMPTY
-from cxrx.metrics.similarity import Pairs
 from cxrx.models.inference import auto_batch_size, predict_logits
 
 if TYPE_CHECKING:
@@ -21,34 +22,36 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Request:
+class Experiment:
     """A method, a model, and the pictures it is tried on.
 
     Attributes
     ----------
-    explainer
-        Built with its options.
+    spec, explainer
+        The method, and what it builds with its options.
     x
         ``(B, C, H, W)`` prepared pictures, on the model's device.
     targets
         ``(B, T)`` int64, -1 where empty.
     seeds
         ``(B,)``, as derived from (seed, method, picture): the same as for the maps that are tested.
-    image_ids
-        ``B``; noise is drawn by them.
-    relu
-        Whether the published form of the method shows positive values only.
+    image_ids, patients
+        ``B`` each; noise is drawn by image_id.
+    findings
+        What the logits are called in the tables.
     size
         Pictures at once.
     """
 
     model: Model
+    spec: ExplainerSpec
     explainer: Explainer
     x: torch.Tensor
     targets: torch.Tensor
     seeds: torch.Tensor
     image_ids: Sequence[str]
-    relu: bool
+    patients: Sequence[str]
+    findings: Sequence[str]
     size: int
 
     @classmethod
@@ -60,28 +63,53 @@ class Request:
         x: torch.Tensor,
         targets: torch.Tensor,
         seeds: torch.Tensor,
+        *,
         image_ids: Sequence[str],
+        patients: Sequence[str],
+        findings: Sequence[str] | None = None,
         batch_size: int | None = None,
-    ) -> Request:
-        """Build the explainer of `spec` and take the batch size that suits the device."""
+    ) -> Experiment:
+        """Build the explainer, and take the batch size that suits the device unless one is given.
+
+        Parameters
+        ----------
+        model, spec, options
+            The method is built with `options`, as :func:`cxrx.options.parse_options` returns them.
+        x, targets, seeds, image_ids, patients
+            See the attributes.
+        findings
+            Default: the model's labels.
+        batch_size
+            Pictures at once.
+
+        Raises
+        ------
+        UsageError
+            Arguments do not fit together.
+        """
+        names = model.labels if findings is None else tuple(findings)
+        numbers = {len(part) for part in (x, targets, seeds, image_ids, patients)}
+        if len(numbers) > 1 or len(names) != len(model.labels):
+            raise UsageError(
+                "pictures, targets, seeds, image ids and patients must be equally many, and a finding a logit"
+            )
         size = min(auto_batch_size(model.device) if batch_size is None else batch_size, len(x))
         # A clone leaves inference mode: gradients cannot be recorded on tensors that were made in it.
         with torch.inference_mode(mode=False):
             x = x.detach().clone().to(model.device, torch.float32)
-        return cls(model, spec.build(options), x, targets, seeds, tuple(image_ids), spec.relu, size)
+        return cls(model, spec, spec.build(options), x, targets, seeds, image_ids, patients, names, size)
 
     def asked(self) -> NDArray[np.bool_]:
         """Return ``(B, T)``, whether there is something to explain."""
         return np.asarray((self.targets != EMPTY).numpy())
 
-    def pairs(self, patients: Sequence[str], findings: Sequence[str]) -> Pairs:
-        """Return whose maps :meth:`maps` holds; `patients` ``B``, `findings` a name for every logit."""
-        where = np.argwhere(self.asked())
-        return Pairs(
-            [self.image_ids[b] for b, _ in where],
-            [patients[b] for b, _ in where],
-            [findings[int(self.targets[b, t])] for b, t in where],
-        )
+    def pairs(self) -> pd.DataFrame:
+        """Return whose maps :meth:`maps` holds: image_id, patient, finding."""
+        where = [
+            (self.image_ids[b], self.patients[b], self.findings[int(self.targets[b, t])])
+            for b, t in np.argwhere(self.asked())
+        ]
+        return pd.DataFrame(where, columns=["image_id", "patient", "finding"])
 
     def maps(self, x: torch.Tensor | None = None, seeds: torch.Tensor | None = None) -> NDArray[np.float32]:
         """Return the maps of all that is asked, ``(n, h, w)``, in their published form; of other pictures or seeds."""
@@ -93,21 +121,11 @@ class Request:
     ) -> torch.Tensor:
         """Return the maps ``(b, T, h, w)`` of `x`, in their published form, on the CPU."""
         size = self.size if size is None else size
-        values = torch.cat(
-            [
-                piece.values
-                for start in range(0, len(x), size)
-                for piece in run_explainer(
-                    self.model,
-                    self.explainer,
-                    x[start : start + size],
-                    targets[start : start + size],
-                    seeds[start : start + size],
-                    size,
-                )
-            ]
-        )
-        return values.clamp(min=0) if self.relu else values
+        starts = range(0, len(x), size)
+        parts = ([part[start : start + size] for part in (x, targets, seeds)] for start in starts)
+        pieces = (piece for part in parts for piece in run_explainer(self.model, self.explainer, *part, size))
+        values = torch.cat([piece.values for piece in pieces])
+        return values.clamp(min=0) if self.spec.relu else values
 
     def probabilities(self, x: torch.Tensor) -> torch.Tensor:
         """Return the probabilities ``(B, K)`` of `x`, on the CPU."""

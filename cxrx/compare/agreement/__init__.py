@@ -1,3 +1,0 @@
-"""Whether two methods, or two models, say the same of one film."""
-
-from __future__ import annotations

@@ -1,3 +1,0 @@
-"""How good the classifier is whose explanations are compared."""
-
-from __future__ import annotations
