@@ -19,7 +19,7 @@ from typing import Any
 from cxrx.datasets import rle
 from cxrx.datasets.names import CHEXPERT_FINDINGS, canonical
 from cxrx.datasets.plain import finding_columns
-from cxrx.datasets.sheet import LABELS, Format, Sheet, Table, cell, film_name, split_in, split_of_path
+from cxrx.datasets.sheet import Format, Sheet, Table, cell, film_name, labels_in, split_in, split_of_path
 from cxrx.datasets.specs import CHEXPERT
 from cxrx.specs import FilmTruth, Mask, Split
 
@@ -36,29 +36,26 @@ def unfolded(path: str) -> str:
 
 def read_labels(sheet: Sheet) -> Table:
     """Read ``train.csv``, ``valid.csv`` or a table of the test labels."""
-    path_at, found = sheet.the("path"), finding_columns(sheet, blank=True)
+    path_at, found = sheet.required("path"), finding_columns(sheet, blank=True)
     frontal, along = sheet.index("frontal/lateral"), sheet.index("ap/pa")
     own_split = split_in(sheet.path.name)
-    shared: dict[tuple[str, ...], Mapping[str, int]] = {}
+    shared: dict[tuple[str, ...], dict[str, int]] = {}
     films: dict[str, FilmTruth] = {}
     for row in sheet.rows:
         name = film_name(cell(row, path_at))
         if not name:
             sheet.problems["rows that name no film were left out"] += 1
             continue
-        cells = tuple(cell(row, index) for index in found)
-        if cells not in shared:
-            labels = zip(found.values(), map(LABELS.get, cells), strict=True)
-            shared[cells] = {finding: label for finding, label in labels if label is not None}
+        labels = labels_in(row, found, shared)
         if name in films:
             sheet.problems["rows of a film that had one before were left out"] += 1
             continue
         patient = _PATIENT.search(name)
         view = _view(cell(row, frontal), cell(row, along))
         split: Split = split_of_path(name) or own_split
-        films[name] = FilmTruth(shared[cells], (), patient[1] if patient else "", view, split=split)
+        films[name] = FilmTruth(labels, (), patient[1] if patient else "", view, split=split)
     findings = tuple(dict.fromkeys(found.values()))
-    return Table(sheet.path, "chexpert", films, findings, sheet.sentences(), name_of=unfolded, least=3)
+    return Table(sheet.path, "chexpert", films, findings, sheet.sentences(), name_of=unfolded, min_parts=3)
 
 
 def _view(side: str, along: str) -> str:
@@ -95,7 +92,7 @@ def read_json(path: Path) -> Table | None:
     findings = tuple(dict.fromkeys(mask.finding for film in films.values() for mask in film.masks))
     in_order = tuple(sorted(findings, key=_order))
     sentences = [f"{text} ({n})" for text, n in problems.items()]
-    return Table(path, "chexlocalize", films, in_order, sentences, "marks", unfolded, least=3)
+    return Table(path, "chexlocalize", films, in_order, sentences, "marks", unfolded, min_parts=3)
 
 
 def _order(finding: str) -> int:

@@ -71,7 +71,7 @@ def _is_layout(splits: dict[str, set[str]]) -> bool:
 
 
 def _empty(listing: Listing, sound: set[str], roots: dict[str, dict[str, set[str]]]) -> list[str]:
-    """Tell of class folders without a film."""
+    """Return a sentence on each class folder without a film."""
     problems = []
     for home in listing.folders:
         place = place_of(home.split("/")) if home and not home.casefold().endswith("/images") else None

@@ -48,8 +48,8 @@ class LabelledFolder:
         bare = {path: truth for path in listing.bare if (truth := source.truth(path)) is not None}
         self.paths = sorted([*known, *bare])
         self.unlabelled = [path for path, truth in known.items() if truth is None]
-        told = {path: truth for path, truth in (known | bare).items() if truth is not None}
-        self._truth = dict(sorted(told.items()))
+        labelled = {path: truth for path, truth in (known | bare).items() if truth is not None}
+        self._truth = dict(sorted(labelled.items()))
         self._splits: dict[tuple[int, tuple[float, ...]], Splits] = {}
         self._split_of: dict[int, dict[str, Split]] = {}
 
@@ -63,7 +63,7 @@ class LabelledFolder:
 
     @cached_property
     def patients(self) -> list[str]:
-        """A key a film of :meth:`films`; a film whose patient no table tells counts as one of its own."""
+        """A key a film of :meth:`films`; a film whose patient no table names counts as one of its own."""
         return [truth.patient or f"film {path}" for path, truth in self._truth.items()]
 
     def splits(self, seed: int = 0, fractions: Sequence[float] = FRACTIONS) -> Splits:
@@ -96,7 +96,7 @@ class LabelledFolder:
         Raises
         ------
         UsageError
-            The data set does not speak of a finding; the nearest is told.
+            The data set does not speak of a finding; the nearest is suggested.
         """
         names = self.findings if findings is None else [self._finding(name) for name in findings]
         labels = np.full((len(self._truth), len(names)), UNKNOWN, dtype=np.int8)
@@ -131,7 +131,7 @@ def open_dataset(folder: str | Path) -> LabelledFolder:
     if not source.name:
         lacks = [text for text in source.problems if "lacks" in text]
         raise UsageError(
-            lacks[0] if lacks else f"nothing in {folder.absolute().name} tells what is on its films",
+            lacks[0] if lacks else f"nothing in {folder.absolute().name} says what is on its films",
             "`cxrx datasets` lists the layouts that are understood",
         )
     return LabelledFolder(folder, source, listing)

@@ -9,16 +9,17 @@ from cxrx.datasets.sheet import Table
 from cxrx.reading.find import OTHER_PICTURES
 from cxrx.reading.readers import DICOM_SUFFIXES, IMAGE_SUFFIXES
 
-# How well a film's path met a table's entry; a better one in one table silences a worse one in another of its role.
-PLACE, PATH, BASE, STEM = 4, 3, 2, 1
+# How well a film's path matches a table's entry: a better match in one table goes before a worse one in another of
+# its role.
+EXACT, PATH, BASE, STEM = 4, 3, 2, 1
 
 # Only these are cut off: a DICOM UID is full of dots.
 _SUFFIXES = IMAGE_SUFFIXES | DICOM_SUFFIXES | OTHER_PICTURES | {".gz", ".npy"}
-_SEVERAL = ""  # in place of an entry: there are several
+_AMBIGUOUS = ""  # in place of an entry: there are several
 
 
 @dataclass(frozen=True)
-class Seat:
+class Location:
     """Where a table lies, seen from an input: below it in `below`, or above it, which is there called `above`."""
 
     below: str = ""
@@ -39,23 +40,23 @@ class Index:
 
     Attributes
     ----------
-    seats
+    locations
         Where it lies, for every input that it belongs to.
     """
 
     table: Table
-    seats: list[Seat] = field(default_factory=list)
+    locations: list[Location] = field(default_factory=list)
     _whole: dict[str, str] = field(default_factory=dict, init=False, repr=False)
-    _ladder: list[dict[str, str]] = field(default_factory=list, init=False, repr=False)
+    _by_tail: list[dict[str, str]] = field(default_factory=list, init=False, repr=False)
     _deepest: int = field(default=0, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        """Build a ladder of lookups: by the last part, where several entries share that by the last two, and so on."""
+        """Build the lookups: by the last part, where several entries share that by the last two, and so on."""
         self._whole = {}
         for entry in self.table.films:
             known = self._whole.setdefault(stem_of(_inside(entry)), entry)
             if known != entry:
-                self._whole[stem_of(_inside(entry))] = _SEVERAL
+                self._whole[stem_of(_inside(entry))] = _AMBIGUOUS
         level = list(self._whole)
         self._deepest = max((stem.count("/") + 1 for stem in level), default=0)
         depth = 1
@@ -63,9 +64,9 @@ class Index:
             step: dict[str, str] = {}
             for stem in level:
                 key = last_parts(stem, depth)
-                step[key] = _SEVERAL if key in step else self._whole[stem]
-            self._ladder.append(step)
-            level = [stem for stem in level if step[last_parts(stem, depth)] == _SEVERAL and stem.count("/") >= depth]
+                step[key] = _AMBIGUOUS if key in step else self._whole[stem]
+            self._by_tail.append(step)
+            level = [stem for stem in level if step[last_parts(stem, depth)] == _AMBIGUOUS and stem.count("/") >= depth]
             depth += 1
 
     def __len__(self) -> int:
@@ -77,7 +78,7 @@ class Index:
 
     def _key(self, stem: str) -> str:
         keys = (last_parts(stem, depth) for depth in range(1, stem.count("/") + 2))
-        return next((key for key, step in zip(keys, self._ladder, strict=False) if step.get(key)), stem)
+        return next((key for key, step in zip(keys, self._by_tail, strict=False) if step.get(key)), stem)
 
     def find(self, path: str, prefixes: Sequence[str] = ()) -> tuple[int, str] | None:
         """Return how well, and under which entry, the film at `path` is in the table.
@@ -88,13 +89,13 @@ class Index:
             What stands before the path on disk, to be tried where the path alone is too short.
         """
         films = self.table.films
-        for seat in self.seats:
-            place = seat.from_table(path)
-            if place is not None and place in films:
-                return PLACE, place
+        for location in self.locations:
+            own = location.from_table(path)
+            if own is not None and own in films:
+                return EXACT, own
         name = self.table.name_of(path) if self.table.name_of is not None else path
         found = self._by_parts(name)
-        for prefix in prefixes if found is None and self.table.least > 1 else ():
+        for prefix in prefixes if found is None and self.table.min_parts > 1 else ():
             found = found or self._by_parts(f"{prefix}/{name}")
         return found
 
@@ -105,15 +106,15 @@ class Index:
             tail = last_parts(path, depth)
             entry = tail if tail in self.table.films else self._whole.get(last_parts(stem, depth))
             if entry:
-                least = min(self.table.least, entry.count("/") + 1)
-                return (_rank(depth, entry, path), entry) if depth >= least else None
-        for depth, step in enumerate(self._ladder[:parts], 1):
+                needed = min(self.table.min_parts, entry.count("/") + 1)
+                return (_rank(depth, entry, path), entry) if depth >= needed else None
+        for depth, step in enumerate(self._by_tail[:parts], 1):
             entry = step.get(last_parts(stem, depth))
             if entry is None:
                 return None
-            if entry != _SEVERAL:
+            if entry != _AMBIGUOUS:
                 agree = _agreeing(stem, stem_of(_inside(entry)))
-                return (_rank(agree, entry, path), entry) if agree >= self.table.least else None
+                return (_rank(agree, entry, path), entry) if agree >= self.table.min_parts else None
         return None
 
 

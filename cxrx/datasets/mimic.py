@@ -8,11 +8,10 @@ of the other labeller (``-negbio.csv``) count only where those of CheXpert are n
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from cxrx.datasets.plain import finding_columns
-from cxrx.datasets.sheet import LABELS, Format, Sheet, Table, cell, split_word
+from cxrx.datasets.sheet import Format, Sheet, Table, cell, labels_in, split_word
 from cxrx.datasets.specs import MIMIC
 from cxrx.specs import FilmTruth
 
@@ -30,17 +29,14 @@ class FilmTable(Table):
 
 def read_studies(sheet: Sheet) -> Table:
     """Read the labels, a row a study; entries are study numbers."""
-    study, patient, found = sheet.the("study id"), sheet.the("subject id"), finding_columns(sheet, blank=True)
-    shared: dict[tuple[str, ...], Mapping[str, int]] = {}
+    study, patient, found = sheet.required("study id"), sheet.required("subject id"), finding_columns(sheet, blank=True)
+    shared: dict[tuple[str, ...], dict[str, int]] = {}
     films: dict[str, FilmTruth] = {}
     for row in sheet.rows:
-        cells = tuple(cell(row, index) for index in found)
-        if cells not in shared:
-            labels = zip(found.values(), map(LABELS.get, cells), strict=True)
-            shared[cells] = {finding: label for finding, label in labels if label is not None}
+        labels = labels_in(row, found, shared)
         number = cell(row, study)
         sheet.problems["rows of a study that had one before"] += number in films
-        films.setdefault(number, FilmTruth(shared[cells], patient=cell(row, patient)))
+        films.setdefault(number, FilmTruth(labels, patient=cell(row, patient)))
     kind = "mimic-negbio" if "negbio" in sheet.path.name.lower() else "mimic-studies"
     findings = tuple(dict.fromkeys(found.values()))
     return Table(sheet.path, kind, films, findings, sheet.sentences(), name_of=study_of)
@@ -54,7 +50,7 @@ def study_of(path: str) -> str:
 
 def read_films(sheet: Sheet) -> Table:
     """Read the metadata or the split table, a row a film."""
-    film, study, patient = sheet.the("dicom id"), sheet.the("study id"), sheet.the("subject id")
+    film, study, patient = sheet.required("dicom id"), sheet.required("study id"), sheet.required("subject id")
     view, split = sheet.index("viewposition"), sheet.index("split")
     table = FilmTable(sheet.path, "mimic-films", {}, (), [], "split")
     for row in sheet.rows:
@@ -67,7 +63,7 @@ def read_films(sheet: Sheet) -> Table:
 def joined(tables: list[Table]) -> list[Table]:
     """Return the tables, those of MIMIC made one that is keyed by film.
 
-    Without a table of films its entries are studies, which the paths of films tell.
+    Without a table of films its entries are studies, which the paths of films hold.
     """
     studies = [table for table in tables if table.kind in {"mimic-studies", "mimic-negbio"}]
     if not studies:

@@ -26,7 +26,7 @@ _PICTURE = re.compile(r"\.(png|jpe?g|dcm|dicom)$", re.IGNORECASE)
 
 def read_labels(sheet: Sheet) -> Table:
     """Read ``Data_Entry_2017``: findings separated by pipes."""
-    image, labels_at = sheet.the("image index"), sheet.the("finding labels")
+    image, labels_at = sheet.required("image index"), sheet.required("finding labels")
     patient, view = first(sheet.columns, PATIENT), first(sheet.columns, VIEW)
     known: dict[str, Mapping[str, int]] = {}  # films with the same cell share what it says
     extra: dict[str, None] = {}
@@ -67,13 +67,13 @@ def read_bounding_boxes(sheet: Sheet) -> Table:
 
 
 def patient_of(name: str) -> str:
-    """Return the patient that a film's name tells, as ``Data_Entry_2017.csv`` writes it; empty for other names."""
+    """Return the patient that a film's name holds, as ``Data_Entry_2017.csv`` writes it; empty for other names."""
     match = _OF_PATIENT.fullmatch(name)
     return str(int(match[1])) if match else ""
 
 
 def read_list(path: Path) -> Table | None:
-    """Read a list of films, one a line, of the split that the file's name tells; None if it is no such list.
+    """Read a list of films, one a line, of the split that the file's name gives; None if it is no such list.
 
     Raises
     ------

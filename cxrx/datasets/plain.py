@@ -13,13 +13,13 @@ from cxrx.datasets.sheet import (
     Sheet,
     Table,
     add_box,
+    add_label,
     box_columns,
     cell,
     drafts_of,
     film_name,
     finished,
     read_box,
-    state,
 )
 
 # Columns that may hold nothing but 0 and 1 and are no findings all the same.
@@ -64,7 +64,7 @@ def read_labels(sheet: Sheet) -> Table:
         labels = drafts[name].labels
         for index, finding in found.items():
             if (label := LABELS.get(cell(row, index))) is not None:
-                state(labels, finding, label, sheet.problems)
+                add_label(labels, finding, label, sheet.problems)
     findings = tuple(dict.fromkeys(found.values()))
     return Table(sheet.path, "labels", finished(drafts), findings, sheet.sentences())
 

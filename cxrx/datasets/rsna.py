@@ -16,13 +16,13 @@ from cxrx.datasets.sheet import (
     Sheet,
     Table,
     add_box,
+    add_label,
     box_columns,
     cell,
     drafts_of,
     film_name,
     finished,
     read_box,
-    state,
 )
 from cxrx.datasets.specs import RSNA
 
@@ -38,14 +38,14 @@ _CLASSES = {
 
 def read_labels(sheet: Sheet) -> Table:
     """Read a row a box, ``Target`` 0 or 1."""
-    image, target, layout = sheet.the("patientid"), sheet.the("target"), box_columns(sheet.columns)
+    image, target, layout = sheet.required("patientid"), sheet.required("target"), box_columns(sheet.columns)
     drafts, rows = drafts_of(sheet, image)
     for row in rows:
         draft, label = drafts[film_name(cell(row, image))], LABELS.get(cell(row, target))
         if label not in {0, 1}:
             sheet.problems["rows whose Target is neither 0 nor 1 were left out"] += 1
             continue
-        state(draft.labels, FINDING, label, sheet.problems)
+        add_label(draft.labels, FINDING, label, sheet.problems)
         if label == 1 and layout is not None:
             add_box(draft, read_box(FINDING, row, layout, sheet.problems))
     return Table(sheet.path, "rsna", finished(drafts), (FINDING,), sheet.sentences(), side=SIDE)
@@ -53,7 +53,7 @@ def read_labels(sheet: Sheet) -> Table:
 
 def read_classes(sheet: Sheet) -> Table:
     """Read the detailed classes; a film has as many rows as boxes."""
-    image, kind = sheet.the("patientid"), sheet.the("class")
+    image, kind = sheet.required("patientid"), sheet.required("class")
     drafts, rows = drafts_of(sheet, image)
     for row in rows:
         labels = _CLASSES.get(cell(row, kind).casefold())
@@ -61,7 +61,7 @@ def read_classes(sheet: Sheet) -> Table:
             sheet.problems["rows of a class that is none of the three were left out"] += 1
             continue
         for finding, value in labels.items():
-            state(drafts[film_name(cell(row, image))].labels, finding, value, sheet.problems)
+            add_label(drafts[film_name(cell(row, image))].labels, finding, value, sheet.problems)
     return Table(sheet.path, "rsna-classes", finished(drafts), (OPACITY, NO_FINDING), sheet.sentences())
 
 

@@ -65,7 +65,7 @@ class Table:
         Turns the path of a film into the name to look for.
     side
         Grid in pixels that its boxes or masks were drawn on where that is not each film's own; else 0.
-    least
+    min_parts
         How many of the last parts of a path must agree; more than one where every film is called ``view1_frontal.jpg``.
     """
 
@@ -77,7 +77,7 @@ class Table:
     role: Role = "labels"
     name_of: Callable[[str], str] | None = None
     side: int = 0
-    least: int = 1
+    min_parts: int = 1
 
 
 @dataclass
@@ -102,7 +102,7 @@ class Sheet:
         """Return the first column that has one of these names."""
         return first(self.columns, names)
 
-    def the(self, name: str) -> int:
+    def required(self, name: str) -> int:
         """Return the column of this name, which the header is known to have."""
         return self.columns.index(name)
 
@@ -122,9 +122,9 @@ class Format:
     dataset
         The data set that a folder with such a table is.
     published
-        What the data set calls its file; a file of that name without the columns is told to lack them.
+        What the data set calls its file; a file of that name without the columns is reported to lack them.
     only_published
-        The columns alone would not tell: the file must have that name too.
+        The columns alone are not enough: the file must have that name too.
     """
 
     kind: str
@@ -194,6 +194,15 @@ def cell(row: list[str], index: int | None) -> str:
     return row[index].strip() if index is not None and index < len(row) else ""
 
 
+def labels_in(row: list[str], found: dict[int, str], shared: dict[tuple[str, ...], dict[str, int]]) -> dict[str, int]:
+    """Return what a row says of the findings in the columns `found`; rows of the same cells share one mapping."""
+    cells = tuple(cell(row, index) for index in found)
+    if cells not in shared:
+        labels = zip(found.values(), map(LABELS.get, cells), strict=True)
+        shared[cells] = {finding: label for finding, label in labels if label is not None}
+    return shared[cells]
+
+
 def film_name(text: str) -> str:
     """Spell a film's name in posix and without a leading ``./``."""
     if "/" not in text and "\\" not in text:
@@ -209,7 +218,7 @@ def split_word(text: str) -> Split:
 
 
 def split_in(name: str) -> Split:
-    """Return the split that a file or folder name tells, as ``annotations_test.csv`` and ``dicom-images-train`` do."""
+    """Return the split that a file or folder name gives, as ``annotations_test.csv`` and ``dicom-images-train`` do."""
     found = {split_word(word) for word in re.split(r"[^a-z]+", name.casefold())} - {""}
     if found == {"train", "valid"}:
         return "train+valid"
@@ -217,7 +226,7 @@ def split_in(name: str) -> Split:
 
 
 def split_of_path(name: str) -> Split:
-    """Return the split that the folders in a film's name tell."""
+    """Return the split that the folders in a film's name give."""
     found = [split for part in name.split("/")[:-1] if (split := split_word(part))]
     return found[0] if found else ""
 
@@ -254,7 +263,17 @@ def box_columns(columns: list[str]) -> tuple[list[int], bool] | None:
 
 
 def read_box(finding: str, row: list[str], layout: tuple[list[int], bool], problems: Counter[str]) -> Box | None:
-    """Return the box of a row; None where its cells are blank, or are no box."""
+    """Return the box of a row; None where its cells are blank, or are no box.
+
+    Parameters
+    ----------
+    finding, row
+        What it shows, and the cells.
+    layout
+        What :func:`box_columns` returned.
+    problems
+        Counts what is no box.
+    """
     indices, corners = layout
     cells = [cell(row, index) for index in indices]
     if not any(cells):
@@ -276,8 +295,18 @@ def add_box(draft: Draft, box: Box | None) -> None:
         draft.boxes.append(box)
 
 
-def state(labels: dict[str, int], finding: str, value: int, problems: Counter[str]) -> None:
-    """Give a film a label; two rows that contradict each other make it uncertain."""
+def add_label(labels: dict[str, int], finding: str, value: int, problems: Counter[str]) -> None:
+    """Give a film a label; two rows that contradict each other make it uncertain.
+
+    Parameters
+    ----------
+    labels
+        The film's, changed in place.
+    finding, value
+        1 present, 0 absent, -1 uncertain.
+    problems
+        Counts contradictions.
+    """
     if labels.setdefault(finding, value) != value:
         labels[finding] = -1
         problems["labels on which two rows of a film contradict each other were taken as uncertain"] += 1

@@ -20,7 +20,7 @@ SHAPE = (SIDE, SIDE)
 
 def read_masks(sheet: Sheet) -> Table:
     """Read the masks; one that cannot be decoded keeps its label."""
-    image, encoded = sheet.the("imageid"), sheet.the("encodedpixels")
+    image, encoded = sheet.required("imageid"), sheet.required("encodedpixels")
     labels: dict[str, int] = {}
     parts: dict[str, dict[str, rle.Counts]] = {}
     for row in sheet.rows:

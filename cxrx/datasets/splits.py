@@ -84,6 +84,8 @@ def make_splits(
         where they have no validation films, these are drawn by patient from the training films, in proportion.
     patients
         A key a film.
+    seed
+        What patients are drawn with.
     fractions
         Of patients in train, valid and test; to be drawn where nothing is published.
 

@@ -49,7 +49,7 @@ def survey(dataset: LabelledFolder, seed: int = 0) -> dict[str, Any]:
         films = list(dataset.source.entries().items())
     truths = [truth for _, truth in films]
     counts = count_findings(dataset.findings, truths)
-    told = {truth.patient for truth in truths if truth.patient}
+    known = {truth.patient for truth in truths if truth.patient}
     splits = dataset.splits(seed)
     patients = dataset.patients
     return {
@@ -57,7 +57,7 @@ def survey(dataset: LabelledFolder, seed: int = 0) -> dict[str, Any]:
         "tables": [path.name for path in dataset.source.tables],
         "films": len(dataset.paths),
         "labelled": len(films),
-        "patients": len(told) if told else None,
+        "patients": len(known) if known else None,
         "views": dict(sorted(Counter(truth.view or "unknown" for truth in truths).items())),
         "findings": [vars(count) for count in counts],
         "boxes": sum(len(truth.boxes) for truth in truths),
@@ -122,7 +122,7 @@ def find_problems(dataset: LabelledFolder, counts: Sequence[FindingCount], split
             "in valid, and are left out elsewhere"
         )
     if films and not any(truth.patient for _, truth in films):
-        problems.append("no table tells the patients: every film counts as a patient of its own")
+        problems.append("no table names the patients: every film counts as a patient of its own")
     empty = [count.finding for count in counts if not count.positive]
     if empty:
         problems.append(f"no film is positive for {', '.join(empty)}")
@@ -130,7 +130,7 @@ def find_problems(dataset: LabelledFolder, counts: Sequence[FindingCount], split
 
 
 def check_marks(dataset: LabelledFolder) -> list[str]:
-    """Compare boxes and masks with the sizes of their films, which the heads of the files tell."""
+    """Compare boxes and masks with the sizes of their films, which the headers of the files give."""
     side = max(dataset.source.sides.values(), default=0)
     found: Counter[str] = Counter()
     for path, truth in dataset.films():
@@ -152,7 +152,7 @@ def check_marks(dataset: LabelledFolder) -> list[str]:
 
 
 def size_of(path: Path) -> tuple[int, int] | None:
-    """Return rows and columns of a film from its head, without decoding a pixel; None where it does not tell."""
+    """Return rows and columns of a film from its header, without decoding a pixel; None where it has none."""
     try:
         with path.open("rb") as stream, library_settings():
             head = stream.read(132)
@@ -181,5 +181,5 @@ def _dicom_size(stream: BinaryIO) -> tuple[int, int] | None:
             return None  # its header is packed with the pixels, and unpacking has no limit
         dataset = dcmread(stream, stop_before_pixels=True, specific_tags=["Rows", "Columns"])
         return int(dataset.Rows), int(dataset.Columns)
-    except Exception:  # noqa: BLE001 - pydicom raises nearly anything on junk; the caller counts what told no size
+    except Exception:  # noqa: BLE001 - pydicom raises nearly anything on junk; the caller counts what has no size
         return None

@@ -92,12 +92,12 @@ def _listed(names: list[str]) -> str:
 
 
 def read_table(path: Path, problems: list[str] | None = None) -> Table | None:
-    """Read one file; None where it is no truth, which its header, or for plain label tables the cells, tell.
+    """Read one file; None where it is no truth, which its header, or for plain label tables the cells, show.
 
     Parameters
     ----------
     problems
-        Takes a sentence on a table that lacks columns.
+        A sentence on a table that lacks columns is appended.
 
     Raises
     ------

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from cxrx.datasets import class_folders, mimic, rle
 from cxrx.datasets.listing import Listing, list_folder
-from cxrx.datasets.match import Index, Seat
+from cxrx.datasets.match import Index, Location
 from cxrx.datasets.names import is_known, nearest
 from cxrx.datasets.sheet import Role, Table, split_word
 from cxrx.datasets.specs import BUILTIN_DATASETS, CLASS_FOLDERS, TABLES
@@ -18,19 +18,19 @@ from cxrx.errors import UsageError
 from cxrx.registry import load
 from cxrx.specs import Box, Dataset, DatasetSpec, FilmTruth, Mask, Split
 
-_CLIMB = 3  # levels that a folder named by class, split or "images" may lie below its data set
-_SNIFF = 2  # levels below a folder in which its tables are looked for to recognise it
+_CLASS_DEPTH = 3  # levels that a folder named by class, split or "images" may lie below its data set
+_TABLE_DEPTH = 2  # levels below a folder in which its tables are looked for to recognise it
 
 
 @dataclass(frozen=True)
-class _Voice:
+class _PluginDataset:
     """A data set of a plugin, and where its folder lies."""
 
     dataset: Dataset
-    seat: Seat
+    location: Location
 
     def truth(self, path: str) -> FilmTruth | None:
-        own = self.seat.from_table(path)
+        own = self.location.from_table(path)
         return None if own is None else self.dataset.truth(own)
 
 
@@ -55,21 +55,21 @@ class FolderTruth:
         self,
         indices: Sequence[Index] = (),
         problems: Sequence[str] = (),
-        voices: Sequence[_Voice] = (),
+        plugins: Sequence[_PluginDataset] = (),
         prefixes: Sequence[str] = (),
     ) -> None:
-        self._indices, self._voices, self._prefixes = list(indices), list(voices), list(prefixes)
+        self._indices, self._plugins, self._prefixes = list(indices), list(plugins), list(prefixes)
         tables = [index.table for index in indices]
         self.tables = [table.path for table in tables]
         in_order = [*(t for t in tables if t.role == "labels"), *(t for t in tables if t.role == "marks")]
-        told = [*(voice.dataset.findings for voice in voices), *(table.findings for table in in_order)]
-        self.findings = tuple(dict.fromkeys(name for findings in told for name in findings))
+        sources = [*(plugin.dataset.findings for plugin in plugins), *(table.findings for table in in_order)]
+        self.findings = tuple(dict.fromkeys(name for findings in sources for name in findings))
         self.problems = [*problems, *(f"{table.path.name}: {text}" for table in tables for text in table.problems)]
         self.problems += [
             f"{name!r} is no known finding; {close} is" for name in self.findings if (close := nearest(name))
         ]
         self.sides = {DATASET_OF[table.kind]: table.side for table in tables if table.side}
-        self.name = _name([voice.dataset.name for voice in voices], tables)
+        self.name = _name([plugin.dataset.name for plugin in plugins], tables)
 
     def __len__(self) -> int:
         """Count the films that the tables name; a name in two tables counts once."""
@@ -84,10 +84,10 @@ class FolderTruth:
             Posix, relative to the input it was found under; or a bare file name; or any other name the tables use. It
             is matched by path, else by base name, else by stem, as far as these are unique.
         """
-        for voice in self._voices:
-            told = voice.truth(relative_path)
-            if told is not None:
-                return told
+        for plugin in self._plugins:
+            known = plugin.truth(relative_path)
+            if known is not None:
+                return known
         matches = [
             (index.table, *match) for index in self._indices if (match := index.find(relative_path, self._prefixes))
         ]
@@ -101,7 +101,7 @@ class FolderTruth:
     def entries(self) -> dict[str, FilmTruth]:
         """Return what the tables say by the names that they use, where there are no films to ask about."""
         names = {entry: None for index in self._indices if index.table.role != "split" for entry in index.table.films}
-        return {name: told for name in names if (told := self.truth(name)) is not None}
+        return {name: known for name in names if (known := self.truth(name)) is not None}
 
     def unmatched(self, names: Iterable[str]) -> int:
         """Count the tables' entries that none of `names` (film paths) meets; lists of films do not count."""
@@ -128,11 +128,11 @@ class FolderTruth:
         return index.find(name, self._prefixes)
 
 
-def _name(voices: Sequence[str], tables: Sequence[Table]) -> str:
+def _name(plugins: Sequence[str], tables: Sequence[Table]) -> str:
     tables = [table for table in tables if table.role != "split"]
-    told = next((name for name in [*voices, *(DATASET_OF.get(table.kind, "") for table in tables)] if name), "")
-    if told or not tables:
-        return told
+    given = next((name for name in [*plugins, *(DATASET_OF.get(table.kind, "") for table in tables)] if name), "")
+    if given or not tables:
+        return given
     return CLASS_FOLDERS if all(table.kind == CLASS_FOLDERS for table in tables) else TABLES
 
 
@@ -178,14 +178,14 @@ def discover(inputs: Sequence[Path]) -> FolderTruth:
     for given in inputs:
         top = Path(os.path.abspath(given))  # noqa: PTH100  resolve() would follow links away from the tables
         folder = top if top.is_dir() else top.parent
-        search.prefixes.append("/".join(folder.parts[-_CLIMB:]).lstrip("/"))
-        if search.ask_plugins(folder, Seat()) or search.ask_plugins(folder.parent, Seat(above=folder.name)):
+        search.prefixes.append("/".join(folder.parts[-_CLASS_DEPTH:]).lstrip("/"))
+        if search.try_plugins(folder, Location()) or search.try_plugins(folder.parent, Location(above=folder.name)):
             continue
         listing = list_folder(folder) if top.is_dir() else list_folder(folder, depth=0)
-        search.take_tables(folder, listing.tables)
-        search.take_tables(folder.parent, list_folder(folder.parent, depth=0).tables, Seat(above=folder.name))
+        search.add_tables(folder, listing.tables)
+        search.add_tables(folder.parent, list_folder(folder.parent, depth=0).tables, Location(above=folder.name))
         if not search.labels_any(listing.films if top.is_dir() else [top.name]):
-            search.take_classes(folder, listing if top.is_dir() else None)
+            search.add_classes(folder, listing if top.is_dir() else None)
     return search.result()
 
 
@@ -199,14 +199,14 @@ def read_truth(path: Path) -> FolderTruth:
     """
     if not path.exists():
         raise UsageError(f"there is no {path.name}", hint="give a CSV of labels or boxes, or a folder that holds some")
-    search = _Search(seated=False)
+    search = _Search(located=False)
     if not path.is_dir():
-        search.take_tables(path.parent, [path.name])
-    elif not search.ask_plugins(path, Seat()):
+        search.add_tables(path.parent, [path.name])
+    elif not search.try_plugins(path, Location()):
         listing = list_folder(path)
-        search.take_tables(path, listing.tables)
+        search.add_tables(path, listing.tables)
         if not search.labels_any(listing.films):
-            search.take_classes(path, listing)
+            search.add_classes(path, listing)
     truth = search.result()
     if not truth.name:
         lacks = [text for text in search.problems if "lacks" in text]
@@ -220,28 +220,28 @@ def read_truth(path: Path) -> FolderTruth:
 class _Search:
     """Gathers tables, each once, and where they lie."""
 
-    def __init__(self, *, seated: bool = True) -> None:
+    def __init__(self, *, located: bool = True) -> None:
         self.problems: list[str] = []
         self.prefixes: list[str] = []
-        self._seated = seated  # whether films are asked for by where they lie
+        self._located = located  # whether films are looked up by where they lie
         self._tables: dict[Path, Table] = {}
-        self._seats: dict[Path, list[Seat]] = {}
-        self._voices: list[_Voice] = []
+        self._locations: dict[Path, list[Location]] = {}
+        self._plugins: list[_PluginDataset] = []
 
     def labels_any(self, films: Sequence[str]) -> bool:
         """Tell whether a table of labels, which boxes are not, speaks of any of these films."""
         tables = [(path, table) for path, table in self._tables.items() if table.role == "labels"]
-        indices = [Index(table, self._seats.get(path, [])) for path, table in tables]
+        indices = [Index(table, self._locations.get(path, [])) for path, table in tables]
         return any(index.find(name, self.prefixes) for name in films for index in indices)
 
-    def ask_plugins(self, folder: Path, seat: Seat) -> bool:
-        """Let the data sets of plugins look at a folder; return whether one took it."""
+    def try_plugins(self, folder: Path, location: Location) -> bool:
+        """Let the data sets of plugins look at a folder; return whether one recognised it."""
         for name, spec in load().datasets.items():
             if spec in BUILTIN_DATASETS:
                 continue  # their tables are read together, whichever of them lie there
             dataset = self._opened(name, spec, folder)
             if dataset is not None:
-                self._voices.append(_Voice(dataset, seat))
+                self._plugins.append(_PluginDataset(dataset, location))
                 self.problems += [str(text) for text in getattr(dataset, "problems", ())]
                 return True
         return False
@@ -251,11 +251,11 @@ class _Search:
             return spec.open(folder) if spec.sniff(folder) else None
         except UsageError:
             raise  # a sentence for the user
-        except Exception as error:  # noqa: BLE001 - a broken plugin is told and must not end the run
+        except Exception as error:  # noqa: BLE001 - a broken plugin is reported and must not end the run
             self.problems.append(f"data set {name} is left out: {type(error).__name__}")
             return None
 
-    def take_tables(self, folder: Path, names: Sequence[str], seat: Seat | None = None) -> None:
+    def add_tables(self, folder: Path, names: Sequence[str], location: Location | None = None) -> None:
         """Read the tables of a folder, by their paths in it."""
         for name in names:
             path = folder / name
@@ -264,9 +264,9 @@ class _Search:
                 if table is None:
                     continue
                 self._tables[path] = table
-            if self._seated:
+            if self._located:
                 below = str(PurePosixPath(name).parent)
-                self._seats.setdefault(path, []).append(seat or Seat(below="" if below == "." else below))
+                self._locations.setdefault(path, []).append(location or Location("" if below == "." else below))
 
     def _read(self, path: Path) -> Table | None:
         try:
@@ -275,22 +275,22 @@ class _Search:
             self.problems.append(f"{path.name} could not be read: {error.strerror or 'it is damaged'}")
             return None
 
-    def take_classes(self, folder: Path, listing: Listing | None) -> None:
-        """Take folders named by class: in `folder`, or above it where its own name is one of theirs."""
+    def add_classes(self, folder: Path, listing: Listing | None) -> None:
+        """Add folders named by class: in `folder`, or above it where its own name is one of theirs."""
         below = listing
-        seats = [""]
-        for _ in range(_CLIMB + 1):
+        above = [""]
+        for _ in range(_CLASS_DEPTH + 1):
             table = class_folders.read_folders(folder, below) if below is not None else None
             if table is not None:
                 self._tables[folder] = table
-                self._seats[folder] = [Seat(above="/".join(seats).strip("/"))] if self._seated else []
+                self._locations[folder] = [Location(above="/".join(above).strip("/"))] if self._located else []
                 return
             is_ours = is_known(folder.name) or split_word(folder.name) or folder.name.casefold() == "images"
             if not is_ours:
                 return
-            seats.insert(0, folder.name)
+            above.insert(0, folder.name)
             folder = folder.parent
-            below = list_folder(folder, depth=_CLIMB)
+            below = list_folder(folder, depth=_CLASS_DEPTH)
 
     def result(self) -> FolderTruth:
         """Join what belongs together and make it one."""
@@ -298,8 +298,8 @@ class _Search:
         for path, table in self._tables.items():
             by_folder.setdefault(path.parent, []).append(table)
         tables = [table for group in by_folder.values() for table in mimic.joined(group)]
-        indices = [Index(table, self._seats.get(table.path, [])) for table in tables]
-        return FolderTruth(indices, self.problems, self._voices, self.prefixes)
+        indices = [Index(table, self._locations.get(table.path, [])) for table in tables]
+        return FolderTruth(indices, self.problems, self._plugins, self.prefixes)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -313,10 +313,10 @@ def recognised(folder: Path, name: str) -> bool:
     and by their cells.
     """
     if name == CLASS_FOLDERS:
-        return class_folders.read_folders(folder, list_folder(folder, depth=_CLIMB)) is not None
+        return class_folders.read_folders(folder, list_folder(folder, depth=_CLASS_DEPTH)) is not None
     if name == TABLES:
         search = _Search()
-        search.take_tables(folder, list_folder(folder, depth=0).tables)
+        search.add_tables(folder, list_folder(folder, depth=0).tables)
         return search.result().name == TABLES
-    kinds = (kind_of_file(folder / path) for path in list_folder(folder, depth=_SNIFF).tables)
+    kinds = (kind_of_file(folder / path) for path in list_folder(folder, depth=_TABLE_DEPTH).tables)
     return name in {DATASET_OF.get(kind) for kind in kinds if kind is not None and kind != "list"}

@@ -73,7 +73,7 @@ def iou(a: Box, b: Box) -> float:
 
 def read_annotations(sheet: Sheet) -> Table:
     """Read a row a box and reader; "No finding" rows have none."""
-    image, finding, reader = sheet.index(*IMAGE), sheet.the("class name"), sheet.index("rad id")
+    image, finding, reader = sheet.index(*IMAGE), sheet.required("class name"), sheet.index("rad id")
     layout = box_columns(sheet.columns)
     if layout is None:
         raise ValueError("the table has no box columns")
@@ -102,7 +102,7 @@ def read_annotations(sheet: Sheet) -> Table:
 
 def read_labels(sheet: Sheet) -> Table:
     """Read ``image_labels_train.csv``: a row a reader, a column a finding."""
-    image, reader, found = sheet.index(*IMAGE), sheet.the("rad id"), finding_columns(sheet, blank=True)
+    image, reader, found = sheet.index(*IMAGE), sheet.required("rad id"), finding_columns(sheet, blank=True)
     drafts, rows = drafts_of(sheet, image)
     films = {name: _Votes() for name in drafts}
     for row in rows:

@@ -266,7 +266,7 @@ def captured_pool(transformer: nn.Module) -> Iterator[list[torch.Tensor]]:
     Raises
     ------
     UsageError
-        The pooling cannot be read, told before the network runs.
+        The pooling cannot be read; raised before the network runs.
     """
     check_pooling(transformer)
     weights: list[torch.Tensor] = []

@@ -71,15 +71,20 @@ class Captured:
         self.output = output.detach().requires_grad_().clone()
         return self.output
 
-    def read(self, logits: torch.Tensor) -> torch.Tensor:
-        """Return the captured output; UsageError where the layer was not reached or the logits do not depend on it."""
+    def reached(self) -> torch.Tensor:
+        """Return the captured output; UsageError where the layer was not reached."""
         if self.output is None:
             raise UsageError(f"layer {self.name!r} is not reached when the network runs, so a CAM cannot read it")
+        return self.output
+
+    def read(self, logits: torch.Tensor) -> torch.Tensor:
+        """Return the captured output; UsageError where it was not reached or the logits do not depend on it."""
+        output = self.reached()
         if not logits.requires_grad:
             raise no_gradient(
                 f"no gradient reaches layer {self.name!r}: the network detaches its output somewhere above"
             )
-        return self.output
+        return output
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from cxrx.errors import UsageError
 from cxrx.explainers.baselines import make_baseline
-from cxrx.explainers.gradient import noise_scale, rows_at_once
+from cxrx.explainers.gradient import noise_scale, rows_at_once, with_graph
 from cxrx.explainers.option_types import SmoothGradOptions
 from cxrx.explainers.seeds import derive_seed
 from cxrx.explainers.targets import EMPTY
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from cxrx.models.model import Model
 
 
-def _asked(targets: torch.Tensor) -> Iterator[tuple[int, int, int]]:
+def _requested(targets: torch.Tensor) -> Iterator[tuple[int, int, int]]:
     """Yield (b, t, finding) for everything asked for, picture by picture."""
     for b, row in enumerate(targets.tolist()):
         for t, finding in enumerate(row):
@@ -53,12 +53,6 @@ def seeded(seed: int) -> Iterator[None]:
     finally:
         torch.set_rng_state(torch_state)
         np.random.set_state(numpy_state)  # noqa: NPY002
-
-
-def _with_graph(logits: torch.Tensor) -> torch.Tensor:
-    if not logits.requires_grad:
-        raise UsageError("no gradient reaches this network's input (it detaches or rounds something on the way)")
-    return logits
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -84,10 +78,10 @@ def build_gradientshap(options: GradientShapOptions) -> Explainer:
 
         def logits(pictures: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
             noisy = (pictures + noise).to(model.device)
-            return _with_graph(model.forward(noisy.contiguous(memory_format=model.memory_format)))
+            return with_graph(model.forward(noisy.contiguous(memory_format=model.memory_format)))
 
         values = x.new_zeros(*targets.shape, *x.shape[2:])
-        for b, t, finding in _asked(targets):
+        for b, t, finding in _requested(targets):
             with seeded(int(seeds[b])):
                 pictures, baselines = x[b : b + 1].cpu(), every[:, b].cpu()
                 values[b, t] = _mean_over_paths(
@@ -107,12 +101,12 @@ def _mean_over_paths(
     captum would draw noise for every channel apart. So the noise is an input of its own, ``(1, 1, H, W)`` of zeros with
     a baseline of zeros, which the network adds to all channels; the attributions of both add up to those of their sum.
     """
-    silence = picture.new_zeros(1, 1, *picture.shape[2:])
+    zeros = picture.new_zeros(1, 1, *picture.shape[2:])
     total = picture.new_zeros(picture.shape[2:])
     for start in range(0, n, _PATHS):
         count = min(_PATHS, n - start)
         parts = method.attribute(
-            (picture, silence), (baselines, silence), n_samples=count, stdevs=(0.0, sigma), target=target
+            (picture, zeros), (baselines, zeros), n_samples=count, stdevs=(0.0, sigma), target=target
         )
         total += count / n * sum(part.sum(dim=(0, 1)) for part in parts)
     return total
@@ -143,7 +137,7 @@ def build_deeplift(options: DeepLiftOptions) -> Explainer:
     (x - b) ∂z/∂x is left of the method.
 
     Extras: ``completeness``, the map's sum minus (z(x) - z(b)). It is 0 where every nonlinearity has its rule, and
-    tells how far the map is from DeepLIFT's promise elsewhere.
+    says how far the map is from DeepLIFT's promise elsewhere.
     """
     from captum.attr import DeepLift
 
@@ -154,7 +148,7 @@ def build_deeplift(options: DeepLiftOptions) -> Explainer:
                 # The rules compare what goes into a module with what comes out. The guard puts it back.
                 module.inplace = False  # type: ignore[assignment]
         values = x.new_zeros(*targets.shape, *x.shape[2:])
-        for b, t, finding in _asked(targets):
+        for b, t, finding in _requested(targets):
             picture = x[b : b + 1].detach().clone().requires_grad_()
             with _pools_apart(model.module), _ready_for_rules(model.module), warnings.catch_warnings():
                 warnings.filterwarnings("ignore", "Setting forward, backward hooks and attributes", UserWarning)
@@ -176,7 +170,7 @@ class _Logits(nn.Module):
         self.model = model
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return _with_graph(self.model.forward(x))
+        return with_graph(self.model.forward(x))
 
 
 @contextmanager
@@ -326,7 +320,7 @@ def _superpixel_explainer(
         for b in (targets != EMPTY).any(dim=1).nonzero().flatten().tolist():
             segments = superpixels(x[b], options)  # (H, W)
             sweep = _Sweep(model)
-            for _, t, finding in _asked(targets[b : b + 1]):
+            for _, t, finding in _requested(targets[b : b + 1]):
                 sweep.restart()
                 with seeded(int(seeds[b])):
                     found = method(sweep).attribute(
@@ -374,7 +368,7 @@ def superpixels(picture: torch.Tensor, options: SuperpixelOptions) -> torch.Tens
     labels = _squares(picture, options.segments) if options.shape == "grid" else _slic(picture, options.segments)
     numbers, numbered = np.unique(labels, return_inverse=True)
     if len(numbers) < 2:
-        raise UsageError("the picture makes a single superpixel; ask for more with segments")
+        raise UsageError("the picture makes a single superpixel", "ask for more with -O segments=N")
     return torch.from_numpy(numbered).view(picture.shape[1:]).to(picture.device)
 
 

@@ -36,8 +36,7 @@ from cxrx.errors import UsageError
 from cxrx.explainers.extremal_mask import MaskGenerator, area_penalty
 from cxrx.explainers.extremal_pyramid import BlurPyramid, Fade
 from cxrx.explainers.filters import gaussian_blur
-from cxrx.explainers.fit import no_gradient
-from cxrx.explainers.gradient import differentiate, rows_at_once
+from cxrx.explainers.gradient import differentiate, rows_at_once, with_graph
 from cxrx.explainers.targets import EMPTY
 from cxrx.models.inference import autocast
 from cxrx.specs import Explainer, Maps
@@ -87,7 +86,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Found:
-    """A finished mask: ``(H, W)`` on the picture, its reward, its area penalty (without λ), and what it took."""
+    """A finished mask: ``(H, W)`` on the picture, its reward, its area penalty (without λ), and its cost."""
 
     mask: torch.Tensor
     reward: torch.Tensor
@@ -141,6 +140,8 @@ def optimise(
         In eval mode, its parameters frozen.
     x
         ``(B, C, H, W)``.
+    rows, options
+        What to find, and of the method.
     at_once
         Rows that share a forward pass; default: by device. It changes no mask but for rounding.
 
@@ -212,16 +213,16 @@ class Active:
 
     Attributes
     ----------
-    taken
-        Steps of each row so far.
+    steps
+        Of each row so far.
     parameters, velocity
         ``(R, h, w)``.
-    pull
-        ``(R, H, W)``, the last gradient of each row's reward with respect to its mask.
+    gradient
+        ``(R, H, W)``, the last one of each row's reward with respect to its mask.
     position
         ``(R,)``, on the path of 800.
-    kept
-        ``(R,)``, how many ones r has.
+    ones
+        ``(R,)``, how many r has.
     """
 
     def __init__(self, problem: Problem, x: torch.Tensor, places: int) -> None:
@@ -233,13 +234,13 @@ class Active:
         # What an area is a fraction of.
         self.whole = x.shape[2] * x.shape[3] if problem.options.area_on == "visible" else self.canvas
         self.rows: list[Row] = []
-        self.taken: list[int] = []
+        self.steps: list[int] = []
         self.arrived: list[bool] = []
         self.parameters = x.new_empty(0, *problem.generator.grid)
         self.velocity = self.parameters.clone()
-        self.pull = x.new_empty(0, *x.shape[2:])
+        self.gradient = x.new_empty(0, *x.shape[2:])
         self.position = x.new_empty(0)
-        self.kept = x.new_empty(0)
+        self.ones = x.new_empty(0)
         self.clock = 0
 
     def looks(self) -> bool:
@@ -252,15 +253,15 @@ class Active:
             self.clock = 0
         new = [queue.popleft() for _ in range(min(self.places - len(self.rows), len(queue)))]
         self.rows += new
-        self.taken += [0] * len(new)
+        self.steps += [0] * len(new)
         self.arrived += [False] * len(new)
         grid = (len(new), *self.problem.generator.grid)
         self.parameters = torch.cat([self.parameters, self.parameters.new_ones(grid)])
         self.velocity = torch.cat([self.velocity, self.velocity.new_zeros(grid)])
-        self.pull = torch.cat([self.pull, self.pull.new_zeros(len(new), *self.pull.shape[1:])])
+        self.gradient = torch.cat([self.gradient, self.gradient.new_zeros(len(new), *self.gradient.shape[1:])])
         self.position = torch.cat([self.position, self.position.new_zeros(len(new))])
-        ones = [self.whole - int(self.whole * (1 - row.area)) for row in new]
-        self.kept = torch.cat([self.kept, self.kept.new_tensor(ones)])
+        count = [self.whole - int(self.whole * (1 - row.area)) for row in new]
+        self.ones = torch.cat([self.ones, self.ones.new_tensor(count)])
 
     def step(self) -> list[tuple[Row, Found]]:
         """Evaluate all rows, take the finished ones out, and move the others by one step."""
@@ -269,19 +270,19 @@ class Active:
         filled = torch.cat([parameters, parameters.detach()[:1].expand(self.places - R, -1, -1)])  # (places, h, w)
         canvas = self.problem.generator(filled, self.problem.kernels)
         visible = self.problem.generator.visible(canvas)
-        penalty = area_penalty(canvas[:R].flatten(1), *self._ones())
+        penalty = area_penalty(canvas[:R].flatten(1), *self._rounded_ones())
         mask = visible[:R].detach()
         last = self.problem.options.steps - 1
-        done = [i for i, t in enumerate(self.taken) if t == last or self.arrived[i]]
+        done = [i for i, t in enumerate(self.steps) if t == last or self.arrived[i]]
         found = []
         if done or self.clock % self.every == 0:
             reward = self._evaluate(visible.detach())
             found = [
                 (self.rows[i], Found(mask[i], reward[i], penalty[i].detach(), t + 1, 1 + -(-t // self.every)))
-                for i, t in enumerate(self.taken)
+                for i, t in enumerate(self.steps)
                 if i in done
             ]
-        loss = (AREA_WEIGHT * GROWTH**self.position * penalty).sum() - (self.pull * visible[:R]).sum()
+        loss = (AREA_WEIGHT * GROWTH**self.position * penalty).sum() - (self.gradient * visible[:R]).sum()
         self._move(differentiate(loss, parameters), mask)
         if done:
             self._retain([i for i in range(R) if i not in done])
@@ -295,29 +296,28 @@ class Active:
         R = len(self.rows)
         leaf = visible.requires_grad_()
         idle = self.places - R
-        turn = torch.tensor([t // self.every % 2 == 0 for t in self.taken], device=leaf.device)
+        turn = torch.tensor([t // self.every % 2 == 0 for t in self.steps], device=leaf.device)
         mirrored = torch.cat([turn, turn[:1].expand(idle)])
         reward = self.problem.reward(leaf, self.rows + self.rows[:1] * idle, mirrored)[:R]
-        if not reward.requires_grad:
-            raise no_gradient("no gradient reaches this network's input: it detaches or rounds something on the way")
+        with_graph(reward)
         if self.clock % self.every == 0:
-            self.pull = differentiate(reward.sum(), leaf)[:R]
+            self.gradient = differentiate(reward.sum(), leaf)[:R]
         return reward.detach()
 
-    def _ones(self) -> tuple[torch.Tensor, int]:
+    def _rounded_ones(self) -> tuple[torch.Tensor, int]:
         """Return the number of ones of each row ``(R,)``, and what none can be above."""
         most = min(self.canvas, int(BOUNDS[1] * max(row.area for row in self.rows) * self.whole) + 1)
-        return self.kept.round().long().clamp(1, most), most
+        return self.ones.round().long().clamp(1, most), most
 
     def _move(self, gradient: torch.Tensor, mask: torch.Tensor) -> None:
         """Take one step of gradient descent, and walk on along the path."""
         damped = MOMENTUM * self.velocity + (1 - MOMENTUM) * gradient
         # As in torch.optim.SGD, the first gradient is not dampened.
-        first = torch.tensor([t == 0 for t in self.taken], device=gradient.device)
+        first = torch.tensor([t == 0 for t in self.steps], device=gradient.device)
         self.velocity = torch.where(first.view(-1, 1, 1), gradient, damped)
         before = self.parameters.detach()
         self.parameters = (before - LEARNING_RATE * self.stride * self.velocity).clamp(0, 1)
-        self.taken = [t + 1 for t in self.taken]
+        self.steps = [t + 1 for t in self.steps]
         self.clock += 1
 
         area = mask.new_tensor([row.area for row in self.rows])
@@ -328,10 +328,10 @@ class Active:
         if self.problem.options.stop:
             walked = torch.where(settled, PACE * walked, walked)
         if self.problem.options.area_on == "visible":
-            asked = area * self.whole
+            requested = area * self.whole
             gain = CORRECTION * GROWTH ** ((self.position - MIDDLE) / 2)
-            corrected = self.kept - torch.where(settled, gain * self.stride * excess * asked, 0.0)
-            self.kept = corrected.clamp(BOUNDS[0] * asked, BOUNDS[1] * asked)
+            corrected = self.ones - torch.where(settled, gain * self.stride * excess * requested, 0.0)
+            self.ones = corrected.clamp(BOUNDS[0] * requested, BOUNDS[1] * requested)
         self.position = (self.position + walked).clamp(max=PATH - self.stride)
         if self.problem.options.stop and self.looks():
             held = (excess.abs() < CLOSE) | (self.problem.options.area_on == "padded")
@@ -340,8 +340,8 @@ class Active:
     def _retain(self, places: list[int]) -> None:
         """Keep only the rows at `places`."""
         self.rows = [self.rows[i] for i in places]
-        self.taken = [self.taken[i] for i in places]
+        self.steps = [self.steps[i] for i in places]
         self.arrived = [self.arrived[i] for i in places]
         index = torch.tensor(places, dtype=torch.long, device=self.parameters.device)
-        self.parameters, self.velocity, self.pull = self.parameters[index], self.velocity[index], self.pull[index]
-        self.position, self.kept = self.position[index], self.kept[index]
+        self.parameters, self.velocity = self.parameters[index], self.velocity[index]
+        self.gradient, self.position, self.ones = self.gradient[index], self.position[index], self.ones[index]

@@ -56,7 +56,17 @@ def column_gradients(
 def differentiate(
     outputs: torch.Tensor, wrt: torch.Tensor, weight: torch.Tensor | None = None, *, retain_graph: bool = False
 ) -> torch.Tensor:
-    """Return the gradient of Σ weight·outputs; UsageError where the network overwrote what it needs for that."""
+    """Return the gradient of Σ weight·outputs; UsageError where the network overwrote what it needs for that.
+
+    Parameters
+    ----------
+    outputs, weight
+        Of one shape; None: `outputs` is one number.
+    wrt
+        With respect to what; the gradient has its shape.
+    retain_graph
+        Keep the graph for another gradient.
+    """
     try:
         (gradient,) = torch.autograd.grad(outputs, wrt, weight, retain_graph=retain_graph, materialize_grads=True)
     except RuntimeError as error:
@@ -69,13 +79,26 @@ def differentiate(
 def input_gradients(
     model: Model, x: torch.Tensor, targets: torch.Tensor, dtype: Dtype = "fp32"
 ) -> Iterator[tuple[int, torch.Tensor]]:
-    """Yield (t, gradient ``(B, C, H, W)``) as `column_gradients` does, with respect to the network's input."""
+    """Yield (t, gradient ``(B, C, H, W)``) as `column_gradients` does, with respect to the network's input.
+
+    Parameters
+    ----------
+    model, x, targets
+        ``(B, C, H, W)``, and ``(B, T)`` with -1 = empty.
+    dtype
+        Of the passes.
+    """
     leaf = x.detach().requires_grad_()
     with autocast(model.device, dtype):  # the backward pass takes the types of the forward
         logits = model.forward(leaf.clone())  # a clone, because a network may begin with an in-place operation
-    if not logits.requires_grad:
+    return column_gradients(with_graph(logits), targets, leaf)
+
+
+def with_graph(outputs: torch.Tensor) -> torch.Tensor:
+    """Return `outputs`; UsageError where they do not lead back to the network's input."""
+    if not outputs.requires_grad:
         raise no_gradient("no gradient reaches this network's input: it detaches or rounds something on the way")
-    return column_gradients(logits, targets, leaf)
+    return outputs
 
 
 def rows_at_once(device: torch.device) -> int:
@@ -117,7 +140,7 @@ def build_smoothgrad(statistic: Literal["mean", "square", "variance"], options: 
     def explain(model: Model, x: torch.Tensor, targets: torch.Tensor, seeds: torch.Tensor) -> Maps:
         mean = x.new_zeros(*targets.shape, *x.shape[2:])  # (B, T, H, W)
         deviation = torch.zeros_like(mean)  # sum of squared deviations from the mean so far
-        for i, gradient in enumerate(noisy_gradients(model, x, targets, seeds, options)):
+        for i, gradient in enumerate(_noisy_gradients(model, x, targets, seeds, options)):
             value = gradient**2 if statistic == "square" else gradient
             # Welford: one pass, one sample after the other, so that chunks do not change the order of the additions.
             delta = value - mean
@@ -138,7 +161,7 @@ def noise_scale(x: torch.Tensor, options: SmoothGradOptions) -> torch.Tensor:
     return scale
 
 
-def noisy_gradients(
+def _noisy_gradients(
     model: Model, x: torch.Tensor, targets: torch.Tensor, seeds: torch.Tensor, options: SmoothGradOptions
 ) -> Iterator[torch.Tensor]:
     """Yield, for one noise sample after the other, the gradients ``(B, T, H, W)``, summed over channels.

@@ -362,7 +362,7 @@ class AttentionOptions:
     Attributes
     ----------
     fuse
-        How the heads are taken together.
+        How the heads are fused.
     """
 
     fuse: Literal["mean", "max"] = "mean"
@@ -375,7 +375,7 @@ class RolloutOptions:
     Attributes
     ----------
     fuse
-        How the heads of a layer are taken together.
+        How the heads of a layer are fused.
     discard
         Part of every row's patches, the lowest ones, that is set to 0 before the rows are normalised.
     """

@@ -133,9 +133,7 @@ def _activation(model: Model, layer: CamLayer, x: torch.Tensor) -> torch.Tensor:
     """Return A, float32, of the pictures `x`."""
     with torch.no_grad(), capture(layer.module, layer.name) as captured:
         model.forward(x.clone())  # a network may begin in place
-    if captured.output is None:
-        raise UsageError(f"layer {layer.name!r} is not reached when the network runs, so a CAM cannot read it")
-    return layer.to_grid(captured.output.detach(), (x.shape[2], x.shape[3])).float()
+    return layer.to_grid(captured.reached().detach(), (x.shape[2], x.shape[3])).float()
 
 
 def _one(output: torch.Tensor) -> torch.Tensor:

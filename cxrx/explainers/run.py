@@ -196,6 +196,8 @@ def run_explainer(
 
     Parameters
     ----------
+    model, explainer
+        The model, and what ``build`` of an ExplainerSpec returned.
     x, targets, seeds
         ``(b, C, H, W)``, ``(b, T)`` and ``(b,)`` with b <= `size`.
     size

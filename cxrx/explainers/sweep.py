@@ -30,7 +30,19 @@ FORWARD_ROWS = 4
 
 
 def sweep(model: Model, seen: Iterable[torch.Tensor], rows: int, dtype: Dtype) -> Iterator[torch.Tensor]:
-    """Yield the logits ``(n, K)`` of each ``(n, C, H, W)`` of `seen`, n at most `rows`."""
+    """Yield the logits ``(n, K)`` of each part of `seen`.
+
+    Parameters
+    ----------
+    model
+        In eval mode.
+    seen
+        ``(n, C, H, W)`` each, n at most `rows`.
+    rows
+        Of every pass; what is missing is filled up.
+    dtype
+        Of the passes.
+    """
     for pictures in seen:
         padded = pad_batch(pictures.contiguous(memory_format=model.memory_format), rows)
         with torch.no_grad(), autocast(model.device, dtype):  # not around the yield: the caller's own work is float32
@@ -161,6 +173,13 @@ def random_masks(size: tuple[int, int], seed: int, rows: int, options: RiseOptio
 
     Petsiuk et al. 2018, section 3.2: a coarse grid of cells that stay or go is enlarged bilinearly to one cell more
     than the picture on each side, and the picture's size is cut out of that at a random place.
+
+    Parameters
+    ----------
+    size, seed
+        ``(H, W)``, and what the masks are drawn with.
+    rows, options
+        n at most, and how many masks of which cells.
     """
     drawn = generator(seed)
     cells = [max(1, round(options.cells * side / min(size))) for side in size]

@@ -85,6 +85,8 @@ def to_dicom(
 
     Parameters
     ----------
+    phantom
+        The film.
     transfer_syntax, photometric, voi
         As in :class:`Encoding`.
     patient_id

@@ -69,11 +69,13 @@ def make_film(
 
     Parameters
     ----------
+    seed, index
+        Of the set of films, and of the film in it.
     size
         Rows and columns; the same seed shows the same patient at every resolution.
     patient
         Number of the patient, by default `index`: give two films the same number and they share anatomy.
-    shortcut
+    shortcut, shortcut_strength
         A finding that a small lead token in the lower left corner of the film shall go along with: it is present with
         probability `shortcut_strength` where the finding is, and one minus that where it is not. Nothing else changes.
 
@@ -83,11 +85,11 @@ def make_film(
         For a size below 64 pixels, an unknown finding, or a strength outside [0, 1].
     """
     if min(size) < 64:
-        raise ValueError(f"A film needs at least 64 pixels on each side, not {size[0]} x {size[1]}.")
+        raise ValueError(f"a film needs at least 64 pixels on each side, not {size[0]} x {size[1]}")
     if shortcut is not None and shortcut not in FINDINGS:
-        raise ValueError(f"{shortcut!r} is no phantom finding; there are {', '.join(FINDINGS)}.")
+        raise ValueError(f"{shortcut!r} is no phantom finding; there are {', '.join(FINDINGS)}")
     if not 0 <= shortcut_strength <= 1:
-        raise ValueError(f"The shortcut's strength is a probability, not {shortcut_strength}.")
+        raise ValueError(f"the shortcut's strength is a probability, not {shortcut_strength}")
     patient = index if patient is None else patient
     build = draw_patient(np.random.default_rng([seed, 0, patient]))
     rng = np.random.default_rng([seed, 1, index])
@@ -97,8 +99,8 @@ def make_film(
     lungs = make_lungs(grid, thorax)
     lesions = [lesion for name in present for lesion in plant(name, grid, thorax, lungs, rng)]
     noise = np.random.default_rng([seed, 2, index])
-    path = beam_path(grid, thorax, lungs, lesions, rng, noise)
-    pixels = develop(path, grid, lungs, noise)
+    path = _beam_path(grid, thorax, lungs, lesions, rng, noise)
+    pixels = _develop(path, grid, lungs, noise)
     markers.stamp(pixels, grid, rng)
     token = markers.plant_shortcut(
         pixels, grid, shortcut, shortcut in present, shortcut_strength, np.random.default_rng([seed, 3, index])
@@ -118,7 +120,7 @@ def make_film(
     )
 
 
-def beam_path(
+def _beam_path(
     grid: Grid,
     thorax: Thorax,
     lungs: tuple[Lung, Lung],
@@ -147,7 +149,7 @@ def beam_path(
     return np.maximum(path, 0).astype(np.float32)
 
 
-def develop(path: Array, grid: Grid, lungs: tuple[Lung, Lung], rng: np.random.Generator) -> Array:
+def _develop(path: Array, grid: Grid, lungs: tuple[Lung, Lung], rng: np.random.Generator) -> Array:
     """Expose and process: attenuation, scatter, quantum noise, dynamic range compression, display curve."""
     pose = grid.pose
     primary = np.exp(-ATTENUATION * path)

@@ -47,18 +47,28 @@ def draw_findings(rng: np.random.Generator) -> tuple[str, ...]:
 
 
 def plant(finding: str, grid: Grid, thorax: Thorax, lungs: tuple[Lung, Lung], rng: np.random.Generator) -> list[Lesion]:
-    """Return the lesions of one finding; at least one."""
+    """Return the lesions of one finding; at least one.
+
+    Parameters
+    ----------
+    finding
+        One of :data:`FINDINGS`.
+    grid, thorax, lungs
+        The pixels, the patient, and the right and left lung.
+    rng
+        What size and position are drawn from.
+    """
     if finding == "Consolidation":
-        return [consolidation(grid, thorax, lungs, rng) for _ in range(1 + int(rng.random() < 0.25))]
+        return [_consolidation(grid, thorax, lungs, rng) for _ in range(1 + int(rng.random() < 0.25))]
     if finding == "Nodule":
-        return [nodule(grid, thorax, rng) for _ in range(int(rng.choice([1, 2, 3], p=[0.7, 0.2, 0.1])))]
+        return [_nodule(grid, thorax, rng) for _ in range(int(rng.choice([1, 2, 3], p=[0.7, 0.2, 0.1])))]
     if finding == "Effusion":
-        return [effusion(grid, thorax, lung, rng) for lung in _one_or_both(lungs, rng, 0.2)]
+        return [_effusion(grid, thorax, lung, rng) for lung in _one_or_both(lungs, rng, 0.2)]
     if finding == "Pneumothorax":
-        return [pneumothorax(grid, thorax, lung, rng) for lung in _one_or_both(lungs, rng, 0.0)]
+        return [_pneumothorax(grid, thorax, lung, rng) for lung in _one_or_both(lungs, rng, 0.0)]
     if finding == "Cardiomegaly":
-        return [cardiomegaly(grid, thorax)]
-    raise ValueError(f"{finding!r} is no phantom finding; there are {', '.join(FINDINGS)}.")
+        return [_cardiomegaly(grid, thorax)]
+    raise ValueError(f"{finding!r} is no phantom finding; there are {', '.join(FINDINGS)}")
 
 
 def _one_or_both(lungs: tuple[Lung, Lung], rng: np.random.Generator, both: float) -> tuple[Lung, ...]:
@@ -86,10 +96,10 @@ def _place(thorax: Thorax, rng: np.random.Generator, margin: float) -> tuple[Sid
         )
         if clear:
             return side, w, v
-    raise RuntimeError("This patient's lungs leave no room for a lesion.")
+    raise RuntimeError("this patient's lungs leave no room for a lesion")
 
 
-def consolidation(grid: Grid, thorax: Thorax, lungs: tuple[Lung, Lung], rng: np.random.Generator) -> Lesion:
+def _consolidation(grid: Grid, thorax: Thorax, lungs: tuple[Lung, Lung], rng: np.random.Generator) -> Lesion:
     """Patchy air-space opacity: several soft blobs, mottled, sometimes cut off by a fissure."""
     side, w0, v0 = _place(thorax, rng, 8)
     lung = lungs[0 if side == RIGHT else 1]
@@ -110,7 +120,7 @@ def consolidation(grid: Grid, thorax: Thorax, lungs: tuple[Lung, Lung], rng: np.
     return Lesion("Consolidation", amount * share * mottle, 0.85 * share, _largest(share > 0.33))
 
 
-def nodule(grid: Grid, thorax: Thorax, rng: np.random.Generator) -> Lesion:
+def _nodule(grid: Grid, thorax: Thorax, rng: np.random.Generator) -> Lesion:
     """Place a round soft-tissue lesion, slightly lobulated."""
     radius = rng.uniform(9.5, 16.0)
     side, w0, v0 = _place(thorax, rng, 4 + 0.5 * radius)
@@ -123,7 +133,7 @@ def nodule(grid: Grid, thorax: Thorax, rng: np.random.Generator) -> Lesion:
     return Lesion("Nodule", (2 * radius * density * sphere).astype(np.float32), 0.5 * sphere, r2 < 1)
 
 
-def effusion(grid: Grid, thorax: Thorax, lung: Lung, rng: np.random.Generator) -> Lesion:
+def _effusion(grid: Grid, thorax: Thorax, lung: Lung, rng: np.random.Generator) -> Lesion:
     """Fluid that blunts the costophrenic angle and climbs the chest wall as a meniscus; supine, it also layers."""
     height = rng.uniform(26, 42) if rng.random() < 0.5 else rng.uniform(42, 90)
     climb = rng.uniform(2.0, 4.0)
@@ -140,7 +150,7 @@ def effusion(grid: Grid, thorax: Thorax, lung: Lung, rng: np.random.Generator) -
     return Lesion("Effusion", path.astype(np.float32), fill.astype(np.float32), _largest(mask))
 
 
-def pneumothorax(grid: Grid, thorax: Thorax, lung: Lung, rng: np.random.Generator) -> Lesion:
+def _pneumothorax(grid: Grid, thorax: Thorax, lung: Lung, rng: np.random.Generator) -> Lesion:
     """Air between lung and chest wall: a thin pleural line, and beyond it no vessels and less attenuation."""
     width = rng.uniform(10, 20) if rng.random() < 0.5 else rng.uniform(20, 40)
     reach = rng.uniform(0.45, 1.05) * thorax.base  # how far down the wall it goes
@@ -159,7 +169,7 @@ def pneumothorax(grid: Grid, thorax: Thorax, lung: Lung, rng: np.random.Generato
     return Lesion("Pneumothorax", path.astype(np.float32), outside.astype(np.float32), _largest(outside > 0.5))
 
 
-def cardiomegaly(grid: Grid, thorax: Thorax) -> Lesion:
+def _cardiomegaly(grid: Grid, thorax: Thorax) -> Lesion:
     """Outline the enlarged heart; the heart itself is part of the thorax, so nothing is added."""
     floor = np.maximum(thorax.diaphragm(-grid.u, RIGHT), thorax.diaphragm(grid.u, LEFT)) + 12
     mask = (thorax.heart_radius(grid.u, grid.v) < 1) & (grid.v < floor)
@@ -171,7 +181,7 @@ def bounding_box(finding: str, mask: Mask) -> Box:
     """Return the tight rectangle about a mask; `x`, `y` are the upper left pixel, sizes count pixels."""
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     if not rows.size:
-        raise ValueError(f"The mask of {finding} is empty.")
+        raise ValueError(f"the mask of {finding} is empty")
     x, y = int(columns[0]), int(rows[0])
     return Box(finding, float(x), float(y), float(columns[-1] + 1 - x), float(rows[-1] + 1 - y))
 

@@ -39,6 +39,10 @@ def write_folder(
 
     Parameters
     ----------
+    out, n
+        The folder, and the number of films.
+    seed, size, shortcut, shortcut_strength
+        As in :func:`~cxrx.phantom.film.make_film`.
     encodings
         Used in turn, film by film.
     masks
@@ -52,11 +56,11 @@ def write_folder(
         `out` is not empty, `n` is no positive number, or `shortcut` is no finding.
     """
     if n < 1:
-        raise UsageError(f"The number of films must be at least 1, not {n}.")
+        raise UsageError(f"the number of films must be at least 1, not {n}")
     if shortcut is not None and shortcut not in FINDINGS:
-        raise UsageError(f"{shortcut!r} is no phantom finding; there are {', '.join(FINDINGS)}.")
+        raise UsageError(f"{shortcut!r} is no phantom finding", f"there are {', '.join(FINDINGS)}")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UsageError(f"{out} is not an empty folder.", "name a new folder for the phantoms")
+        raise UsageError(f"{out} is not an empty folder", "name a new folder for the phantoms")
     (out / "films").mkdir(parents=True)
     truth, boxes, tokens = [], [], []
     for index, patient in enumerate(patients(n, seed)):

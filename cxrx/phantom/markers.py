@@ -41,7 +41,19 @@ def stamp(pixels: Array, grid: Grid, rng: np.random.Generator) -> None:
 def plant_shortcut(
     pixels: Array, grid: Grid, finding: str | None, present: bool, strength: float, rng: np.random.Generator
 ) -> Box | None:
-    """Add a lead token in the lower left corner of the film with a probability that depends on the label, in place."""
+    """Add a lead token in the lower left corner of the film with a probability that depends on the label, in place.
+
+    Parameters
+    ----------
+    pixels, grid
+        ``(rows, columns)`` in [0, 1], and where they lie.
+    finding, present
+        What the token goes along with (None: nothing, and there is no token), and whether the film has it.
+    strength
+        Probability of a token on a film with the finding; one minus that without.
+    rng
+        What the token and its position are drawn from.
+    """
     if finding is None or rng.random() >= (strength if present else 1 - strength):
         return None
     rows, columns = grid.shape

@@ -96,9 +96,9 @@ def add_vessels(strokes: Strokes, thorax: Thorax) -> None:
         _blob(strokes, side, hilum_w, hilum_v, 22 * thorax.patient.vessels)
         for generation in range(6):
             w, v, angle = _branches(strokes, side, (w, v, angle), length, radius, rng)
-            spread = rng.uniform(0.18, 0.5, w.size)
+            turn = rng.uniform(0.18, 0.5, w.size)
             w, v = np.repeat(w, 2), np.repeat(v, 2)
-            angle = np.column_stack([angle + spread, angle - spread * rng.uniform(0.4, 1, spread.size)]).ravel()
+            angle = np.column_stack([angle + turn, angle - turn * rng.uniform(0.4, 1, turn.size)]).ravel()
             length = np.repeat(length, 2) * rng.uniform(0.55, 0.95, w.size)
             radius = np.repeat(radius, 2) * rng.uniform(0.62, 0.80, w.size)
             if generation == 3:  # beyond this only some are visible
@@ -186,7 +186,15 @@ def body(u: Array, v: Array, thorax: Thorax) -> Array:
 
 
 def bowel_gas(u: Array, v: Array, thorax: Thorax, rng: np.random.Generator) -> Array:
-    """Return the (negative) path of gas in stomach and colon below the left diaphragm (mm)."""
+    """Return the (negative) path of gas in stomach and colon below the left diaphragm (mm).
+
+    Parameters
+    ----------
+    u, v
+        ``(rows, columns)``, positions in the patient's plane, mm.
+    thorax, rng
+        The patient, and what size and position are drawn from.
+    """
     path = np.zeros_like(u)
     for chance, depth in ((0.6, 70.0), (0.35, 45.0)):
         shown = rng.random() < chance

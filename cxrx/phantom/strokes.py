@@ -33,7 +33,17 @@ class Strokes:
         self._points: dict[float, list[tuple[Array, Array, Array]]] = {sigma: [] for sigma in SIGMAS}
 
     def curve(self, u: Array, v: Array, peak: Array | float, sigma: float) -> None:
-        """Add curves: the last axis runs along each; `peak` is the path (mm) in the middle of the stroke."""
+        """Add curves.
+
+        Parameters
+        ----------
+        u, v
+            ``(..., n)``, positions in mm; the last axis runs along each curve.
+        peak
+            Path in the middle of the stroke, mm.
+        sigma
+            Blur, one of :data:`SIGMAS`, mm.
+        """
         u, v = np.broadcast_arrays(np.asarray(u, np.float32), np.asarray(v, np.float32))
         step = np.hypot(np.gradient(u, axis=-1), np.gradient(v, axis=-1))  # mm of curve that each sample stands for
         # a line of density d per mm blurred by a Gaussian has d / (sqrt(2 pi) sigma) in its middle
@@ -41,7 +51,17 @@ class Strokes:
         self._points[sigma].append((u.ravel(), v.ravel(), weight.ravel().astype(np.float32)))
 
     def band(self, u: Array, v: Array, width: Array | float, path: Array | float, *, edge: float = 0.0) -> None:
-        """Add bands of `width` mm about curves: flat inside with `path` mm, brighter by `edge` mm at both margins."""
+        """Add bands about curves.
+
+        Parameters
+        ----------
+        u, v
+            ``(..., n)``, positions in mm; the last axis runs along each curve.
+        width, path
+            Of the band, and the path inside it, both mm.
+        edge
+            More path at both margins, mm.
+        """
         du, dv = np.gradient(u, axis=-1), np.gradient(v, axis=-1)
         length = np.hypot(du, dv) + 1e-6
         normal = (-dv / length, du / length)
@@ -71,7 +91,7 @@ class Strokes:
         return total
 
     def _splat(self, u: Array, v: Array, weight: Array) -> Array:
-        """Spread points over their four neighbours."""
+        """Distribute points over their four neighbours."""
         rows, columns = self._shape
         y, x = self._to_pixel(u, v)
         keep = (y >= 0) & (y < rows - 1) & (x >= 0) & (x < columns - 1)

@@ -222,7 +222,7 @@ def test_sizes_come_from_the_heads_of_files(tmp_path, lay):
 
 def test_patients_that_nobody_tells(lay):
     top = lay({"t.csv": "path,Mass\na.png,1\nb.png,0\n", "a.png": (9, 9), "b.png": (9, 9)})
-    assert problems(top) == ["no table tells the patients: every film counts as a patient of its own"]
+    assert problems(top) == ["no table names the patients: every film counts as a patient of its own"]
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -254,10 +254,10 @@ def test_missing_columns_are_named(lay, name, header, sentence):
 @pytest.mark.parametrize(
     ("files", "sentence"),
     [
-        ({"a.png": (9, 9)}, "nothing in data tells what is on its films"),
-        ({"notes.csv": "one,two\n1,2\n", "a.png": (9, 9)}, "nothing in data tells what is on its films"),
-        ({"t.csv.gz": b"\x1f\x8bnot really", "a.png": (9, 9)}, "nothing in data tells what is on its films"),
-        ({"train_list.txt": "a.png\n", "a.png": (9, 9)}, "nothing in data tells what is on its films"),
+        ({"a.png": (9, 9)}, "nothing in data says what is on its films"),
+        ({"notes.csv": "one,two\n1,2\n", "a.png": (9, 9)}, "nothing in data says what is on its films"),
+        ({"t.csv.gz": b"\x1f\x8bnot really", "a.png": (9, 9)}, "nothing in data says what is on its films"),
+        ({"train_list.txt": "a.png\n", "a.png": (9, 9)}, "nothing in data says what is on its films"),
     ],
 )
 def test_folders_about_which_nothing_is_known(lay, files, sentence):
