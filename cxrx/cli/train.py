@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from enum import StrEnum
@@ -18,10 +18,9 @@ from cxrx.errors import EXIT_SOME_FAILED, UsageError
 
 if TYPE_CHECKING:
     from cxrx.training.films import Unread
-    from cxrx.training.metrics import Evaluation, Scorer
+    from cxrx.training.metrics import Evaluation
     from cxrx.training.recipes import Recipe
 
-N_BOOT = 1000
 _NOT_ON_SCREEN = {"note", "auprc_low", "auprc_high", "sensitivity", "specificity", "brier", "ece"}  # but in the files
 
 
@@ -129,11 +128,18 @@ def train(
         _print_recipe(chosen, as_json=as_json)
         return
     folder, network = _required("train", data, model)
-    from cxrx.training.train import Request
+    from cxrx.training.run import TrainingConfig
     from cxrx.training.train import train as run
 
-    request = Request(
-        *(folder, network, out, chosen, init, shared.split_names(labels), input_size, _channels(in_chans)),
+    config = TrainingConfig(
+        data=folder,
+        model=network,
+        out=out,
+        recipe=chosen,
+        init=init,
+        labels=shared.split_names(labels),
+        input_size=input_size,
+        in_chans=_channels(in_chans),
         split="patient" if split is SplitRule.patient else "auto",
         films=films,
         device=device,
@@ -142,15 +148,17 @@ def train(
         resume=resume,
     )
     with _bar() as tick:
-        outcome = run(request, _scorer(seed), say=_say, tick=tick)
+        result = run(config, log=_log, tick=tick)
     if as_json:
-        shared.print_json(_as_plain(asdict(outcome) | {"out": str(out)}))
+        from cxrx.training.state import as_plain
+
+        shared.print_json(as_plain(asdict(result) | {"out": str(out)}))
     else:
-        for title, part in (("test", outcome.test), ("validation", outcome.valid)):
+        for title, part in (("test", result.test), ("validation", result.valid)):
             _print_numbers(title, part)
-        best = f"epoch {outcome.progress.best_epoch} of {outcome.progress.epoch}"
+        best = f"epoch {result.progress.best_epoch} of {result.progress.epoch}"
         typer.echo(f"{out}: weights of {best}; use them with: cxrx predict DIR -m {out}")
-    _end(outcome.unread, out, allow_failures=allow_failures)
+    _end(result.unread, out, allow_failures=allow_failures)
 
 
 def pretrain(
@@ -176,20 +184,30 @@ def pretrain(
 
     Films of patients whom the split puts into validation or test are not looked at.
     """
-    from cxrx.training.pretrain import ENCODER, Request, make_options
+    from cxrx.training.pretrain import ENCODER, PretrainingConfig, make_options
     from cxrx.training.pretrain import pretrain as run
 
     options = make_options({**_with_seed(option, seed), "mask_ratio": str(mask_ratio)})
     folder, network = _required("pretrain", data, model)
-    request = Request(
-        *(folder, network, out, options, films, input_size, _channels(in_chans), device, workers, cache, resume),
+    config = PretrainingConfig(
+        data=folder,
+        model=network,
+        out=out,
+        options=options,
+        input_size=input_size,
+        in_chans=_channels(in_chans),
         split="patient" if split is SplitRule.patient else "auto",
+        films=films,
+        device=device,
+        workers=workers,
+        cache=cache,
+        resume=resume,
     )
     with _bar() as tick:
-        outcome = run(request, say=_say, tick=tick)
-    typer.echo(f"{out}: {outcome.epochs} epochs, loss {outcome.loss:.4f}")
+        result = run(config, log=_log, tick=tick)
+    typer.echo(f"{out}: {result.epochs} epochs, loss {result.loss:.4f}")
     typer.echo(f"start from it with: cxrx train DATA -m {network} --init {out / ENCODER} -o RUN")
-    _end(outcome.unread, out, allow_failures=allow_failures)
+    _end(result.unread, out, allow_failures=allow_failures)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -218,7 +236,7 @@ def _channels(in_chans: int | None) -> Literal[1, 3] | None:
     return None if in_chans is None else 1 if in_chans == 1 else 3
 
 
-def _say(line: str) -> None:
+def _log(line: str) -> None:
     from tqdm import tqdm
 
     tqdm.write(line, file=sys.stderr)
@@ -230,24 +248,6 @@ def _bar() -> Iterator[Callable[[int], Any]]:
 
     with tqdm(desc="decoding", unit="film", file=sys.stderr, disable=None, leave=False) as bar:
         yield bar.update
-
-
-def _scorer(seed: int) -> Scorer:
-    """Return what ``cxrx compare`` scores classifiers with."""
-    from cxrx.metrics.bootstrap import PatientBootstrap
-    from cxrx.metrics.classification import classify
-
-    def score(
-        labels: Any,
-        probabilities: Any,
-        findings: Sequence[str],
-        patients: Sequence[str],
-        thresholds: Mapping[str, float],
-    ) -> list[dict[str, Any]]:
-        bootstrap = PatientBootstrap(patients, N_BOOT, seed)
-        return classify(labels, probabilities, findings, patients=patients, bootstrap=bootstrap, thresholds=thresholds)
-
-    return score
 
 
 def _print_recipe(recipe: Recipe, *, as_json: bool) -> None:
@@ -276,16 +276,6 @@ def _print_numbers(title: str, part: Evaluation | None) -> None:
         rows = [(name, *counts) for name, counts in zip(classes, part.confusion, strict=True)]
         shared.print_table(("true class, down; predicted, across", *classes), rows)
         typer.echo("")
-
-
-def _as_plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _as_plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_as_plain(item) for item in value]
-    if isinstance(value, float) and value - value != 0:  # NaN or infinite, which JSON does not know
-        return None
-    return value
 
 
 def _end(unread: Sequence[Unread], out: Path, *, allow_failures: bool) -> None:
