@@ -114,18 +114,13 @@ class ClassifierTraining(Training):
 def _metadata(config: TrainingConfig, films: Labelled, model: Model, decoded: Decoded) -> dict[str, str]:
     """Return what is stored beside the weights."""
     metadata = {
-        "arch": model_name(config.model),
-        "labels": json.dumps(list(films.findings)),
-        "input": json.dumps(asdict(model.input)),
-        "activation": model.activation,
-        "output": "logits",
-        "task": films.task,
-        "threshold_rule": RULES[config.recipe.threshold],
+        "arch": model_name(config.model), "labels": json.dumps(list(films.findings)),
+        "input": json.dumps(asdict(model.input)), "activation": model.activation, "output": "logits",
+        "task": films.task, "threshold_rule": RULES[config.recipe.threshold],
         "recipe": json.dumps(asdict(config.recipe)),
         "init": config.init if not Path(config.init).exists() else weights_digest(config.init),
-        "data": f"{films.name}, {len(films.rows('train'))} films",
-        "source": f"cxrx train, cxrx {cxrx.__version__}",
-    }
+        "data": f"{films.name}, {len(films.rows('train'))} films", "source": f"cxrx train, cxrx {cxrx.__version__}",
+    }  # fmt: skip
     return metadata | ({"demo": "1"} if decoded.synthetic else {})  # trained on synthetic films only
 
 

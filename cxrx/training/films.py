@@ -31,6 +31,8 @@ MOST_UNREADABLE = 0.1
 
 _PIXELS, _INDEX = "pixels.npy", "index.json"
 _SHOWN = 3
+_OPTIONS = ReadOptions()
+_Entry = tuple[str, str, Item | Rejected | None]  # path, view, and what lies there
 
 
 @dataclass(frozen=True)
@@ -132,10 +134,6 @@ def decode(
     unread = tuple(Unread(**entry) for entry in index["unread"])
     _check_share(unread, len(paths))
     return Decoded(FilmStore(home / _PIXELS), tuple(index["ids"]), unread, index["synthetic"])
-
-
-_OPTIONS = ReadOptions()
-_Entry = tuple[str, str, Item | Rejected | None]  # path, view, and what lies there
 
 
 def _key(entries: Sequence[_Entry], spec: InputSpec) -> str:

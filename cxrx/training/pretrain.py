@@ -34,7 +34,6 @@ from cxrx.training.state import LAST, Progress, check_place, write_json
 from cxrx.training.weights import FAILURES, METRICS, REPORT, save_figure, write_table
 
 ENCODER, PICTURE = "encoder.safetensors", "reconstruction.png"
-JUDGED = frozenset({"valid", "test"})  # splits that only a training looks at
 SHOWN = 4  # films in the picture
 _COLUMNS = ("epoch", "loss", "lr", "seconds", "waited", "films_per_second")
 
@@ -191,7 +190,9 @@ def films_to_learn_from(config: PretrainingConfig) -> list[str]:
         kept = paths
     else:
         placed = draw_or_take(dataset, config.split, options.split_seed).of
-        judged = {patient for patient, split in zip(dataset.patients, placed, strict=True) if split in JUDGED}
+        judged = {
+            patient for patient, split in zip(dataset.patients, placed, strict=True) if split in {"valid", "test"}
+        }
         lateral = {path for path, truth in dataset.films() if VIEW_GROUP.get(truth.view, "frontal") != "frontal"}
         whose = dict(zip((path for path, _ in dataset.films()), dataset.patients, strict=True))
         kept = [path for path in paths if whose.get(path) not in judged and path not in lateral]
