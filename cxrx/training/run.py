@@ -20,6 +20,7 @@ import cxrx
 from cxrx.errors import CxrxError, InterruptedRunError
 from cxrx.files.lock import RunLock
 from cxrx.models.model import Model
+from cxrx.reading.pool import cores
 from cxrx.training.data import SplitRule
 from cxrx.training.films import Decoded, decode
 from cxrx.training.recipes import Recipe
@@ -180,11 +181,6 @@ def report_of(config: RunConfig, log: Callable[[str], Any]) -> dict[str, Any] | 
     log(f"{config.out.name} is finished; nothing to do (--no-resume starts anew)")
     report: dict[str, Any] = json.loads((config.out / REPORT).read_text(encoding="utf-8"))
     return report
-
-
-def cores() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def augmenting(asked: int | None, device: str) -> int:
