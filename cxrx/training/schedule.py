@@ -130,7 +130,7 @@ def parameter_groups(network: nn.Module, weight_decay: float, layer_decay: float
     al., ELECTRA, ICLR 2020, section 3.5; Bao et al., BEiT, ICLR 2022). Norms, biases and what the network exempts
     (positions) do not decay.
     """
-    from timm.optim import param_groups_layer_decay, param_groups_weight_decay
+    from timm.optim import param_groups_layer_decay, param_groups_weight_decay  # type: ignore[attr-defined]  # public
 
     exempt = set(getattr(network, "no_weight_decay", tuple)())
     groups: list[dict[str, Any]]
