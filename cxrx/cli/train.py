@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,10 +19,9 @@ from cxrx.training.recipes import Preset, SplitRule
 
 if TYPE_CHECKING:
     from cxrx.training.films import Unread
-    from cxrx.training.metrics import Evaluation, Scorer
+    from cxrx.training.metrics import Evaluation
     from cxrx.training.recipes import Recipe
 
-N_BOOT = 1000
 _NOT_ON_SCREEN = {"note", "auprc_low", "auprc_high", "sensitivity", "specificity", "brier", "ece"}  # but in the files
 
 
@@ -129,20 +128,22 @@ def train(
         _print_recipe(chosen, as_json=as_json)
         return
     common = flags.request("train")
-    from cxrx.training.train import Request
+    from cxrx.training.run import TrainingConfig
     from cxrx.training.train import train as run
 
-    request = Request(**common, recipe=chosen, init=init, labels=split_names(labels))
+    config = TrainingConfig(**common, recipe=chosen, init=init, labels=split_names(labels))
     with _bar() as tick:
-        outcome = run(request, _scorer(flags.seed), say=_say, tick=tick)
+        result = run(config, log=_log, tick=tick)
     if as_json:
-        print_json(_as_plain(asdict(outcome) | {"out": str(flags.out)}))
+        from cxrx.training.state import as_plain
+
+        print_json(as_plain(asdict(result) | {"out": str(flags.out)}))
     else:
-        for title, part in (("test", outcome.test), ("validation", outcome.valid)):
+        for title, part in (("test", result.test), ("validation", result.valid)):
             _print_numbers(title, part)
-        best = f"epoch {outcome.progress.best_epoch} of {outcome.progress.epoch}"
+        best = f"epoch {result.progress.best_epoch} of {result.progress.epoch}"
         typer.echo(f"{flags.out}: weights of {best}; use them with: cxrx predict DIR -m {flags.out}")
-    _end(outcome.unread, flags)
+    _end(result.unread, flags)
 
 
 @with_flags
@@ -158,16 +159,16 @@ def pretrain(
 
     Films of patients whom the split puts into validation or test are not looked at.
     """
-    from cxrx.training.pretrain import ENCODER, Request, make_options
+    from cxrx.training.pretrain import ENCODER, PretrainingConfig, make_options
     from cxrx.training.pretrain import pretrain as run
 
     options = make_options(_values(context, flags, mask_ratio=mask_ratio))
-    request = Request(**flags.request("pretrain"), options=options)
+    config = PretrainingConfig(**flags.request("pretrain"), options=options)
     with _bar() as tick:
-        outcome = run(request, say=_say, tick=tick)
-    typer.echo(f"{flags.out}: {outcome.epochs} epochs, loss {outcome.loss:.4f}")
+        result = run(config, log=_log, tick=tick)
+    typer.echo(f"{flags.out}: {result.epochs} epochs, loss {result.loss:.4f}")
     typer.echo(f"start from it with: cxrx train DATA -m {flags.model} --init {flags.out / ENCODER} -o RUN")
-    _end(outcome.unread, flags)
+    _end(result.unread, flags)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -181,7 +182,7 @@ def _values(context: typer.Context, flags: TrainFlags, **more: Any) -> dict[str,
     return {name: str(value) for name, value in options.items()} | values
 
 
-def _say(line: str) -> None:
+def _log(line: str) -> None:
     from tqdm import tqdm
 
     tqdm.write(line, file=sys.stderr)
@@ -193,24 +194,6 @@ def _bar() -> Iterator[Callable[[int], Any]]:
 
     with tqdm(desc="decoding", unit="film", file=sys.stderr, disable=None, leave=False) as bar:
         yield bar.update
-
-
-def _scorer(seed: int) -> Scorer:
-    """Return what ``cxrx compare`` scores classifiers with."""
-    from cxrx.metrics.bootstrap import PatientBootstrap
-    from cxrx.metrics.classification import classify
-
-    def score(
-        labels: Any,
-        probabilities: Any,
-        findings: Sequence[str],
-        patients: Sequence[str],
-        thresholds: Mapping[str, float],
-    ) -> list[dict[str, Any]]:
-        bootstrap = PatientBootstrap(patients, N_BOOT, seed)
-        return classify(labels, probabilities, findings, patients=patients, bootstrap=bootstrap, thresholds=thresholds)
-
-    return score
 
 
 def _print_recipe(recipe: Recipe, *, as_json: bool) -> None:
@@ -239,16 +222,6 @@ def _print_numbers(title: str, part: Evaluation | None) -> None:
         rows = [(name, *counts) for name, counts in zip(classes, part.confusion, strict=True)]
         print_table(("true class, down; predicted, across", *classes), rows)
         typer.echo("")
-
-
-def _as_plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _as_plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_as_plain(item) for item in value]
-    if isinstance(value, float) and value - value != 0:  # NaN or infinite, which JSON does not know
-        return None
-    return value
 
 
 def _end(unread: Sequence[Unread], flags: TrainFlags) -> None:

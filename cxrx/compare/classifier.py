@@ -41,8 +41,9 @@ def classifier(corpus: Corpus, bootstrap: PatientBootstrap, seed: int, notes: No
             labels, probabilities, model.findings, patients=patients, bootstrap=bootstrap, thresholds=model.thresholds
         )
         table = rules.threshold_table(
-            labels, probabilities, model.findings, patients=patients, thresholds=model.thresholds, seed=seed
-        )
+            labels, probabilities, model.findings,
+            patients=patients, thresholds=model.thresholds, stored_rule=model.threshold_rule, seed=seed,
+        )  # fmt: skip
         named = {"model": model.slug}
         rows += [named | row for row in scored]
         points += [named | row for row in classifier_curves(labels, probabilities, model.findings)]

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cxrx.compare.patients import smallest_of
-from cxrx.compare.recorded import input_size, is_demo, thresholds
+from cxrx.compare.recorded import input_size, is_demo, threshold_rule, thresholds
 from cxrx.datasets import FolderTruth, canonical, read_truth
 from cxrx.errors import UsageError
 from cxrx.metrics.controls import CONTROLS
@@ -88,6 +88,8 @@ class ModelData:
         Method to its sources, one per file that has it.
     settings
         What decided the numbers, as the engine recorded it.
+    threshold_rule
+        By which its thresholds were chosen.
     controls
         Those of them that never look at the model, whatever they are called.
     """
@@ -99,6 +101,7 @@ class ModelData:
     thresholds: dict[str, float]
     fingerprint: str = ""
     settings: dict[str, Any] = field(default_factory=dict)
+    threshold_rule: str = "f1-max"
     controls: set[str] = field(default_factory=set)
     logit: dict[str, NDArray[np.float32]] = field(default_factory=dict)
     probability: dict[str, NDArray[np.float32]] = field(default_factory=dict)
@@ -257,8 +260,9 @@ class Corpus:
         model = self.models.get(slug)
         if model is None:
             model = self.models[slug] = ModelData(
-                slug, findings, input_size(attrs), is_demo(attrs), thresholds(attrs), mark, attrs.get("settings", {})
-            )
+                slug, findings, input_size(attrs), is_demo(attrs), thresholds(attrs), mark, attrs.get("settings", {}),
+                threshold_rule(attrs),
+            )  # fmt: skip
         elif model.findings != findings or model.fingerprint != mark:
             self.warnings.append(
                 f"{results.path.name} holds another {slug} (its findings or settings differ); it was left out"

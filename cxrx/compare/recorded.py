@@ -27,3 +27,8 @@ def thresholds(attrs: Mapping[str, Any]) -> dict[str, float]:
     """Return the thresholds that training chose, by canonical finding; none where it chose none."""
     stored = attrs.get("thresholds") or {}
     return {canonical(name): float(value) for name, value in stored.items()} if isinstance(stored, Mapping) else {}
+
+
+def threshold_rule(attrs: Mapping[str, Any]) -> str:
+    """Return the rule by which it chose them, one of :data:`cxrx.metrics.thresholds.RULES`: F1 in old files."""
+    return str(attrs.get("threshold_rule", "f1-max"))

@@ -97,7 +97,7 @@ class _Run:
         self.ledger.check(settings)
         attrs: dict[str, dict[str, Any]] = {"": {"demo": int(model.demo), "activation": model.activation}}
         if model.thresholds:
-            attrs[""]["thresholds"] = dict(model.thresholds)
+            attrs[""] |= {"thresholds": dict(model.thresholds), "threshold_rule": model.threshold_rule}
         attrs |= {key: _map_attrs(method, options) for key, method in self.methods.items()}
         attrs = {key: _versions(model) | {"settings": settings[key]} | own for key, own in attrs.items()}
         self.report = RunReport(store, model.slug, model.labels, attrs, options.read.polarity)

@@ -24,7 +24,7 @@ CONVENTIONS = {
     "youden": "the threshold of the highest sensitivity + specificity - 1 (Youden 1950)",
     "f1-max": "the threshold of the highest F1 of the positive class",
     "sensitivity-0.95": "the highest threshold whose sensitivity is at least 0.95",
-    "validation": "chosen by the model's training on its validation films, and judged on these",
+    "validation": "chosen by the model's training, by this rule, on its validation films, and judged on these",
     "cross-fitted": (
         f"chosen on {FOLDS - 1} of {FOLDS} folds of patients and judged on the last, by turns; the threshold given is "
         "the median of the folds"
@@ -59,7 +59,7 @@ def threshold_table(
     thresholds
         Finding to the threshold that training chose on validation films.
     stored_rule
-        By which of :data:`RULES` it did so (``cxrx train``: F1 unless its recipe says otherwise).
+        By which of :data:`RULES` it did so; nothing was chosen by 0.5, and by any other name none of them.
     folds, seed
         How many folds of patients, and what draws them.
 
@@ -84,13 +84,10 @@ def threshold_table(
 
 
 def _judged(y: Labels, p: Float, rule: str, stored: float | None, fold: NDArray[np.intp]) -> dict[str, Any]:
-    if rule == "0.5" or stored is not None:
-        threshold = 0.5 if stored is None else float(stored)
-        return {
-            "threshold": threshold,
-            "chosen": "fixed" if stored is None else "validation",
-            **rates(y, p >= threshold),
-        }
+    if rule == "0.5":
+        return {"threshold": 0.5, "chosen": "fixed", **rates(y, p >= 0.5)}
+    if stored is not None:
+        return {"threshold": float(stored), "chosen": "validation", **rates(y, p >= stored)}
     chosen = cross_fitted(y, p, fold, rule)
     said = p >= chosen[fold]
     found = rates(y, said) if np.isfinite(chosen).all() else dict.fromkeys(COLUMNS[4:], np.nan)

@@ -131,7 +131,7 @@ def timm_spec(name: str) -> ModelSpec:
     Raises
     ------
     UsageError
-        timm has no such network; the nearest names are told.
+        timm has no such network; the hint names the nearest.
     """
     import timm
 

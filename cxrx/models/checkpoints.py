@@ -73,9 +73,9 @@ class Checkpoint:
     @property
     def architecture(self) -> str | None:
         """Name of the model that the file tells, or of the built-in one whose tensors these look like, or None."""
-        told = self.others.get("arch", "") if self.path.suffix == ".safetensors" else ""
+        stored = self.others.get("arch", "") if self.path.suffix == ".safetensors" else ""
         # FILE.py:FUNCTION would run code, which a file of weights must not ask for
-        return told if told and ":" not in told else guess_architecture(self.tensors)
+        return stored if stored and ":" not in stored else guess_architecture(self.tensors)
 
     @property
     def tells_input(self) -> bool:
@@ -92,6 +92,11 @@ class Checkpoint:
         """Finding to the probability from which it counts as found, where cxrx trained the network."""
         stored = json.loads(self.others.get("thresholds", "{}")) if self.ours else {}
         return {name: float(value) for name, value in stored.items()}
+
+    @property
+    def threshold_rule(self) -> str:
+        """By which of :data:`cxrx.metrics.thresholds.RULES` they were chosen; F1 where the file does not tell."""
+        return self.others.get("threshold_rule", "f1-max")
 
     def load_into(self, module: nn.Module, name: str, *, new_head: bool = False) -> None:
         """Load all tensors into `module`; every key must fit, none may be left over on either side.
@@ -231,7 +236,7 @@ def _recognised(
     plain = _without_prefix(raw)
     form = recognise(Stored(wrapper, entries, plain))
     kept, dropped = form.convert(plain)
-    labels, input_spec, activation = _told(path, others)
+    labels, input_spec, activation = _own_metadata(path, others)
     if not labels and form.labels and count_outputs(kept) == len(form.labels):
         labels = form.labels
     return Checkpoint(
@@ -247,7 +252,7 @@ def _recognised(
     )
 
 
-def _told(path: Path, metadata: Mapping[str, str]) -> tuple[tuple[str, ...], InputSpec | None, Any]:
+def _own_metadata(path: Path, metadata: Mapping[str, str]) -> tuple[tuple[str, ...], InputSpec | None, Any]:
     """Return the labels, the input and the activation that the metadata of a safetensors file tells."""
     if path.suffix != ".safetensors":
         return (), None, None
@@ -344,12 +349,29 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def tensor_bytes(tensors: Tensors, metadata: dict[str, str]) -> bytes:
+    """Return the bytes of a safetensors file."""
+    from safetensors.torch import save
+
+    # a tensor of its own for each name: safetensors refuses two names for the same memory
+    own = {k: v.detach().cpu().clone(memory_format=torch.contiguous_format) for k, v in tensors.items()}
+    return save(own, metadata)
+
+
 def to_safetensors(
     checkpoint: Checkpoint, tensors: Tensors, labels: tuple[str, ...], input_spec: InputSpec, **more: str
 ) -> bytes:
-    """Return the bytes of a safetensors file of `tensors`, with what belongs to `checkpoint` as metadata."""
-    from safetensors.torch import save
+    """Return the bytes of a safetensors file of `tensors`, with what belongs to `checkpoint` as metadata.
 
+    Parameters
+    ----------
+    checkpoint
+        What was read.
+    tensors, labels, input_spec
+        Of the network that it became.
+    more
+        Further metadata.
+    """
     metadata = {
         "labels": json.dumps(list(labels)),
         "input": json.dumps(asdict(input_spec)),
@@ -359,5 +381,4 @@ def to_safetensors(
     }
     if checkpoint.activation is not None:
         metadata.setdefault("activation", checkpoint.activation)
-    # a tensor of its own for each name: safetensors refuses two names for the same memory
-    return save({key: value.detach().clone().contiguous() for key, value in tensors.items()}, metadata)
+    return tensor_bytes(tensors, metadata)

@@ -1,6 +1,6 @@
 """The demo models: small networks trained on synthetic films, so that everything runs on the first day.
 
-They know phantoms only. Their model cards lie beside the weights; :mod:`cxrx.training.demo` made both.
+They know phantoms only. Their model cards lie beside the weights; ``tests/bench/train_demo.py`` made both.
 """
 
 from __future__ import annotations

@@ -50,7 +50,17 @@ def pad_batch(x: torch.Tensor, batch_size: int) -> torch.Tensor:
 
 
 def predict_logits(model: Model, x: torch.Tensor, batch_size: int, dtype: Dtype = "fp32") -> torch.Tensor:
-    """Return the logits ``(b, K)`` of ``x (b, C, H, W)``, ``b <= batch_size``, computed in the fixed shape."""
+    """Return the logits ``(b, K)`` of some films, computed in the fixed shape.
+
+    Parameters
+    ----------
+    model, dtype
+        What computes them, and in what.
+    x
+        ``(b, C, H, W)``, ``b <= batch_size``.
+    batch_size
+        Films that the kernels see.
+    """
 
     def run(rows: torch.Tensor) -> torch.Tensor:
         with autocast(model.device, dtype):

@@ -87,6 +87,7 @@ def load_model(
     checkpoint = read_checkpoint(file) if file is not None else None
     asked = _Asked(labels, input_size, in_chans, input, activation, new_head)
     network = _assemble(spec, checkpoint, asked, own=":" in name, brought=brought is not None)
+    thresholds = {} if checkpoint is None else checkpoint.thresholds
     return Model(
         network.module,
         network.labels,
@@ -97,9 +98,8 @@ def load_model(
         cam_layer=cam_layer or spec.cam_layer,
         device=chosen,
         demo=spec.demo if brought is None else checkpoint is not None and checkpoint.others.get("demo") == "1",
-        thresholds={}
-        if checkpoint is None
-        else {label: value for label, value in checkpoint.thresholds.items() if label in network.labels},
+        thresholds={label: value for label, value in thresholds.items() if label in network.labels},
+        threshold_rule="f1-max" if checkpoint is None else checkpoint.threshold_rule,
         notes=network.notes,
         source={"name": _absolute(name), "weights": str(brought.absolute()) if brought is not None else ""},
     )
@@ -132,12 +132,12 @@ class _Network:
 def _assemble(spec: ModelSpec, checkpoint: Checkpoint | None, asked: _Asked, *, own: bool, brought: bool) -> _Network:
     """Build the network of `spec` as `checkpoint` and the caller want it, and load the weights."""
     input_spec = change_input(asked.input or _base_input(spec, checkpoint), asked.input_size, asked.in_chans)
-    told = None if asked.new_head else checkpoint  # what the file says of its outputs
-    activation = asked.activation or (told.activation if told is not None else None) or spec.activation
-    labels, notes = _choose_labels(spec, asked.labels, told, activation)
+    headed = None if asked.new_head else checkpoint  # what the file says of its outputs
+    activation = asked.activation or (headed.activation if headed is not None else None) or spec.activation
+    labels, notes = _choose_labels(spec, asked.labels, headed, activation)
     variant = _variant(spec, checkpoint, input_spec)
-    if activation == "softmax" and len(labels) == 1 and told is not None and told.outputs == 2:
-        variant["outputs"] = 2  # one finding, told by two classes
+    if activation == "softmax" and len(labels) == 1 and headed is not None and headed.outputs == 2:
+        variant["outputs"] = 2  # one finding as two classes
     network = _Network(build_module(spec, labels, variant), labels, input_spec, spec.output, activation, notes)
     if checkpoint is not None:
         checkpoint.load_into(network.module, spec.name, new_head=asked.new_head)
@@ -280,7 +280,7 @@ def find_spec(name: str) -> ModelSpec:
     Raises
     ------
     UsageError
-        There is none; the nearest names are told.
+        There is none; the hint names the nearest.
     """
     if ":" in name:
         return own_spec(name)
@@ -366,7 +366,7 @@ def _choose_labels(
 
 
 def _numbered(count: int) -> tuple[tuple[str, ...], list[str]]:
-    note = f"nobody told the findings of the {count} outputs: they are called class0 to class{count - 1}; use --labels"
+    note = f"the findings of the {count} outputs are unknown: they are called class0 to class{count - 1}; use --labels"
     return tuple(f"class{i}" for i in range(count)), [note]
 
 

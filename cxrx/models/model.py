@@ -42,8 +42,10 @@ class Model:
         Trained on synthetic films only.
     thresholds
         Finding to the probability from which it counts as found, as training chose it; 0.5 where there is none.
+    threshold_rule
+        By which rule it did so, one of :data:`cxrx.metrics.thresholds.RULES`.
     notes
-        What the user should be told of how the model came to be (guessed labels, random weights).
+        What the user should know of how the model came to be (guessed labels, random weights).
     source
         What it was loaded from: ``{"name": ..., "weights": ...}``; empty for a network made in memory. Private, since
         it holds paths.
@@ -62,6 +64,7 @@ class Model:
         device: str | torch.device = "cpu",
         demo: bool = False,
         thresholds: Mapping[str, float] | None = None,
+        threshold_rule: str = "f1-max",
         notes: Sequence[str] = (),
         source: Mapping[str, str] | None = None,
     ) -> None:
@@ -77,6 +80,7 @@ class Model:
         self.activation = activation
         self.demo = demo
         self.thresholds = dict(thresholds or {})
+        self.threshold_rule = threshold_rule
         self.notes = tuple(notes)
         self.source = dict(source or {})
         self._cam_layer_name = cam_layer

@@ -8,7 +8,6 @@ import torch
 
 from cxrx.reading.prepare import equalise
 from cxrx.training.recipes import Recipe
-from cxrx.training.seeds import seed_of
 
 Transform = Callable[[torch.Tensor], torch.Tensor]  # (1, H, W) uint8 to the same
 
@@ -24,15 +23,8 @@ def build_transform(recipe: Recipe, size: tuple[int, int]) -> Transform | None:
     if recipe.crop < 1:
         steps.append(v2.RandomResizedCrop(size, scale=(recipe.crop, 1.0), interpolation=bilinear, antialias=True))
     if recipe.rotate or recipe.shift or recipe.zoom or recipe.shear:
-        steps.append(
-            v2.RandomAffine(
-                degrees=recipe.rotate,
-                translate=(recipe.shift, recipe.shift),
-                scale=(1 - recipe.zoom, 1 + recipe.zoom),
-                shear=recipe.shear or None,
-                interpolation=bilinear,
-            )
-        )
+        shift, scale, shear = (recipe.shift, recipe.shift), (1 - recipe.zoom, 1 + recipe.zoom), recipe.shear or None
+        steps.append(v2.RandomAffine(recipe.rotate, shift, scale, shear, interpolation=bilinear))
     if recipe.flip:
         steps.append(v2.RandomHorizontalFlip(recipe.flip))
     if recipe.randaugment:
@@ -50,14 +42,14 @@ def _equalised(film: torch.Tensor) -> torch.Tensor:
     return torch.from_numpy(changed * 255).round().to(torch.uint8)[None]
 
 
-def augment(films: torch.Tensor, ids: Sequence[str], transform: Transform, seed: int, epoch: int) -> torch.Tensor:
-    """Return ``(B, H, W)`` uint8 films, each changed by what only `seed`, `epoch` and its own id decide.
+def augment(films: torch.Tensor, seeds: Sequence[int], transform: Transform) -> torch.Tensor:
+    """Return ``(B, H, W)`` uint8 films, each changed by what only its own seed decides.
 
     Neither the batch nor the worker matters, and torch's own random numbers are left as they were.
     """
     changed = []
     with torch.random.fork_rng(devices=[]):
-        for film, image_id in zip(films, ids, strict=True):
-            torch.default_generator.manual_seed(seed_of(seed, "augment", epoch, image_id))
+        for film, seed in zip(films, seeds, strict=True):
+            torch.default_generator.manual_seed(seed)
             changed.append(transform(film[None])[0])
     return torch.stack(changed)

@@ -1,4 +1,4 @@
-"""What a labelled folder says, as a training needs it; the one place that knows the interface of data sets."""
+"""The labels of a folder, as a training needs them; the one place that knows the interface of data sets."""
 
 from __future__ import annotations
 
@@ -84,7 +84,18 @@ class Labelled:
 
 
 def read_labels(folder: Path, recipe: Recipe, findings: Sequence[str] | None, split: SplitRule = "auto") -> Labelled:
-    """Read labels, patients and splits of `folder`.
+    """Read labels, patients and splits.
+
+    Parameters
+    ----------
+    folder
+        Of films, in a layout that :mod:`cxrx.datasets` knows.
+    recipe
+        Tells the task, and what uncertain labels count as.
+    findings
+        In the order of the outputs; None: all that the folder names.
+    split
+        The published one where there is one, or one drawn by patient.
 
     Raises
     ------
@@ -104,19 +115,9 @@ def read_labels(folder: Path, recipe: Recipe, findings: Sequence[str] | None, sp
             "gives, so a test would not be one",
             "--split patient draws a split by patient",
         )
-    films = Labelled(
-        dataset.name,
-        task,
-        tuple(names),
-        tuple(path for path, _ in dataset.films()),
-        labels,
-        tuple(dataset.patients),
-        tuple(truth.view for _, truth in dataset.films()),
-        placed.of,
-        placed.kind,
-        tuple(dataset.problems),
-    )
-    films = _usable(films)
+    paths, views = (tuple(column) for column in ([p for p, _ in dataset.films()], [t.view for _, t in dataset.films()]))
+    known = (paths, labels, tuple(dataset.patients), views, placed.of, placed.kind, tuple(dataset.problems))
+    films = _usable(Labelled(dataset.name, task, tuple(names), *known))
     check_classes(films)
     return films
 
@@ -155,17 +156,17 @@ def _usable(films: Labelled) -> Labelled:
     """Leave out films without a split or without a label to learn from."""
     placed = np.isin(films.splits, SPLITS)
     if films.task == "multi-class":
-        told = (films.labels == 1).sum(axis=1) == 1
+        known = (films.labels == 1).sum(axis=1) == 1
         what = "do not have exactly one of the classes"
     else:
-        told = (films.labels >= 0).any(axis=1)
+        known = (films.labels >= 0).any(axis=1)
         what = "have no label of these findings"
     notes = []
     if not placed.all():
         notes.append(f"{(~placed).sum()} films are in no split and are left out")
-    if (placed & ~told).any():
-        notes.append(f"{(placed & ~told).sum()} films {what} and are left out")
-    return films.take(np.flatnonzero(placed & told), *notes)
+    if (placed & ~known).any():
+        notes.append(f"{(placed & ~known).sum()} films {what} and are left out")
+    return films.take(np.flatnonzero(placed & known), *notes)
 
 
 def check_classes(films: Labelled) -> None:
@@ -192,8 +193,8 @@ def check_classes(films: Labelled) -> None:
                 )
 
 
-def untold(films: Labelled) -> list[str]:
-    """Return the findings of which validation films show one side only: for them, nothing can be chosen."""
+def of_one_class(films: Labelled) -> list[str]:
+    """Return the findings whose validation films are all positive or all negative: for them, nothing can be chosen."""
     valid = films.labels[films.rows("valid")]
     both = (valid == 1).any(axis=0) & (valid == 0).any(axis=0)
     return [name for name, known in zip(films.findings, both.tolist(), strict=True) if not known]

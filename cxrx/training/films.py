@@ -31,6 +31,8 @@ MOST_UNREADABLE = 0.1
 
 _PIXELS, _INDEX = "pixels.npy", "index.json"
 _SHOWN = 3
+_OPTIONS = ReadOptions()
+_Entry = tuple[str, str, Item | Rejected | None]  # path, view, and what lies there
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,7 @@ def decode(
     *,
     workers: int,
     views: Mapping[str, str] | None = None,
-    tick: Callable[[int], Any] | None = None,
+    tick: Callable[[int], Any] = lambda _count: None,
 ) -> Decoded:
     """Decode the films at `paths` in `folder` onto the grid of `spec`, or take them from `cache`.
 
@@ -122,32 +124,23 @@ def decode(
         More than a tenth cannot, or the disk is full.
     """
     there = films_below(folder)
-    items = [there.get(path) for path in paths]
-    options = ReadOptions()
-    seen = [(views or {}).get(path, "") for path in paths]
-    key = _key(items, paths, seen, spec, options)
-    home = cache / key
+    entries = [(path, (views or {}).get(path, ""), there.get(path)) for path in paths]
+    home = cache / _key(entries, spec)
     if not (home / _INDEX).is_file():
         shutil.rmtree(home, ignore_errors=True)  # of a run that was killed while it decoded
         atomic.make_folder(home)
-        _fill(home, _read(items, paths, seen, spec, options, workers), (len(paths), *spec.size), tick)
+        _fill(home, _read(entries, spec, workers), (len(paths), *spec.size), tick)
     index = json.loads((home / _INDEX).read_text(encoding="utf-8"))
     unread = tuple(Unread(**entry) for entry in index["unread"])
     _check_share(unread, len(paths))
     return Decoded(FilmStore(home / _PIXELS), tuple(index["ids"]), unread, index["synthetic"])
 
 
-def _key(
-    items: Sequence[Item | Rejected | None],
-    paths: Sequence[str],
-    views: Sequence[str],
-    spec: InputSpec,
-    options: ReadOptions,
-) -> str:
+def _key(entries: Sequence[_Entry], spec: InputSpec) -> str:
     """Return a name for these files on this grid; mean and std act later and do not matter."""
     geometry = {k: v for k, v in asdict(spec).items() if k not in {"mean", "std", "channels", "crops"}}
-    digest = hashlib.sha256(json.dumps([geometry, asdict(options)], sort_keys=True).encode())
-    for path, view, item in zip(paths, views, items, strict=True):
+    digest = hashlib.sha256(json.dumps([geometry, asdict(_OPTIONS)], sort_keys=True).encode())
+    for path, view, item in entries:
         state = (item.size, item.mtime_ns) if isinstance(item, Item) else None
         digest.update(f"{path!r}{view}{state}".encode("utf-8", "surrogateescape"))
     return digest.hexdigest()[:16]
@@ -156,20 +149,13 @@ def _key(
 _Reading = tuple[str, Prepared | Unreadable]
 
 
-def _read(
-    items: Sequence[Item | Rejected | None],
-    paths: Sequence[str],
-    views: Sequence[str],
-    spec: InputSpec,
-    options: ReadOptions,
-    workers: int,
-) -> Iterator[_Reading]:
+def _read(entries: Sequence[_Entry], spec: InputSpec, workers: int) -> Iterator[_Reading]:
     """Yield what each path gives, in order."""
-    prepare = partial(prepare_item, spec=replace(spec, crops=1), options=options)
-    wanted = [item for item in items if isinstance(item, Item)]
+    prepare = partial(prepare_item, spec=replace(spec, crops=1), options=_OPTIONS)
+    wanted = [item for _, _, item in entries if isinstance(item, Item)]
     with DecodePool(workers) if workers and wanted else nullcontext() as pool:
         results = pool.map(prepare, wanted) if pool is not None else ((item, prepare(item)) for item in wanted)
-        for path, view, item in zip(paths, views, items, strict=True):
+        for path, view, item in entries:
             if isinstance(item, Item):
                 _, result = next(results)
                 yield path, _only_film([result] if isinstance(result, Unreadable) else result, view)
@@ -190,9 +176,7 @@ def _only_film(results: Sequence[Prepared | Unreadable], view: str) -> Prepared 
     return result
 
 
-def _fill(
-    home: Path, readings: Iterator[_Reading], shape: tuple[int, int, int], tick: Callable[[int], Any] | None
-) -> None:
+def _fill(home: Path, readings: Iterator[_Reading], shape: tuple[int, int, int], tick: Callable[[int], Any]) -> None:
     """Write pixels and then the index, whose being there says that the pixels are whole."""
     ids: list[str] = []
     unread: list[Unread] = []
@@ -207,8 +191,7 @@ def _fill(
         else:
             ids.append("")
             unread.append(Unread(path, result.code, result.message))
-        if tick is not None:
-            tick(1)
+        tick(1)
     pixels.flush()
     index = {"ids": ids, "unread": [asdict(entry) for entry in unread], "synthetic": synthetic}
     atomic.write_file(home / _INDEX, json.dumps(index).encode(), mode=0o600)

@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
 
 from cxrx.training.augment import augment, build_transform
 from cxrx.training.films import FilmStore
 from cxrx.training.recipes import Recipe
+from cxrx.training.seeds import seed_of
 
-Pick = tuple[int, int]  # epoch and row: a worker that lives through all epochs must be told which one it is
+Pick = tuple[int, int]  # epoch and row: a worker that lives through all epochs does not know which one it is
 Batch = tuple[torch.Tensor, torch.Tensor]  # (B, H, W) uint8 films and their rows (B,)
 
 
@@ -31,23 +32,9 @@ class TrainingFilms(Dataset[Batch]):
         epoch, rows = picks[0][0], [row for _, row in picks]
         films = torch.from_numpy(self._store.pixels[rows])
         if self._transform is not None:
-            films = augment(films, [self._ids[row] for row in rows], self._transform, self._seed, epoch)
+            seeds = [seed_of(self._seed, "augment", epoch, self._ids[row]) for row in rows]
+            films = augment(films, seeds, self._transform)
         return films, torch.tensor(rows)
-
-
-class _Batches(Sampler[list[Pick]]):
-    """The batches of the epoch to come."""
-
-    def __init__(self) -> None:
-        self.epoch = 0
-        self.batches: Sequence[NDArray[np.intp]] = ()
-
-    def __iter__(self) -> Iterator[list[Pick]]:
-        for batch in self.batches:
-            yield [(self.epoch, int(row)) for row in batch]
-
-    def __len__(self) -> int:
-        return len(self.batches)
 
 
 def _leave_interrupts(_worker: int) -> None:
@@ -69,7 +56,7 @@ class Loader:
     """
 
     def __init__(self, films: TrainingFilms, workers: int, device: torch.device) -> None:
-        self._batches = _Batches()
+        self._batches: list[list[Pick]] = []  # of the epoch to come
         self._loader: DataLoader[Batch] = DataLoader(
             films,
             batch_sampler=self._batches,
@@ -85,5 +72,5 @@ class Loader:
 
     def epoch(self, epoch: int, batches: Sequence[NDArray[np.intp]]) -> Iterator[Batch]:
         """Yield films and rows of `batches`, in order."""
-        self._batches.epoch, self._batches.batches = epoch, batches
+        self._batches[:] = [[(epoch, int(row)) for row in batch] for batch in batches]
         return iter(self._loader)

@@ -1,14 +1,13 @@
-"""Epochs: a step, a validation, what is kept of them."""
+"""The epochs of a training, whatever it learns from; how they stop, go on and fail is written once, here."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -18,204 +17,156 @@ from torch import nn
 from cxrx.errors import CxrxError
 from cxrx.models.inference import autocast
 from cxrx.models.model import Model
-from cxrx.training.data import Labelled
-from cxrx.training.films import Decoded, FilmStore
+from cxrx.training.films import Decoded
 from cxrx.training.loader import Loader, TrainingFilms
-from cxrx.training.losses import balance, loss_of
-from cxrx.training.metrics import Evaluation, Scorer, Scores, choose_thresholds, evaluate
 from cxrx.training.recipes import Recipe
-from cxrx.training.schedule import freeze, make_optimiser, parameter_groups, set_rate
+from cxrx.training.run import RunConfig, Stop, augmenting
+from cxrx.training.schedule import make_optimiser, make_scheduler, parameter_groups
 from cxrx.training.seeds import epoch_order, in_batches, seed_of
-from cxrx.training.state import Progress, load_state, plateau_of, save_state
-from cxrx.training.stop import Stop
-from cxrx.training.weights import write_metrics, write_model
+from cxrx.training.state import Progress, load_state, save_state
 
 CHECK_EVERY = 20  # steps between looks at the loss; each makes a GPU wait
-_PREDICT = 64  # films a forward pass of validation
 
 
-@dataclass(frozen=True, eq=False)
-class Study:
-    """Everything that a training needs and that does not change.
+class Training(ABC):
+    """Takes the steps of all epochs.
 
-    Attributes
+    Parameters
     ----------
-    films, decoded
-        The same films in the same rows.
-    home
-        Folder of the run.
-    metadata
-        Words to store beside the weights.
-    workers
-        Processes that augment.
-    say
+    config, recipe
+        What the user asks for, and what decides the steps.
+    model
+        Prepares films, on its device.
+    decoded
+        Films, a row each.
+    rows
+        Those to learn from, ``(n,)``.
+    drawn
+        ``(n,)`` how often each of `rows` is to be drawn; None: once an epoch.
+    network
+        What learns: the model's own, or one around it.
+    log
         Takes a line for the user.
     """
 
-    model: Model
-    films: Labelled
-    decoded: Decoded
-    recipe: Recipe
-    home: Path
-    metadata: dict[str, str]
-    scorer: Scorer
-    workers: int = 0
-    say: Callable[[str], Any] = lambda _line: None
+    betas: ClassVar = (0.9, 0.999)
+    remedies: ClassVar = ("dtype=fp32", "clip=1")  # options against a loss that is no number, beside a lower rate
+    key = "network"  # of the state
 
-    def mixed(self) -> AbstractContextManager[Any]:
-        """Return the context in which the network learns."""
-        bf16 = self.recipe.dtype == "bf16" or (self.recipe.dtype == "auto" and self.model.device.type == "cuda")
-        return autocast(self.model.device, "bf16" if bf16 else "fp32")
-
-
-def fit(study: Study, stop: Stop) -> Progress:
-    """Train until the recipe ends; go on where an earlier run was killed.
-
-    Raises
-    ------
-    InterruptedRunError
-        Somebody asked to stop; whole epochs are kept.
-    CxrxError
-        The loss is no number any more; whole epochs are kept.
-    """
-    recipe, network, train = study.recipe, study.model.module, study.films.rows("train")
-    still = freeze(network, recipe.frozen)
-    groups = parameter_groups(network, recipe.weight_decay, recipe.layer_decay)
-    optimiser = make_optimiser(recipe.optimiser, groups, recipe.momentum)
-    progress = load_state(study.home, {"network": network}, optimiser)
-    drawn, weight = balance(recipe.balance, study.films.task, study.films.labels[train])
-    epochs = _Epochs(study, optimiser, still, None if weight is None else weight.to(study.model.device))
-    plateau = plateau_of(progress, recipe.plateau_factor, recipe.plateau_patience)
-    while progress.epoch < recipe.epochs and not _given_up(progress, recipe):
-        began = time.monotonic()
-        batches = in_batches(epoch_order(train, recipe.seed, progress.epoch, drawn), recipe.batch)
-        scale = plateau.scale if recipe.schedule == "plateau" else 1.0
-        loss, waited = epochs.train(progress.epoch, batches, scale, stop)
-        seconds = time.monotonic() - began
-        found, valid_loss, thresholds = validate(study)
-        _check_loss(valid_loss, progress.epoch, len(batches) - 1, recipe)  # of the last step's weights
-        score = found.overall["auroc"] if math.isfinite(found.overall["auroc"]) else -valid_loss
-        progress.epoch += 1
-        plateau.update(score)
-        progress.plateau = {"best": plateau.best, "since": plateau.since, "scale": plateau.scale}
-        of_epoch = {
-            "epoch": progress.epoch,
-            "train_loss": loss,
-            "valid_loss": valid_loss,
-            "lr": optimiser.param_groups[-1]["lr"],
-            "seconds": round(seconds, 3),
-            "waited": round(waited, 3),
-            "films_per_second": round(sum(map(len, batches)) / seconds, 2),
-        }
-        progress.history += [of_epoch | row for row in found.rows]
-        if score > progress.best:
-            progress.best, progress.best_epoch = score, progress.epoch
-            write_model(study.home, study.model, study.metadata, thresholds)
-        write_metrics(study.home, progress.history)
-        save_state(study.home, progress, {"network": network}, optimiser)
-        study.say(_line(of_epoch, found, recipe.epochs))
-    return progress
-
-
-def _given_up(progress: Progress, recipe: Recipe) -> bool:
-    return bool(recipe.patience) and progress.epoch - progress.best_epoch >= recipe.patience
-
-
-def _line(of_epoch: dict[str, Any], found: Evaluation, epochs: int) -> str:
-    told = "  ".join(f"{name} {found.overall[name]:.3f}" for name in ("auroc", "auprc", "f1", "accuracy"))
-    return (
-        f"epoch {of_epoch['epoch']}/{epochs}  loss {of_epoch['train_loss']:.4f}  valid {of_epoch['valid_loss']:.4f}  "
-        f"{told}  {of_epoch['films_per_second']:.0f} films/s"
-    )
-
-
-@dataclass
-class _Epochs:
-    """Takes the steps of an epoch."""
-
-    study: Study
-    optimiser: torch.optim.Optimizer
-    still: Sequence[nn.Module]
-    weight: torch.Tensor | None
-
-    def __post_init__(self) -> None:
-        study = self.study
-        films = TrainingFilms(study.decoded.store, study.decoded.ids, study.recipe, study.model.input.size)
-        self._loader = Loader(films, study.workers, study.model.device)
+    def __init__(
+        self,
+        config: RunConfig,
+        recipe: Recipe,
+        model: Model,
+        decoded: Decoded,
+        *,
+        rows: NDArray[np.intp],
+        drawn: NDArray[np.float64] | None,
+        network: nn.Module,
+        log: Callable[[str], Any],
+    ) -> None:
+        self.folder, self.recipe, self.model, self.decoded = config.out, recipe, model, decoded
+        self.device, self.log, self.network = model.device, log, network
+        self._rows, self._drawn = rows, drawn
+        self._steps = len(in_batches(rows, recipe.batch))  # of an epoch
+        groups = parameter_groups(network, recipe.weight_decay, recipe.layer_decay)
+        self.optimiser = make_optimiser(recipe, groups, self.betas)
         self._learning = [p for group in self.optimiser.param_groups for p in group["params"]]
-        self._labels = torch.from_numpy(study.films.labels)
+        films = TrainingFilms(decoded.store, decoded.ids, recipe, model.input.size)
+        self._loader = Loader(films, augmenting(config.workers, model.device.type), model.device)
 
-    def train(self, epoch: int, batches: Sequence[NDArray[np.intp]], scale: float, stop: Stop) -> tuple[float, float]:
-        """Take a step for each batch; return the mean loss and the seconds that the network waited for films."""
-        schedule = self.study.recipe.schedule_of(len(batches))
-        self.study.model.module.train()
-        for norm in self.still:
-            norm.eval()
-        torch.manual_seed(seed_of(self.study.recipe.seed, "epoch", epoch))  # dropout and stochastic depth
-        total = torch.zeros((), device=self.study.model.device)
+    @abstractmethod
+    def start_epoch(self, epoch: int) -> None:
+        """Make the network, and what its steps draw, ready for an epoch."""
+
+    @abstractmethod
+    def loss(self, x: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        """Return the loss of prepared films ``(B, C, H, W)``, which stand in `rows` ``(B,)``."""
+
+    @abstractmethod
+    def finish_epoch(self, progress: Progress, row: dict[str, Any]) -> str:
+        """Judge the weights, write what is kept of an epoch whose numbers are `row`; return what the user should see.
+
+        It goes on in :attr:`Progress.history`, and where the epoch is the best so far, that is noted.
+        """
+
+    def fit(self, stop: Stop) -> Progress:
+        """Train until the recipe ends; go on where an earlier run was killed.
+
+        Raises
+        ------
+        InterruptedRunError
+            Somebody asked to stop; whole epochs are kept.
+        CxrxError
+            The loss is no number any more; whole epochs are kept.
+        """
+        recipe = self.recipe
+        progress = load_state(self.folder, self)
+        while progress.epoch < recipe.epochs:
+            if recipe.patience and progress.epoch - progress.best_epoch >= recipe.patience:
+                break
+            row = self._epoch(progress, stop)
+            more = self.finish_epoch(progress, row)
+            progress.epoch += 1
+            save_state(self.folder, progress, self)
+            numbers = f"loss {row['loss']:.4f}{more}  {row['films_per_second']:.0f} films/s"
+            self.log(f"epoch {progress.epoch}/{recipe.epochs}  {numbers}")
+        return progress
+
+    def _epoch(self, progress: Progress, stop: Stop) -> dict[str, Any]:
+        """Take a step for each batch; return the mean loss and how long it took."""
+        recipe, epoch, began = self.recipe, progress.epoch, time.monotonic()
+        batches = in_batches(epoch_order(self._rows, recipe.seed, epoch, self._drawn), recipe.batch)
+        scale = progress.plateau.get("scale", 1.0) if recipe.schedule == "plateau" else 1.0
+        rates = make_scheduler(self.optimiser, recipe.schedule_of(self._steps), scale, epoch * self._steps)
+        self.network.train()
+        torch.manual_seed(seed_of(recipe.seed, "epoch", epoch))  # dropout and stochastic depth
+        self.start_epoch(epoch)
+        total = torch.zeros((), device=self.device)
         waited, asked = 0.0, time.monotonic()
         for step, (films, rows) in enumerate(self._loader.epoch(epoch, batches)):
             waited += time.monotonic() - asked
-            set_rate(self.optimiser, schedule.at(epoch * len(batches) + step) * scale)
-            total += self._step(films, self._labels[rows])
-            if (step + 1) % CHECK_EVERY == 0 or step + 1 == len(batches):
-                _check_loss(float(total), epoch, step, self.study.recipe)
+            if step:
+                rates.step()
+            total += self._step(films, rows)
+            if (step + 1) % CHECK_EVERY == 0 or step + 1 == self._steps:
+                self.check_loss(float(total), epoch, step)
             stop.check(epoch)
             asked = time.monotonic()
-        return float(total) / len(batches), waited
+        seconds = time.monotonic() - began
+        return {
+            "epoch": epoch + 1,
+            "loss": float(total) / self._steps,
+            "lr": self.optimiser.param_groups[-1]["lr"],
+            "seconds": round(seconds, 3),
+            "waited": round(waited, 3),  # for films
+            "films_per_second": round(sum(map(len, batches)) / seconds, 2),
+        }
 
-    def _step(self, films: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        study, recipe = self.study, self.study.recipe
-        device = study.model.device
-        x = study.model.prepare(films.to(device, non_blocking=True).float() / 255)
-        with study.mixed():
-            logits = study.model.forward(x)
-        target = labels.to(device, non_blocking=True)
-        loss = loss_of(study.films.task, logits, target, self.weight, recipe.smoothing)
+    def _step(self, films: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        loss = self.loss(self.prepare(films), rows)
         self.optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
-        if recipe.clip:
-            nn.utils.clip_grad_norm_(self._learning, recipe.clip)
+        if self.recipe.clip:
+            nn.utils.clip_grad_norm_(self._learning, self.recipe.clip)
         self.optimiser.step()
         return loss.detach()
 
+    def prepare(self, films: torch.Tensor) -> torch.Tensor:
+        """Return ``(B, H, W)`` uint8 films as the network's input ``(B, C, H, W)``."""
+        return self.model.prepare(films.to(self.device, non_blocking=True).float() / 255)
 
-def _check_loss(total: float, epoch: int, step: int, recipe: Recipe) -> None:
-    if not math.isfinite(total):
-        raise CxrxError(
-            f"the loss is no number, in epoch {epoch + 1} by step {step + 1}; {epoch} finished epochs are kept",
-            f"a lower learning rate helps most often: -O lr={recipe.lr / 10:g}, or -O dtype=fp32, or -O clip=1"
-            + (" (other values need another -o, or --no-resume)" if epoch else ""),
-        )
+    def mixed(self) -> AbstractContextManager[Any]:
+        """Return the context in which the network learns."""
+        bf16 = self.recipe.dtype == "bf16" or (self.recipe.dtype == "auto" and self.device.type == "cuda")
+        return autocast(self.device, "bf16" if bf16 else "fp32")
 
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Validation
-
-
-def predict(model: Model, store: FilmStore, rows: NDArray[np.intp]) -> torch.Tensor:
-    """Return logits ``(n, K)`` of films as they are, in float32."""
-    model.module.eval()
-    pieces = []
-    for first in range(0, len(rows), _PREDICT):
-        films = torch.from_numpy(store.pixels[rows[first : first + _PREDICT]])
-        pieces.append(model.logits(model.prepare(films.float() / 255)).cpu())
-    return torch.cat(pieces)
-
-
-def validate(study: Study) -> tuple[Evaluation, float, dict[str, float]]:
-    """Return the numbers of the validation films, their loss, and the thresholds chosen on them."""
-    rows = study.films.rows("valid")
-    logits = predict(study.model, study.decoded.store, rows)
-    labels = study.films.labels[rows]
-    loss = float(loss_of(study.films.task, logits, torch.from_numpy(labels), None, 0.0))
-    scores: Scores = study.model.probabilities(logits).numpy()
-    thresholds = choose_thresholds(study.recipe.threshold, labels, scores, study.films.findings)
-    return score_films(study, rows, scores, thresholds), loss, thresholds
-
-
-def score_films(study: Study, rows: NDArray[np.intp], scores: Scores, thresholds: dict[str, float]) -> Evaluation:
-    """Return the numbers of some films at given thresholds."""
-    patients = [study.films.patients[i] for i in rows.tolist()]
-    films = study.films
-    return evaluate(films.task, films.labels[rows], scores, films.findings, patients, thresholds, study.scorer)
+    def check_loss(self, total: float, epoch: int, step: int) -> None:
+        """Raise CxrxError where a loss is no number."""
+        if not math.isfinite(total):
+            options = "".join(f", or -O {option}" for option in self.remedies)
+            raise CxrxError(
+                f"the loss is no number, in epoch {epoch + 1} by step {step + 1}; {epoch} finished epochs are kept",
+                f"a lower learning rate helps most often: -O lr={self.recipe.lr / 10:g}{options}"
+                + (" (other values need another -o, or --no-resume)" if epoch else ""),
+            )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -38,7 +36,19 @@ def masked_bce(
 def loss_of(
     task: Task, logits: torch.Tensor, labels: torch.Tensor, weight: torch.Tensor | None, smoothing: float
 ) -> torch.Tensor:
-    """Return the loss of a batch; in a multi-class task each row of `labels` has one 1."""
+    """Return the loss of a batch.
+
+    Parameters
+    ----------
+    task
+        Multi-class: each row of `labels` has one 1.
+    logits, labels
+        ``(B, K)``; a label below 0 is unknown.
+    weight
+        ``(K,)``, see :func:`class_weights`; None: all the same.
+    smoothing
+        Of labels.
+    """
     if task != "multi-class":
         return masked_bce(logits, labels, weight, smoothing)
     classes = (labels == 1).long().argmax(dim=1)  # (B,)
@@ -65,11 +75,3 @@ def sampling_weights(task: Task, labels: NDArray[np.int8]) -> NDArray[np.float64
     share = np.where(labels == 1, prevalence, 1 - prevalence)
     weights: NDArray[np.float64] = np.where(known, 1 / share, 0).sum(axis=1) / known.sum(axis=1)
     return weights
-
-
-def balance(
-    kind: Literal["none", "sampler", "pos-weight"], task: Task, labels: NDArray[np.int8]
-) -> tuple[NDArray[np.float64] | None, torch.Tensor | None]:
-    """Return the sampling weights and the loss weights of a recipe; None where it has none."""
-    drawn = sampling_weights(task, labels) if kind == "sampler" else None
-    return drawn, torch.from_numpy(class_weights(task, labels)) if kind == "pos-weight" else None

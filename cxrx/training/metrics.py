@@ -1,35 +1,32 @@
-"""What validation and test films say of a network, and the thresholds that are chosen on validation films.
-
-The numbers come from a scorer that the caller hands in: the one of ``cxrx compare``, which stands above
-this room.
-"""
+"""The numbers of validation and test films, and the thresholds that are chosen on validation films."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cxrx.metrics import classification
+from cxrx.metrics.bootstrap import PatientBootstrap
+from cxrx.metrics.thresholds import choose
 from cxrx.training.data import Task
 
 Labels = NDArray[np.int8]
 Scores = NDArray[np.float32]
 
-Scorer = Callable[[Labels, Scores, Sequence[str], Sequence[str], Mapping[str, float]], list[dict[str, Any]]]
-"""``scorer(labels, probabilities, findings, patients, thresholds)``: a row per finding and one for ``"all"``."""
+N_BOOT = 1000
+COLUMNS = classification.COLUMNS[1:]
+"""What is kept of a finding: all but the name of the model."""
 
-COLUMNS = (
-    "finding", "n", "positives", "auroc", "auroc_low", "auroc_high", "auprc", "auprc_low", "auprc_high", "f1",
-    "f1_macro", "f1_weighted", "accuracy", "sensitivity", "specificity", "brier", "ece", "threshold",
-    "tn", "fp", "fn", "tp", "note",
-)  # fmt: skip
-"""What the scorer must tell of a finding; it may tell more, which is not kept."""
+RULES = {"f1": "f1-max", "youden": "youden", "half": "0.5"}
+"""What :data:`cxrx.metrics.thresholds.RULES` call a recipe's rule."""
 
 _DECIDED = ("f1", "f1_macro", "f1_weighted", "accuracy", "sensitivity", "specificity")
+_COUNTS = ("tn", "fp", "fn", "tp")
 
 
 @dataclass(frozen=True)
@@ -58,49 +55,53 @@ def evaluate(
     labels: Labels,
     probabilities: Scores,
     findings: Sequence[str],
+    *,
     patients: Sequence[str],
     thresholds: Mapping[str, float],
-    scorer: Scorer,
+    bootstrap: PatientBootstrap,
 ) -> Evaluation:
-    """Score ``(N, K)`` probabilities.
+    """Score films as ``cxrx compare`` does.
 
     A finding counts as found from its threshold on; in a multi-class task the class of the highest probability does. F1
     is that of the positive class; macro and weighted average it with that of the negative class, weighted by how many
     films each has. In the row ``"all"`` all of them are means over the findings that have a value.
+
+    Parameters
+    ----------
+    task
+        What the findings are to each other.
+    labels, probabilities
+        ``(N, K)``; a label below 0 is unknown.
+    findings, patients
+        K names and N patient keys.
+    thresholds
+        Finding to the probability from which it counts as found.
+    bootstrap
+        Resamples of the patients, for the intervals.
     """
-    rows = [
-        {name: row[name] for name in COLUMNS} for row in scorer(labels, probabilities, findings, patients, thresholds)
-    ]
+    scored = classification.classify(
+        labels, probabilities, findings, patients=patients, bootstrap=bootstrap, thresholds=thresholds
+    )
+    rows = [{name: row[name] for name in COLUMNS} for row in scored]
     if task != "multi-class":
         return Evaluation(rows)
     from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
 
-    true, said, classes = labels.argmax(axis=1), probabilities.argmax(axis=1), range(len(findings))
-    for k, row in enumerate(rows[:-1]):
-        row.update(_decisions(true == k, said == k))
-    rows[-1] |= {name: _mean([row[name] for row in rows[:-1]]) for name in _DECIDED}
-    rows[-1] |= {name: sum(row[name] for row in rows[:-1]) for name in ("tn", "fp", "fn", "tp")}
-    rows[-1]["accuracy"] = float(accuracy_score(true, said))  # of films; the mean over classes flatters
-    rows[-1]["f1_weighted"] = float(f1_score(true, said, labels=classes, average="weighted", zero_division=0.0))
-    rows[-1]["f1_macro"] = float(f1_score(true, said, labels=classes, average="macro", zero_division=0.0))
-    return Evaluation(rows, confusion_matrix(true, said, labels=classes).tolist())
-
-
-def _decisions(y: NDArray[np.bool_], said: NDArray[np.bool_]) -> dict[str, Any]:
-    """Return what is told of one class against the others; NaN where the films are of one side only."""
-    from sklearn.metrics import confusion_matrix, f1_score
-
-    tn, fp, fn, tp = (int(count) for count in confusion_matrix(y, said, labels=[False, True]).ravel())
-    row: dict[str, Any] = {"tn": tn, "fp": fp, "fn": fn, "tp": tp, "accuracy": (tn + tp) / len(y)}
-    row["sensitivity"], row["specificity"] = _share(tp, fn), _share(tn, fp)
-    if not tp + fn or not tn + fp:
-        return row | dict.fromkeys(("f1", "f1_macro", "f1_weighted"), math.nan)
-    averages = {"f1": "binary", "f1_macro": "macro", "f1_weighted": "weighted"}
-    return row | {name: float(f1_score(y, said, average=how, zero_division=0.0)) for name, how in averages.items()}
-
-
-def _share(part: int, rest: int) -> float:
-    return part / (part + rest) if part + rest else math.nan
+    true, predicted, classes = labels.argmax(axis=1), probabilities.argmax(axis=1), range(len(findings))
+    one_hot, no_intervals = np.eye(len(findings)), PatientBootstrap((), 0, 0)
+    decided = classification.classify(
+        one_hot[true].astype(int), one_hot[predicted], findings, patients=patients, bootstrap=no_intervals
+    )
+    for row, of_class in zip(rows[:-1], decided, strict=False):
+        row.update({name: of_class[name] for name in (*_DECIDED, *_COUNTS)})
+    overall = rows[-1]
+    overall |= {name: _mean([row[name] for row in rows[:-1]]) for name in _DECIDED}
+    overall |= {name: sum(row[name] for row in rows[:-1]) for name in _COUNTS}
+    overall["accuracy"] = float(accuracy_score(true, predicted))  # of films; the mean over classes flatters
+    for average in ("weighted", "macro"):
+        f1 = f1_score(true, predicted, labels=classes, average=average, zero_division=0.0)
+        overall[f"f1_{average}"] = float(f1)
+    return Evaluation(rows, confusion_matrix(true, predicted, labels=classes).tolist())
 
 
 def _mean(values: Sequence[float]) -> float:
@@ -108,29 +109,14 @@ def _mean(values: Sequence[float]) -> float:
     return sum(finite) / len(finite) if finite else math.nan
 
 
-def choose_thresholds(
-    rule: Literal["f1", "youden", "half"], labels: Labels, probabilities: Scores, findings: Sequence[str]
-) -> dict[str, float]:
-    """Return for each finding the probability from which it counts as found, by `rule`, on these films.
+def choose_thresholds(rule: Literal["f1", "youden", "half"], labels: Labels, probabilities: Scores) -> list[float]:
+    """Return the probability from which each finding counts as found, by `rule`, on films ``(N, K)``.
 
-    It lies halfway between the lowest score that is taken and the highest that is not. 0.5 where a finding has films of
-    one class only.
+    0.5 where the films whose label is known (1 or 0) are of one class only.
     """
-    chosen = {}
-    for k, finding in enumerate(findings):
-        known = labels[:, k] >= 0
-        y, p = labels[known, k].astype(int), probabilities[known, k].astype(np.float64)
+    chosen = []
+    for label, probability in zip(labels.T, probabilities.T, strict=True):
+        y, p = label[label >= 0].astype(int), probability[label >= 0].astype(np.float64)
         one_class = not len(y) or y.min() == y.max()
-        chosen[finding] = 0.5 if rule == "half" or one_class else _best_cut(rule, y, p)
+        chosen.append(0.5 if one_class else choose(y, p, RULES[rule]))
     return chosen
-
-
-def _best_cut(rule: Literal["f1", "youden", "half"], y: NDArray[np.int_], p: NDArray[np.float64]) -> float:
-    order = np.argsort(-p, kind="stable")
-    y, p = y[order], p[order]
-    last = np.flatnonzero(np.append(p[1:] != p[:-1], True))  # a cut may not part equal scores
-    tp, taken = np.cumsum(y)[last], last + 1  # of the cut behind each distinct score
-    f1 = 2 * tp / (taken + y.sum())  # 2 TP / (2 TP + FP + FN)
-    youden = tp / y.sum() - (taken - tp) / (len(y) - y.sum())
-    best = last[int(np.argmax(f1 if rule == "f1" else youden))]
-    return float(p[best] if best + 1 == len(p) else (p[best] + p[best + 1]) / 2)

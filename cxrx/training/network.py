@@ -11,34 +11,28 @@ import torch
 from torch import nn
 
 from cxrx.errors import UsageError
-from cxrx.models.checkpoints import read_checkpoint
+from cxrx.models.checkpoints import file_sha256, read_checkpoint
 from cxrx.models.load import build_module, change_input, find_spec, load_model, pick_device
 from cxrx.models.model import Model
 from cxrx.models.own import last_activation
-from cxrx.specs import ModelSpec
 from cxrx.training.data import Task
 from cxrx.training.recipes import Recipe
+from cxrx.training.run import RunConfig
 from cxrx.training.schedule import set_drop_path
 from cxrx.training.seeds import seed_of
 
 INITS = ("random", "supervised", "mae", "dino")
 
 
-def make_network(
-    name: str,
-    findings: Sequence[str],
-    task: Task,
-    recipe: Recipe,
-    *,
-    init: str = "random",
-    input_size: int | None = None,
-    in_chans: Literal[1, 3] | None = None,
-    device: str = "auto",
-) -> Model:
+def make_network(config: RunConfig, findings: Sequence[str], task: Task, recipe: Recipe, init: str = "random") -> Model:
     """Return a network whose head has an output for each finding.
 
     Parameters
     ----------
+    config
+        Tells its name, its input and its device.
+    findings, task, recipe
+        What it is to learn, and how.
     init
         ``"random"``; ``"supervised"``, ``"mae"`` or ``"dino"``: weights that timm publishes for this network; or a
         checkpoint file, all of which but its head must fit.
@@ -51,14 +45,14 @@ def make_network(
     activation: Literal["sigmoid", "softmax"] = "softmax" if task == "multi-class" else "sigmoid"
     torch.manual_seed(seed_of(recipe.seed, "weights"))  # what is random is drawn here
     if init in INITS:
-        model = _of_spec(name, find_spec(name), findings, activation, input_size, in_chans, device)
+        model = _without_weights(config, findings, activation)
         notes = [] if init == "random" else [_load_published(model.module, init)]
         notes += [f"--init {init} is not the folder of that name, which is {folder}" for folder in _folder(init)]
     else:
-        file = init_file(init)
         model = load_model(
-            name, file, findings, device, input_size=input_size, in_chans=in_chans, activation=activation, new_head=True
-        )
+            config.model, init_file(init), findings, config.device,
+            input_size=config.input_size, in_chans=config.in_chans, activation=activation, new_head=True,
+        )  # fmt: skip
         notes = list(model.notes)
     if recipe.drop_path and not set_drop_path(model.module, recipe.drop_path):
         notes.append(f"{model.name} has no residual blocks with stochastic depth: drop_path does nothing")
@@ -89,32 +83,19 @@ def _folder(init: str) -> list[str]:
     return [f"./{init}"] if Path(init).is_dir() else []
 
 
-def _of_spec(
-    name: str,
-    spec: ModelSpec,
-    findings: Sequence[str],
-    activation: Literal["sigmoid", "softmax"],
-    input_size: int | None,
-    in_chans: Literal[1, 3] | None,
-    device: str,
-) -> Model:
+def _without_weights(config: RunConfig, findings: Sequence[str], activation: Literal["sigmoid", "softmax"]) -> Model:
     """Build a network with random weights, also where the spec has weights of its own."""
-    seen = change_input(spec.input, input_size, in_chans)
+    spec = find_spec(config.model)
+    seen = change_input(spec.input, config.input_size, config.in_chans)
     variant: dict[str, Any] = {"in_chans": seen.channels, "img_size": seen.size}
     if spec.build_variant is None and seen != spec.input:
         raise UsageError(f"{spec.name} is built for one input only", "leave out --input-size and --in-chans")
     module = build_module(spec, findings, variant).eval()
-    squashed = last_activation(module, seen)[1] if ":" in name else None  # a network of the user's own
+    squashed = last_activation(module, seen)[1] if ":" in config.model else None  # a network of the user's own
     return Model(
-        module,
-        findings,
-        seen,
-        name=spec.name,
-        output=spec.output if squashed is None else "probabilities",
-        activation=activation,
-        cam_layer=spec.cam_layer,
-        device=pick_device(device),
-    )
+        module, findings, seen, name=spec.name, output=spec.output if squashed is None else "probabilities",
+        activation=activation, cam_layer=spec.cam_layer, device=pick_device(config.device),
+    )  # fmt: skip
 
 
 def _load_published(network: nn.Module, kind: str) -> str:
@@ -158,19 +139,10 @@ def _load_published(network: nn.Module, kind: str) -> str:
     return f"starts from {tag} of timm; its head is new and random"
 
 
-def trainable(network: nn.Module) -> int:
-    """Count the numbers that learn."""
-    return sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
-
-
 def weights_digest(init: str) -> str:
-    """Return what tells one initialisation from another: the name, or the digest of the file."""
-    return init if init in INITS else file_digest(init_file(init))
-
-
-def file_digest(path: Path) -> str:
-    """Return the sha256 of a checkpoint that can be read."""
-    from cxrx.models.checkpoints import file_sha256
-
+    """Return what tells one initialisation from another: the name, or the sha256 of a file that can be read."""
+    if init in INITS:
+        return init
+    path = init_file(init)
     read_checkpoint(path)
     return file_sha256(path)

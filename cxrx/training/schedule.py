@@ -5,12 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import nn
+from torch.optim.lr_scheduler import LambdaLR
 
 from cxrx.errors import UsageError
+
+if TYPE_CHECKING:
+    from cxrx.training.recipes import Recipe
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,10 @@ class Schedule:
 
 @dataclass
 class Plateau:
-    """Lowers the rate once more than `patience` epochs have passed without a better score."""
+    """Lowers the rate once more than `patience` epochs have passed without a better score.
+
+    Torch's ``ReduceLROnPlateau`` changes the rates of the optimiser, which the schedule sets anew at every step.
+    """
 
     factor: float
     patience: int
@@ -60,10 +67,34 @@ class Plateau:
             self.scale *= self.factor
 
 
-def set_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
-    """Give every group of parameters its share of `rate`."""
+def make_scheduler(optimiser: torch.optim.Optimizer, schedule: Schedule, scale: float, first: int) -> LambdaLR:
+    """Set the learning rate of step `first`; each ``step()`` of what is returned sets that of the next one.
+
+    The closed form as a ``LambdaLR``: the chained forms of torch (``LinearLR``, ``CosineAnnealingLR``) get each rate by
+    multiplying the one before, so a resumed training would not have the same bits.
+
+    Parameters
+    ----------
+    optimiser
+        Each of its groups gets its share ``lr_scale`` of the rate.
+    scale
+        Of the plateau, for all steps to come.
+    first
+        Steps of the epochs before.
+    """
     for group in optimiser.param_groups:
-        group["lr"] = rate * group.get("lr_scale", 1.0)
+        group["initial_lr"] = group.get("lr_scale", 1.0)  # what LambdaLR multiplies
+    return LambdaLR(optimiser, lambda step: schedule.at(step) * scale, last_epoch=first - 1)
+
+
+def make_optimiser(
+    recipe: Recipe, groups: Iterable[dict[str, Any]], betas: tuple[float, float] = (0.9, 0.999)
+) -> torch.optim.Optimizer:
+    """Return the optimiser of a recipe; its learning rate is set before every step."""
+    if recipe.optimiser == "sgd":
+        return torch.optim.SGD(groups, lr=0.0, momentum=recipe.momentum)
+    kind = torch.optim.AdamW if recipe.optimiser == "adamw" else torch.optim.Adam
+    return kind(groups, lr=0.0, betas=betas)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -93,27 +124,25 @@ def layers_of(network: nn.Module, *, coarse: bool) -> dict[str, int]:
 
 
 def parameter_groups(network: nn.Module, weight_decay: float, layer_decay: float) -> list[dict[str, Any]]:
-    """Return the groups that learn, each with its weight decay and its share of the learning rate.
+    """Return the groups that learn, each with its weight decay and its share ``lr_scale`` of the learning rate.
 
     With layer decay ``d`` the share of layer ``i`` of ``0 ... L`` (stem 0, head ``L``) is ``d ** (L - i)`` (Clark et
     al., ELECTRA, ICLR 2020, section 3.5; Bao et al., BEiT, ICLR 2022). Norms, biases and what the network exempts
     (positions) do not decay.
     """
-    layer_of = layers_of(network, coarse=False) if layer_decay < 1 else {}
-    last = max(layer_of.values(), default=0)
-    told: Any = getattr(network, "no_weight_decay", tuple)
-    exempt = set(told())
-    groups: dict[tuple[int, bool], dict[str, Any]] = {}
-    for name, parameter in network.named_parameters():
-        if parameter.requires_grad:
-            layer, decays = layer_of.get(name, last), parameter.ndim > 1 and name not in exempt
-            new = {
-                "params": [],
-                "lr_scale": layer_decay ** (last - layer),
-                "weight_decay": weight_decay if decays else 0.0,
-            }
-            groups.setdefault((layer, decays), new)["params"].append(parameter)
-    return list(groups.values())
+    from timm.optim import param_groups_layer_decay, param_groups_weight_decay  # type: ignore[attr-defined]  # public
+
+    exempt = set(getattr(network, "no_weight_decay", tuple)())
+    groups: list[dict[str, Any]]
+    if layer_decay < 1:
+        layers_of(network, coarse=False)  # where timm would guess, this refuses
+        groups = param_groups_layer_decay(network, weight_decay, exempt, layer_decay=layer_decay)
+        return groups
+    groups = param_groups_weight_decay(network, 1.0, no_weight_decay_list=exempt)
+    # in the network's order: gradients are clipped by a sum over all groups, whose last bit hangs on their order
+    place = {parameter: i for i, parameter in enumerate(network.parameters())}
+    groups.sort(key=lambda group: place[group["params"][0]])
+    return [group | {"weight_decay": weight_decay * group["weight_decay"]} for group in groups]
 
 
 def freeze(network: nn.Module, blocks: int) -> list[nn.Module]:
@@ -154,20 +183,3 @@ def set_drop_path(network: nn.Module, rate: float) -> bool:
                 share = rate * depth / max(1, len(holders) - 1)
                 setattr(module, name, DropPath(share) if share else nn.Identity())
     return bool(holders)
-
-
-def make_optimiser(
-    kind: Literal["adamw", "adam", "sgd"],
-    groups: Iterable[dict[str, Any]],
-    momentum: float,
-    betas: tuple[float, float] = (0.9, 0.999),
-) -> torch.optim.Optimizer:
-    """Return the optimiser; its learning rate is set before every step."""
-    groups = list(groups)
-    if kind == "sgd":
-        return torch.optim.SGD(groups, lr=0.0, momentum=momentum)
-    return (
-        torch.optim.AdamW(groups, lr=0.0, betas=betas)
-        if kind == "adamw"
-        else torch.optim.Adam(groups, lr=0.0, betas=betas)
-    )

@@ -7,14 +7,15 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
 
 from cxrx.errors import CxrxError, LockedError, UsageError
 from cxrx.files import atomic
-from cxrx.training.schedule import Plateau
+
+if TYPE_CHECKING:
+    from cxrx.training.loop import Training
 
 LAST, SETTINGS = "last.pt", "train.json"
 
@@ -43,20 +44,18 @@ class Progress:
     finished: bool = False
 
 
-def save_state(
-    folder: Path, progress: Progress, modules: Mapping[str, nn.Module], optimiser: torch.optim.Optimizer
-) -> None:
+def save_state(folder: Path, progress: Progress, training: Training) -> None:
     """Write everything that the next epoch needs, all or nothing."""
     content = {
         "progress": asdict(progress),
-        "modules": {name: module.state_dict() for name, module in modules.items()},
-        "optimiser": optimiser.state_dict(),
+        "modules": {training.key: training.network.state_dict()},
+        "optimiser": training.optimiser.state_dict(),
     }
     with atomic.replacing(folder / LAST) as fd, os.fdopen(os.dup(fd), "wb") as file:
         torch.save(content, file)
 
 
-def load_state(folder: Path, modules: Mapping[str, nn.Module], optimiser: torch.optim.Optimizer) -> Progress:
+def load_state(folder: Path, training: Training) -> Progress:
     """Load what :func:`save_state` wrote; a fresh start where it wrote nothing.
 
     Raises
@@ -69,19 +68,13 @@ def load_state(folder: Path, modules: Mapping[str, nn.Module], optimiser: torch.
         return Progress()
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-        for name, module in modules.items():
-            module.load_state_dict(content["modules"][name], strict=True)
-        optimiser.load_state_dict(content["optimiser"])
+        training.network.load_state_dict(content["modules"][training.key], strict=True)
+        training.optimiser.load_state_dict(content["optimiser"])
         return Progress(**content["progress"])
     except Exception as error:
         raise CxrxError(
             f"{path.name} cannot be gone on with ({type(error).__name__})", "--no-resume starts anew"
         ) from error
-
-
-def plateau_of(progress: Progress, factor: float, patience: int) -> Plateau:
-    """Return the plateau as it was."""
-    return Plateau(factor, patience, **progress.plateau)  # type: ignore[arg-type]  # `since` is a whole number
 
 
 def check_place(out: Path, data: Path) -> None:
@@ -123,15 +116,15 @@ def claim(
         The folder holds a run with other settings, or files of other people.
     """
     path = folder / SETTINGS
-    told = json.loads(json.dumps(settings, sort_keys=True))
+    wanted = json.loads(json.dumps(settings, sort_keys=True))
     if resume and path.is_file() and (folder / LAST).is_file():  # before the first epoch there is nothing to lose
         try:
             before = json.loads(path.read_text(encoding="utf-8"))["settings"]
         except (ValueError, KeyError, TypeError) as error:
             raise CxrxError(f"{path.name} in {folder.name} is damaged", "--no-resume starts anew") from error
-        if before == told:
+        if before == wanted:
             return
-        other = sorted(key for key in before.keys() | told.keys() if before.get(key) != told.get(key))
+        other = sorted(key for key in before.keys() | wanted.keys() if before.get(key) != wanted.get(key))
         raise LockedError(
             f"{folder.name} holds a training with other settings ({', '.join(other)})",
             "name another folder with -o, or start anew with --no-resume",
@@ -140,19 +133,20 @@ def claim(
         raise LockedError(f"{folder.name} holds files that another program wrote", "name a new folder with -o")
     for name in outputs:
         atomic.unlink(folder / name)
-    write_json(path, {"settings": told, "made_by": made_by})
+    write_json(path, {"settings": wanted, "made_by": made_by})
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a JSON file, all or nothing; NaN becomes null."""
-    atomic.write_file(path, json.dumps(_plain(content), indent=2, ensure_ascii=False, allow_nan=False).encode())
+    """Write a JSON file, all or nothing."""
+    atomic.write_file(path, json.dumps(as_plain(content), indent=2, ensure_ascii=False, allow_nan=False).encode())
 
 
-def _plain(value: Any) -> Any:
+def as_plain(value: Any) -> Any:
+    """Return what JSON can hold: NaN and infinity become null."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): as_plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, float) and value - value != 0:  # NaN or infinite
+        return [as_plain(item) for item in value]
+    if isinstance(value, float) and value - value != 0:
         return None
     return value

@@ -38,7 +38,7 @@ from cxrx.models.load import load_model
 from cxrx.phantom import FINDINGS, write_folder
 from cxrx.registry import load as load_registry
 from cxrx.specs import InputSpec, ModelSpec
-from cxrx.training import loop
+from cxrx.training import classifier, loop
 from cxrx.training.data import Labelled, read_labels
 from cxrx.training.films import Decoded, decode
 from cxrx.training.loader import Batch, Loader
@@ -159,7 +159,7 @@ def probabilities(bench: Bench, run: Path) -> NDArray[np.float64]:
     """Return ``(n, K)`` of the test films, from the weights that the run left."""
     model = load_model(str(run), device="cpu")
     rows, labels, patients = bench.test()
-    found = model.probabilities(loop.predict(model, bench.decoded.store, rows)).double().numpy()
+    found = model.probabilities(classifier.predict(model, bench.decoded.store, rows)).double().numpy()
     told = json.loads((run / REPORT).read_text())["test"]["rows"][-1]["auroc"]
     again = classify(labels, found, model.labels, patients=patients, bootstrap=PatientBootstrap(patients, 0, 0))
     assert abs(again[-1]["auroc"] - told) < 1e-6, "the command reported another AUROC"

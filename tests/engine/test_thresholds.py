@@ -56,6 +56,7 @@ def test_they_come_with_the_weights_and_go_into_the_results(weights, tmp_path):
     assert rows["Effusion"] == 0.5
     judged = table.thresholds[table.thresholds["chosen"] == "validation"]
     assert set(judged["finding"]) - {"all"} <= set(LOW)
+    assert set(judged["rule"]) == {"f1-max"}  # which a file that tells no rule was chosen by
 
 
 def test_other_labels_have_no_thresholds(weights):

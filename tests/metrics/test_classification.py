@@ -361,6 +361,8 @@ def test_thresholds_of_training_say_so():
     assert by["rare", "youden"]["sensitivity"] == recall_score(labels[known, 1], p[known, 1] >= 0.25)
     assert by["rare", "f1-max"]["chosen"] == by["common", "youden"]["chosen"] == "cross-fitted"
     assert by["rare", "0.5"]["chosen"] == "fixed"
+    rows = threshold_table(labels, p, findings, patients=patients, thresholds={"rare": 0.5}, stored_rule="0.5")
+    assert {row["chosen"] for row in rows} == {"fixed", "cross-fitted"}
     assert by["all", "youden"]["chosen"] == "validation or cross-fitted"
     assert by["all", "f1-max"]["f1"] == pytest.approx(np.mean([by[name, "f1-max"]["f1"] for name in findings]))
 

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import csv
-from functools import partial
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from cxrx.metrics.bootstrap import PatientBootstrap
-from cxrx.metrics.classification import classify
 from cxrx.phantom import make_film
+from cxrx.training import classifier
 from cxrx.training.recipes import make_recipe
-from cxrx.training.train import Request, train
+from cxrx.training.run import TrainingConfig
+from cxrx.training.train import train
 
 SIZE = (72, 64)
 PLAIN = {"rotate": 0, "shift": 0, "zoom": 0, "brightness": 0, "contrast": 0}
@@ -70,34 +69,30 @@ def film_cache(tmp_path_factory):
     return tmp_path_factory.mktemp("film_cache")
 
 
-def _score(labels, probabilities, findings, patients, thresholds):
-    bootstrap = PatientBootstrap(patients, 200, 0)
-    return classify(labels, probabilities, findings, patients=patients, bootstrap=bootstrap, thresholds=thresholds)
-
-
-@pytest.fixture(scope="session")
-def score():
-    """The scorer of ``cxrx compare``, with few resamples."""
-    return _score
+@pytest.fixture(scope="session", autouse=True)
+def few_resamples():
+    """Draw 200 resamples where a training draws a thousand."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(classifier, "N_BOOT", 200)
+        yield
 
 
 @pytest.fixture
-def request_of(tmp_path, film_cache):
-    """Make a request for a tiny network; keywords of the recipe and of the request alike."""
+def config_of(tmp_path, film_cache):
+    """Configure a tiny network; keywords of the recipe and of the run alike."""
 
     def make(data, out="run", model="timm/test_resnet", **given):
-        of_request = {"init", "labels", "films", "split", "resume", "cache", "workers"}
-        options = (
-            PLAIN | {"epochs": 2, "batch": 16, "lr": 3e-3} | {k: v for k, v in given.items() if k not in of_request}
-        )
+        of_run = {"init", "labels", "films", "split", "resume", "cache", "workers"}
+        options = PLAIN | {"epochs": 2, "batch": 16, "lr": 3e-3} | {k: v for k, v in given.items() if k not in of_run}
         recipe = make_recipe(options.pop("preset", "default"), options)
-        rest = {"workers": 0, "cache": film_cache} | {k: v for k, v in given.items() if k in of_request}
-        return Request(data, model, tmp_path / out, recipe, input_size=64, device="cpu", **rest)
+        rest = {"workers": 0, "cache": film_cache} | {k: v for k, v in given.items() if k in of_run}
+        where = {"data": data, "model": model, "out": tmp_path / out}
+        return TrainingConfig(**where, recipe=recipe, input_size=64, device="cpu", **rest)
 
     return make
 
 
 @pytest.fixture
 def run():
-    """Train with the scorer of ``cxrx compare``."""
-    return partial(train, scorer=_score)
+    """Train, as ``run(config)``."""
+    return train

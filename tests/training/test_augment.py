@@ -10,6 +10,7 @@ from cxrx.training.augment import augment, build_transform
 from cxrx.training.films import FilmStore
 from cxrx.training.loader import Loader, TrainingFilms
 from cxrx.training.recipes import make_recipe
+from cxrx.training.seeds import seed_of
 
 OFF = {"rotate": 0, "shear": 0, "shift": 0, "zoom": 0, "crop": 1, "brightness": 0, "contrast": 0, "flip": 0}
 KINDS = [{"rotate": 20}, {"shift": 0.2}, {"zoom": 0.3}, {"shear": 10}, {"crop": 0.5}, {"brightness": 0.4},
@@ -24,7 +25,7 @@ def films():
 
 def changed(films, options, *, ids="abcdef", seed=0, epoch=0):
     transform = build_transform(make_recipe("default", OFF | options), (32, 24))
-    return augment(films, list(ids), transform, seed, epoch)
+    return augment(films, [seed_of(seed, "augment", epoch, image_id) for image_id in ids], transform)
 
 
 def test_nothing_asked_nothing_done():
@@ -70,7 +71,7 @@ def test_brightness_is_a_factor_within_its_range():
     flat = torch.full((200, 4, 4), 100, dtype=torch.uint8)
     ids = [str(i) for i in range(200)]
     transform = build_transform(make_recipe("default", OFF | {"brightness": 0.2}), (4, 4))
-    means = augment(flat, ids, transform, 0, 0).float().mean((1, 2))
+    means = augment(flat, [seed_of(image_id) for image_id in ids], transform).float().mean((1, 2))
     assert 79 <= means.min() < 85
     assert 115 < means.max() <= 120
 

@@ -9,7 +9,7 @@ import pytest
 
 from cxrx.cli.main import app
 from cxrx.errors import UsageError
-from cxrx.training.data import read_labels, untold
+from cxrx.training.data import of_one_class, read_labels
 from cxrx.training.recipes import make_recipe
 
 DEFAULT = make_recipe("default", {})
@@ -155,7 +155,7 @@ def test_what_validation_films_cannot_choose_is_told(table_of):
     places = ["train"] * 3 + ["valid", "test"]
     data = table_of(["Effusion", "Mass", "split"], lambda i: [i % 2, int(i % 3 == 0 and i % 5 < 3), places[i % 5]])
     films = read_labels(data, DEFAULT, None)
-    assert untold(films) == ["Mass"]
+    assert of_one_class(films) == ["Mass"]
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from cxrx.datasets import open_dataset
 from cxrx.errors import UsageError
 from cxrx.models.checkpoints import read_checkpoint
-from cxrx.training import pretrain as module
+from cxrx.training import loop
 from cxrx.training.data import draw_or_take
 from cxrx.training.mae import (
     MaskedAutoencoder,
@@ -26,7 +26,7 @@ from cxrx.training.mae import (
     sincos,
     unpatchify,
 )
-from cxrx.training.pretrain import Request, films_to_learn_from, make_options, pretrain
+from cxrx.training.pretrain import PretrainingConfig, films_to_learn_from, make_options, pretrain
 
 SMALL = {"epochs": 3, "batch": 16, "warmup": 1, "width": 32, "depth": 1, "heads": 4, "lr_batch": 16, "lr": 1e-3}
 
@@ -69,8 +69,8 @@ def test_the_loss_is_the_loop_over_hidden_patches():
             if hidden[b, n]:
                 patch = pixels[b, n].tolist()
                 mean = sum(patch) / 6
-                spread = math.sqrt(sum((v - mean) ** 2 for v in patch) / 5 + 1e-6)
-                target = [(v - mean) / spread for v in patch]
+                deviation = math.sqrt(sum((v - mean) ** 2 for v in patch) / 5 + 1e-6)
+                target = [(v - mean) / deviation for v in patch]
                 total += sum((p - t) ** 2 for p, t in zip(predicted[b, n].tolist(), target, strict=True)) / 6
     assert float(masked_loss(predicted, normalised(pixels), hidden)) == pytest.approx(total / 4)
 
@@ -131,18 +131,24 @@ def test_other_networks_are_refused(name):
 # Whole pre-trainings
 
 
+def learned_from(data, out, given=(), **rest):
+    """Return the films that a pre-training on `data` would learn from."""
+    config = PretrainingConfig(data=data, model="timm/test_vit", out=out, options=make_options(dict(given)), **rest)
+    return films_to_learn_from(config)
+
+
 @pytest.fixture
-def request_for(easy, tmp_path, film_cache):
+def pretraining_of(easy, tmp_path, film_cache):
     def make(out="pre", resume=True, **given):
         options = make_options(SMALL | given)
         rest = {"input_size": 64, "device": "cpu", "workers": 0, "cache": film_cache, "resume": resume}
-        return Request(easy, "timm/test_vit", tmp_path / out, options, **rest)
+        return PretrainingConfig(data=easy, model="timm/test_vit", out=tmp_path / out, options=options, **rest)
 
     return make
 
 
-def test_pretraining_learns_and_feeds_init(request_for, request_of, easy, run):
-    outcome = pretrain(request_for(epochs=6))
+def test_pretraining_learns_and_feeds_init(pretraining_of, config_of, easy, run):
+    outcome = pretrain(pretraining_of(epochs=6))
     history = [float(line.split(",")[1]) for line in (outcome.out / "metrics.csv").read_text().splitlines()[1:]]
     assert history[-1] < history[0]
     assert (outcome.out / "reconstruction.png").read_bytes()[:4] == b"\x89PNG"
@@ -153,20 +159,20 @@ def test_pretraining_learns_and_feeds_init(request_for, request_of, easy, run):
     assert checkpoint.input.size == (64, 64)
     assert checkpoint.outputs is None
     lines = []
-    frozen = request_of(easy, model="timm/test_vit", init=str(outcome.out), epochs=1, frozen=6)
-    tuned = run(frozen, say=lines.append)
+    frozen = config_of(easy, model="timm/test_vit", init=str(outcome.out), epochs=1, frozen=6)
+    tuned = run(frozen, log=lines.append)
     assert any("its head is new" in line for line in lines)
     after = load_file(tuned.out / "model.safetensors")
     assert all(torch.equal(after[key], encoder[key]) for key in encoder if not key.startswith("norm."))
     assert "head.weight" in after
 
 
-def test_pretraining_resumes_to_the_same_bits(request_for, monkeypatch):
+def test_pretraining_resumes_to_the_same_bits(pretraining_of, monkeypatch):
     class Killed(BaseException):
         pass
 
-    whole = pretrain(request_for("whole"))
-    save, calls = module.save_state, []
+    whole = pretrain(pretraining_of("whole"))
+    save, calls = loop.save_state, []
 
     def dies(*args):
         calls.append(1)
@@ -174,20 +180,20 @@ def test_pretraining_resumes_to_the_same_bits(request_for, monkeypatch):
             raise Killed
         save(*args)
 
-    monkeypatch.setattr(module, "save_state", dies)
+    monkeypatch.setattr(loop, "save_state", dies)
     with pytest.raises(Killed):
-        pretrain(request_for("killed"))
-    monkeypatch.setattr(module, "save_state", save)
-    resumed = pretrain(request_for("killed"))
+        pretrain(pretraining_of("killed"))
+    monkeypatch.setattr(loop, "save_state", save)
+    resumed = pretrain(pretraining_of("killed"))
     one, other = (load_file(part.out / "encoder.safetensors") for part in (whole, resumed))
     assert all(torch.equal(one[key], other[key]) for key in one)
     assert whole.loss == resumed.loss
-    assert pretrain(request_for("killed")).loss == resumed.loss  # finished: nothing to do
+    assert pretrain(pretraining_of("killed")).loss == resumed.loss  # finished: nothing to do
 
 
 def test_films_of_validation_and_test_are_not_looked_at(easy, tmp_path):
     def films_of(data=easy, count=None, split="auto", **options):
-        return films_to_learn_from(Request(data, "timm/test_vit", tmp_path, make_options(options), count, split=split))
+        return learned_from(data, tmp_path, options, films=count, split=split)
 
     dataset = open_dataset(easy)
     learned = set(films_of())
@@ -210,18 +216,17 @@ def test_pretraining_leaves_out_what_a_training_of_the_same_split_tests(tmp_path
     with (data / "truth.csv").open(newline="") as file:
         rows = {row["path"]: row for row in csv.DictReader(file)}
     for rule in ("auto", "patient"):
-        request = Request(data, "timm/test_vit", tmp_path, make_options({}), split=rule)
         placed = draw_or_take(open_dataset(data), rule, 0).of
         paths = [path for path, _ in open_dataset(data).films()]
         judged = {rows[path]["patient"] for path, split in zip(paths, placed, strict=True) if split != "train"}
-        learned = {rows[path]["patient"] for path in films_to_learn_from(request)}
+        learned = {rows[path]["patient"] for path in learned_from(data, tmp_path, split=rule)}
         assert len(learned) > 5
         assert not learned & judged
 
 
 def test_pretraining_leaves_out_what_tables_call_lateral(tmp_path, write_films):
     data = write_films(tmp_path / "data", 30, extra=[("view", ["PA", "LATERAL", ""] * 10)])
-    learned = films_to_learn_from(Request(data, "timm/test_vit", tmp_path, make_options({})))
+    learned = learned_from(data, tmp_path)
     assert {int(path[6:9]) % 3 for path in learned} == {0, 2}
 
 

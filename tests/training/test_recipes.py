@@ -11,9 +11,17 @@ import torch
 
 from cxrx.errors import UsageError
 from cxrx.specs import InputSpec
-from cxrx.training.losses import balance, class_weights, loss_of, masked_bce, sampling_weights
+from cxrx.training.losses import class_weights, loss_of, masked_bce, sampling_weights
 from cxrx.training.recipes import NO_FLIPS, Recipe, differences, make_recipe, notes_on
-from cxrx.training.schedule import Plateau, Schedule, freeze, make_optimiser, parameter_groups, set_drop_path, set_rate
+from cxrx.training.schedule import (
+    Plateau,
+    Schedule,
+    freeze,
+    make_optimiser,
+    make_scheduler,
+    parameter_groups,
+    set_drop_path,
+)
 from cxrx.training.seeds import epoch_order, in_batches
 
 
@@ -84,9 +92,29 @@ def test_layer_decay_is_a_power_of_the_distance_from_the_head():
         assert share[id(parameter)] == pytest.approx(0.7 ** (depth + 1 - layer)), name
         exempt = parameter.ndim <= 1 or name in {"cls_token", "pos_embed"}
         assert decay[id(parameter)] == (0.0 if exempt else 0.05), name
-    optimiser = make_optimiser("adamw", groups, 0.9)
-    set_rate(optimiser, 2.0)
-    assert {g["lr"] for g in optimiser.param_groups} == {2.0 * g["lr_scale"] for g in groups}
+    optimiser = make_optimiser(make_recipe("default", {}), groups)
+    schedule = Schedule("cosine", 2.0, 0.1, 3, 10)
+    rates = make_scheduler(optimiser, schedule, 0.5, 4)
+    for step in (4, 5, 6):  # to the bit, whatever was done before
+        assert [g["lr"] for g in optimiser.param_groups] == [schedule.at(step) * 0.5 * g["lr_scale"] for g in groups]
+        optimiser.step()
+        rates.step()
+
+
+@pytest.mark.parametrize("weight_decay", [0.05, 0.0])
+def test_without_layer_decay_groups_stand_in_the_order_of_the_network(weight_decay):
+    """The sum by which gradients are clipped is taken in this order."""
+    for name, first_decays in (("test_resnet", True), ("test_vit", False)):
+        network = timm.create_model(name, num_classes=2)
+        exempt = network.no_weight_decay() if hasattr(network, "no_weight_decay") else set()
+        decays = {k: p.ndim > 1 and k not in exempt for k, p in network.named_parameters()}
+        groups = parameter_groups(network, weight_decay, 1.0)
+        assert [group["weight_decay"] for group in groups] == [
+            weight_decay if kind else 0.0 for kind in (first_decays, not first_decays)
+        ]
+        for group, kind in zip(groups, (first_decays, not first_decays), strict=True):
+            expected = [p for k, p in network.named_parameters() if decays[k] == kind]
+            assert [id(p) for p in group["params"]] == [id(p) for p in expected]
 
 
 def test_frozen_blocks_keep_weights_and_statistics():
@@ -175,7 +203,6 @@ def test_balance_gives_both_sides_the_same_weight():
     unknown = np.array([[1, -2], [0, 1], [0, 0], [0, 0]], np.int8)
     # first film: 1 / (1/4); second: (1 / (3/4) + 1 / (1/3)) / 2
     assert sampling_weights("multi-label", unknown)[:2] == pytest.approx([4, (4 / 3 + 3) / 2])
-    assert balance("none", "binary", labels) == (None, None)
 
 
 def test_order_depends_on_seed_and_epoch_only():

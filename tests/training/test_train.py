@@ -11,6 +11,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -22,7 +23,8 @@ from sklearn.metrics import roc_auc_score
 from cxrx.errors import CxrxError, InterruptedRunError, LockedError, NothingReadableError, UsageError, exit_code_of
 from cxrx.models.checkpoints import read_checkpoint
 from cxrx.models.load import load_model
-from cxrx.training import loop, state
+from cxrx.training import classifier, loop, state
+from cxrx.training import run as run_module
 from cxrx.training import train as train_module
 from cxrx.training.loader import TrainingFilms
 
@@ -31,16 +33,18 @@ FILES = {"last.pt", "model.safetensors", "metrics.csv", "curve.png", "card.md", 
 
 
 @pytest.fixture(scope="module")
-def learned(easy, tmp_path_factory, film_cache, score):
+def learned(easy, tmp_path_factory, film_cache):
     """A training of eight epochs on the easy films."""
     from cxrx.training.recipes import make_recipe
-    from cxrx.training.train import Request, train
+    from cxrx.training.run import TrainingConfig
+    from cxrx.training.train import train
 
     out = tmp_path_factory.mktemp("learned") / "run"
     recipe = make_recipe("default", {"epochs": 8, "batch": 8, "lr": 3e-3, "rotate": 0, "shift": 0, "zoom": 0})
     lines = []
-    request = Request(easy, "timm/test_resnet", out, recipe, input_size=64, device="cpu", workers=0, cache=film_cache)
-    return train(request, score, say=lines.append), lines
+    where = {"data": easy, "model": "timm/test_resnet", "out": out, "cache": film_cache}
+    config = TrainingConfig(**where, recipe=recipe, input_size=64, device="cpu", workers=0)
+    return train(config, log=lines.append), lines
 
 
 def rows_of(path):
@@ -144,7 +148,7 @@ def test_resumable_state_holds_tensors_and_plain_data_only(learned):
     assert content["progress"]["epoch"] == 8
 
 
-def test_classes_that_exclude_each_other(tmp_path, request_of, run, write_films):
+def test_classes_that_exclude_each_other(tmp_path, config_of, run, write_films):
     import shutil
 
     source = write_films(tmp_path / "source", 45)
@@ -153,7 +157,7 @@ def test_classes_that_exclude_each_other(tmp_path, request_of, run, write_films)
         folder = tmp_path / "data" / classes[i % 3]
         folder.mkdir(parents=True, exist_ok=True)
         shutil.copy(path, folder)
-    outcome = run(request_of(tmp_path / "data", epochs=1, batch=8))
+    outcome = run(config_of(tmp_path / "data", epochs=1, batch=8))
     assert outcome.findings == ("COVID-19", "No Finding", "Pneumonia")
     confusion = np.array(outcome.test.confusion)
     assert confusion.sum() == outcome.test.rows[0]["n"]
@@ -172,23 +176,23 @@ def test_classes_that_exclude_each_other(tmp_path, request_of, run, write_films)
      {"model": "timm/test_vit", "preset": "medical-mae"}],
     ids=lambda g: next(iter(g.values())),
 )  # fmt: skip
-def test_recipes_run(easy, request_of, run, given):
-    outcome = run(request_of(easy, **(given | {"epochs": 1})))
+def test_recipes_run(easy, config_of, run, given):
+    outcome = run(config_of(easy, **(given | {"epochs": 1})))
     assert np.isfinite(outcome.progress.history[0]["train_loss"])
 
 
-def test_a_network_of_ones_own_learns(easy, request_of, run, net):
-    outcome = run(replace(request_of(easy, model=net, epochs=1), input_size=None))
+def test_a_network_of_ones_own_learns(easy, config_of, run, net):
+    outcome = run(replace(config_of(easy, model=net, epochs=1), input_size=None))
     path = outcome.out / "model.safetensors"
     assert read_checkpoint(path).others["arch"] == "net.py:build"  # not where it lies
     model = load_model(net, path, device="cpu")
     assert model.labels == outcome.findings
     assert model.input.channels == 1
     with pytest.raises(UsageError, match="one input"):
-        run(request_of(easy, out="other", model=net))
+        run(config_of(easy, out="other", model=net))
 
 
-def test_a_network_of_ones_own_that_ends_in_a_sigmoid_is_refused(easy, request_of, run, net, tmp_path):
+def test_a_network_of_ones_own_that_ends_in_a_sigmoid_is_refused(easy, config_of, run, net, tmp_path):
     file = Path(net.rpartition(":")[0])
     squashing = tmp_path / "squashing.py"
     squashing.write_text(
@@ -197,12 +201,12 @@ def test_a_network_of_ones_own_that_ends_in_a_sigmoid_is_refused(easy, request_o
         + "    return _nn.Sequential(build(labels), _nn.Sigmoid())\n"
     )
     with pytest.raises(UsageError, match="must end in logits") as refused:
-        run(replace(request_of(easy, out="squashed", model=f"{squashing}:squashed", epochs=1), input_size=None))
+        run(replace(config_of(easy, out="squashed", model=f"{squashing}:squashed", epochs=1), input_size=None))
     assert "leave out its last sigmoid" in refused.value.hint
 
 
-def test_bf16_runs(easy, request_of, run):
-    outcome = run(request_of(easy, epochs=1, dtype="bf16"))
+def test_bf16_runs(easy, config_of, run):
+    outcome = run(config_of(easy, epochs=1, dtype="bf16"))
     assert np.isfinite(outcome.progress.history[0]["train_loss"])
 
 
@@ -223,9 +227,9 @@ def test_fewer_films_are_nested(easy):
 # Fairness
 
 
-def test_the_test_films_are_looked_at_once_and_training_films_alone_are_augmented(easy, request_of, run, monkeypatch):
+def test_the_test_films_are_looked_at_once_and_training_films_alone_are_augmented(easy, config_of, run, monkeypatch):
     looked, augmented = [], set()
-    predict, fetch = loop.predict, TrainingFilms.__getitems__
+    predict, fetch = classifier.predict, TrainingFilms.__getitems__
 
     def watched(model, store, rows):
         looked.append(tuple(rows))
@@ -235,11 +239,10 @@ def test_the_test_films_are_looked_at_once_and_training_films_alone_are_augmente
         augmented.update(row for _, row in picks)
         return fetch(self, picks)
 
-    monkeypatch.setattr(loop, "predict", watched)
-    monkeypatch.setattr(train_module, "predict", watched)
+    monkeypatch.setattr(classifier, "predict", watched)
     monkeypatch.setattr(TrainingFilms, "__getitems__", fetched)
-    run(request_of(easy, epochs=3))
-    films = train_module.read_labels(easy, request_of(easy).recipe, None)
+    run(config_of(easy, epochs=3))
+    films = train_module.read_labels(easy, config_of(easy).recipe, None)
     train, valid, test = (tuple(films.rows(split)) for split in ("train", "valid", "test"))
     assert looked == [valid] * 4 + [test]
     assert augmented <= set(train)
@@ -247,23 +250,23 @@ def test_the_test_films_are_looked_at_once_and_training_films_alone_are_augmente
     assert len(set.union(*patients)) == sum(map(len, patients))
 
 
-def test_a_finished_run_is_not_tested_again(easy, request_of, run, monkeypatch):
-    first = run(request_of(easy, epochs=1))
-    monkeypatch.setattr(train_module, "decode", lambda *_, **__: pytest.fail("it looked again"))
-    again = run(request_of(easy, epochs=1))
+def test_a_finished_run_is_not_tested_again(easy, config_of, run, monkeypatch):
+    first = run(config_of(easy, epochs=1))
+    monkeypatch.setattr(run_module, "decode", lambda *_, **__: pytest.fail("it looked again"))
+    again = run(config_of(easy, epochs=1))
     assert again.test.rows[0]["auroc"] == first.test.rows[0]["auroc"]
     assert again.thresholds == first.thresholds
 
 
-def test_early_stopping_counts_epochs_without_a_better_score(easy, request_of, run, monkeypatch):
-    def no_better(study):
-        found, loss, thresholds = validate(study)
+def test_early_stopping_counts_epochs_without_a_better_score(easy, config_of, run, monkeypatch):
+    def no_better(self):
+        found, loss, thresholds = validate(self)
         found.rows[-1]["auroc"] = 0.6
         return found, loss, thresholds
 
-    validate = loop.validate
-    monkeypatch.setattr(loop, "validate", no_better)
-    outcome = run(request_of(easy, epochs=9, patience=2))
+    validate = classifier.ClassifierTraining.validate
+    monkeypatch.setattr(classifier.ClassifierTraining, "validate", no_better)
+    outcome = run(config_of(easy, epochs=9, patience=2))
     assert (outcome.progress.epoch, outcome.progress.best_epoch) == (3, 1)
 
 
@@ -293,10 +296,10 @@ class Killed(BaseException):
 
 
 @pytest.mark.parametrize("step", ["write_model", "write_metrics", "save_state"])
-def test_resuming_after_a_kill_gives_the_same_bits(easy, request_of, run, monkeypatch, step):
-    whole = run(request_of(easy, out="whole", **STOCHASTIC))
-    calls = []
-    original = getattr(loop, step)
+def test_resuming_after_a_kill_gives_the_same_bits(easy, config_of, run, monkeypatch, step):
+    whole = run(config_of(easy, out="whole", **STOCHASTIC))
+    calls, module = [], loop if step == "save_state" else classifier
+    original = getattr(module, step)
 
     def dies(*args):
         calls.append(step)
@@ -304,17 +307,17 @@ def test_resuming_after_a_kill_gives_the_same_bits(easy, request_of, run, monkey
             raise Killed
         original(*args)
 
-    monkeypatch.setattr(loop, step, dies)
+    monkeypatch.setattr(module, step, dies)
     with pytest.raises(Killed):
-        run(request_of(easy, out="killed", **STOCHASTIC))
-    monkeypatch.setattr(loop, step, original)
-    resumed = run(request_of(easy, out="killed", **STOCHASTIC))
+        run(config_of(easy, out="killed", **STOCHASTIC))
+    monkeypatch.setattr(module, step, original)
+    resumed = run(config_of(easy, out="killed", **STOCHASTIC))
     assert same_weights(whole.out, resumed.out)
     assert numbers(whole.out) == numbers(resumed.out)
     assert whole.thresholds == resumed.thresholds
 
 
-def test_a_killed_process_resumes_to_the_same_bits(easy, tmp_path, request_of, run, film_cache):
+def test_a_killed_process_resumes_to_the_same_bits(easy, tmp_path, config_of, run, film_cache):
     given = {"epochs": 12, "batch": 8, "drop_path": 0.2, "rotate": 10, "lr": 1e-3}
     words = [sys.executable, "-m", "cxrx", "train", str(easy), "-m", "timm/test_vit", "--input-size", "64", "--workers",
              "0", "--device", "cpu", "--cache", str(film_cache), "--labels", "Effusion", "-o", str(tmp_path / "killed"),
@@ -328,30 +331,30 @@ def test_a_killed_process_resumes_to_the_same_bits(easy, tmp_path, request_of, r
     assert process.wait() == -signal.SIGKILL, "it was too quick to be killed"
     assert 1 <= torch.load(tmp_path / "killed" / "last.pt", weights_only=True)["progress"]["epoch"] < 12
     given |= {"model": "timm/test_vit", "labels": ["Effusion"]}
-    resumed, whole = (run(request_of(easy, out=out, **given)) for out in ("killed", "whole"))
+    resumed, whole = (run(config_of(easy, out=out, **given)) for out in ("killed", "whole"))
     assert same_weights(resumed.out, whole.out)
 
 
-def test_an_interrupt_keeps_whole_epochs(easy, request_of, run):
-    def say(line):
+def test_an_interrupt_keeps_whole_epochs(easy, config_of, run):
+    def log(line):
         if line.startswith("epoch 2"):
             os.kill(os.getpid(), signal.SIGTERM)
 
-    request = request_of(easy, epochs=4)
+    config = config_of(easy, epochs=4)
     with pytest.raises(InterruptedRunError) as caught:
-        run(request, say=say)
+        run(config, log=log)
     assert exit_code_of(caught.value) == 143
-    assert torch.load(request.out / "last.pt", weights_only=True)["progress"]["epoch"] == 2
-    assert run(request).progress.epoch == 4
+    assert torch.load(config.out / "last.pt", weights_only=True)["progress"]["epoch"] == 2
+    assert run(config).progress.epoch == 4
 
 
-def test_another_training_is_not_overwritten(easy, request_of, run):
-    run(request_of(easy, epochs=1))
+def test_another_training_is_not_overwritten(easy, config_of, run):
+    run(config_of(easy, epochs=1))
     with pytest.raises(LockedError, match="recipe") as caught:
-        run(request_of(easy, epochs=1, lr=1e-3))
+        run(config_of(easy, epochs=1, lr=1e-3))
     assert caught.value.exit_code == 5
-    assert run(request_of(easy, epochs=1, lr=1e-3, resume=False)).progress.epoch == 1
-    foreign = request_of(easy, out="foreign")
+    assert run(config_of(easy, epochs=1, lr=1e-3, resume=False)).progress.epoch == 1
+    foreign = config_of(easy, out="foreign")
     foreign.out.mkdir()
     (foreign.out / "model.safetensors").write_text("mine")
     with pytest.raises(LockedError, match="another program"):
@@ -359,63 +362,65 @@ def test_another_training_is_not_overwritten(easy, request_of, run):
     assert (foreign.out / "model.safetensors").read_text() == "mine"
 
 
-def test_a_damaged_state_is_told(easy, request_of, run):
-    request = request_of(easy, epochs=1)
-    run(request)
-    (request.out / "report.json").unlink()
-    (request.out / "last.pt").write_bytes(b"junk")
+def test_a_damaged_state_is_told(easy, config_of, run):
+    config = config_of(easy, epochs=1)
+    run(config)
+    (config.out / "report.json").unlink()
+    (config.out / "last.pt").write_bytes(b"junk")
     with pytest.raises(CxrxError, match=r"last\.pt"):
-        run(request)
+        run(config)
 
 
-def test_a_loss_that_is_no_number_ends_the_training_with_nothing_half_written(easy, request_of, run):
-    request = request_of(easy, epochs=3, lr=1e30, optimiser="sgd", clip=0, warmup=0, cache=None)
+def test_a_loss_that_is_no_number_ends_the_training_with_nothing_half_written(easy, config_of, run):
+    config = config_of(easy, epochs=3, lr=1e30, optimiser="sgd", clip=0, warmup=0, cache=None)
     with pytest.raises(CxrxError, match="no number") as caught:
-        run(request)
+        run(config)
     assert caught.value.exit_code == 1
     assert "lr=" in caught.value.hint
-    left = {p.name for p in request.out.iterdir()}
+    left = {p.name for p in config.out.iterdir()}
     assert not left & {"model.safetensors", "last.pt", "metrics.csv", "report.json"}
-    assert run(request_of(easy, epochs=1)).progress.epoch == 1  # another rate may take the folder over
+    assert run(config_of(easy, epochs=1)).progress.epoch == 1  # another rate may take the folder over
 
 
-def test_weights_that_the_last_step_ruined_are_not_kept(easy, request_of, run):
+def test_weights_that_the_last_step_ruined_are_not_kept(easy, config_of, run):
     """The loss of the only step is a number; that of the weights it leaves is none."""
-    request = request_of(easy, model="timm/test_vit", epochs=1, batch=99, lr=1e30, optimiser="sgd", clip=0, warmup=0)
+    config = config_of(easy, model="timm/test_vit", epochs=1, batch=99, lr=1e30, optimiser="sgd", clip=0, warmup=0)
     with pytest.raises(CxrxError, match="no number") as caught:
-        run(request)
+        run(config)
     assert "--no-resume" not in caught.value.hint
-    assert not {"model.safetensors", "last.pt"} & {p.name for p in request.out.iterdir()}
+    assert not {"model.safetensors", "last.pt"} & {p.name for p in config.out.iterdir()}
     with pytest.raises(CxrxError) as caught:
-        loop._check_loss(float("nan"), 2, 5, request.recipe)
+        loop.Training.check_loss(SimpleNamespace(recipe=config.recipe, remedies=("clip=1",)), float("nan"), 2, 5)
     assert "--no-resume" in caught.value.hint  # whole epochs with other values lie there
 
 
-def test_state_is_written_whole_or_not_at_all(easy, request_of, run, monkeypatch):
-    request = request_of(easy, epochs=2)
-    run(request)
-    before = (request.out / "last.pt").read_bytes()
+def test_state_is_written_whole_or_not_at_all(easy, config_of, run, monkeypatch):
+    config = config_of(easy, epochs=2)
+    run(config)
+    before = (config.out / "last.pt").read_bytes()
 
     def breaks(*_args, **_kwargs):
         raise OSError(28, "No space left on device")
 
-    (request.out / "report.json").unlink()
+    (config.out / "report.json").unlink()
     monkeypatch.setattr(state.torch, "save", breaks)
+    network = torch.nn.Linear(1, 1)
+    learner = SimpleNamespace(key="n", network=network, optimiser=torch.optim.SGD(network.parameters(), lr=1.0))
     with pytest.raises(CxrxError) as caught:
-        state.save_state(request.out, state.Progress(), {}, torch.optim.SGD([torch.zeros(1)], lr=1.0))
+        state.save_state(config.out, state.Progress(), learner)
     assert caught.value.exit_code == 28
-    assert (request.out / "last.pt").read_bytes() == before
+    assert (config.out / "last.pt").read_bytes() == before
 
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Films that cannot be read
 
 
-def test_unreadable_films_are_listed_and_left_out(tmp_path, request_of, run, write_films):
+def test_unreadable_films_are_listed_and_left_out(tmp_path, config_of, run, write_films):
     data = write_films(tmp_path / "data", 40)
     (data / "films" / "007.png").write_bytes(b"\x89PNG\r\n\x1a\nrubbish")
     (data / "films" / "021.png").unlink()
-    outcome = run(request_of(data, epochs=1, batch=8))
+    outcome = run(config_of(data, epochs=1, batch=8))
     listed = {row["path"]: row["code"] for row in rows_of(outcome.out / "failures.csv")}
     assert set(listed) == {"films/007.png"}  # the folder decides which films there are: 021 is not among them
     assert (outcome.out / "failures.csv").stat().st_mode & 0o077 == 0
@@ -423,15 +428,15 @@ def test_unreadable_films_are_listed_and_left_out(tmp_path, request_of, run, wri
     assert (report["unreadable"], sum(report["films"].values())) == (1, 38)
 
 
-def test_films_that_a_table_calls_lateral_are_not_learned(tmp_path, request_of, run, write_films):
+def test_films_that_a_table_calls_lateral_are_not_learned(tmp_path, config_of, run, write_films):
     views = ["LATERAL" if i % 4 == 0 else "PA" for i in range(40)]
-    outcome = run(request_of(write_films(tmp_path / "data", 40, extra=[("view", views)]), epochs=1, batch=8))
+    outcome = run(config_of(write_films(tmp_path / "data", 40, extra=[("view", views)]), epochs=1, batch=8))
     assert sorted(u.path for u in outcome.unread) == [f"films/{i:03d}.png" for i in range(0, 40, 4)]
     assert {u.code for u in outcome.unread} == {"view"}
     assert sum(json.loads((outcome.out / "report.json").read_text())["films"].values()) == 30
 
 
-def test_copies_are_not_learned_and_tested(tmp_path, request_of, run, write_films):
+def test_copies_are_not_learned_and_tested(tmp_path, config_of, run, write_films):
     """Tables without patients, and the same film under two names."""
     from cxrx.datasets import open_dataset
     from cxrx.training.films import decode
@@ -441,8 +446,8 @@ def test_copies_are_not_learned_and_tested(tmp_path, request_of, run, write_film
     names = [f"films/{i:03d}.png" for i in range(40)]
     learned, tested = (next(n for n in names if split(n) == where) for where in ("train", "test"))
     (data / learned).write_bytes((data / tested).read_bytes())
-    request = request_of(data)
-    films = train_module.read_labels(data, request.recipe, None)
+    config = config_of(data)
+    films = train_module.read_labels(data, config.recipe, None)
     decoded = decode(data, films.paths, load_model("demo-vit", device="cpu").input, tmp_path / "own", workers=0)
     kept = films.without_copies(decoded.ids)
     place = dict(zip(kept.paths, kept.splits, strict=True))
@@ -451,22 +456,22 @@ def test_copies_are_not_learned_and_tested(tmp_path, request_of, run, write_film
     assert "1 films are copies" in kept.notes[-1]
 
 
-def test_too_many_unreadable_films_end_the_run_and_leave_nothing(tmp_path, request_of, run, write_films):
+def test_too_many_unreadable_films_end_the_run_and_leave_nothing(tmp_path, config_of, run, write_films):
     data = write_films(tmp_path / "data", 40)
     for i in range(10):
         (data / "films" / f"{i:03d}.png").write_bytes(b"\x89PNG\r\n\x1a\nrubbish")
-    request = request_of(data, cache=None)
+    config = config_of(data, cache=None)
     with pytest.raises(CxrxError, match="10 of 40 films cannot be read") as caught:
-        run(request)
+        run(config)
     assert caught.value.exit_code == 1
-    assert {p.name for p in request.out.iterdir()} == {".lock"}
+    assert {p.name for p in config.out.iterdir()} == {".lock"}
     for path in (data / "films").iterdir():
         path.write_bytes(b"\x89PNG\r\n\x1a\nrubbish")
     with pytest.raises(NothingReadableError):
-        run(request_of(data, cache=None))
+        run(config_of(data, cache=None))
 
 
-def test_films_are_decoded_once(easy, request_of, run, monkeypatch, tmp_path):
+def test_films_are_decoded_once(easy, config_of, run, monkeypatch, tmp_path):
     from cxrx.training import films as films_module
 
     read = []
@@ -477,9 +482,9 @@ def test_films_are_decoded_once(easy, request_of, run, monkeypatch, tmp_path):
         return prepare(item, **options)
 
     monkeypatch.setattr(films_module, "prepare_item", counted)
-    run(request_of(easy, out="one", epochs=3, cache=tmp_path / "own"))
+    run(config_of(easy, out="one", epochs=3, cache=tmp_path / "own"))
     assert len(read) == len(set(read)) == 70
-    run(request_of(easy, out="two", epochs=1, cache=tmp_path / "own"))
+    run(config_of(easy, out="two", epochs=1, cache=tmp_path / "own"))
     assert len(read) == 70
 
 
@@ -487,20 +492,20 @@ def test_films_are_decoded_once(easy, request_of, run, monkeypatch, tmp_path):
 # Initial weights
 
 
-def test_a_checkpoint_with_another_head_starts_a_network(learned, easy, request_of, run):
+def test_a_checkpoint_with_another_head_starts_a_network(learned, easy, config_of, run):
     outcome, _ = learned
     lines = []
-    again = run(request_of(easy, init=str(outcome.out), epochs=1, labels=["Effusion"], lr=1e-12), say=lines.append)
+    again = run(config_of(easy, init=str(outcome.out), epochs=1, labels=["Effusion"], lr=1e-12), log=lines.append)
     assert any("its head is new" in line for line in lines)
     before, after = (load_file(folder / "model.safetensors") for folder in (outcome.out, again.out))
     assert torch.allclose(before["conv1.0.weight"], after["conv1.0.weight"])
     assert after["fc.weight"].shape[0] == 1
 
 
-def test_a_checkpoint_of_another_network_is_refused_by_name(learned, easy, request_of, run):
+def test_a_checkpoint_of_another_network_is_refused_by_name(learned, easy, config_of, run):
     outcome, _ = learned
     with pytest.raises(UsageError, match="does not fit") as caught:
-        run(request_of(easy, init=str(outcome.out / "model.safetensors"), model="timm/test_vit"))
+        run(config_of(easy, init=str(outcome.out / "model.safetensors"), model="timm/test_vit"))
     assert "blocks.0.attn.proj.bias" in str(caught.value)
     assert "bn1.bias" in str(caught.value)
 
@@ -510,31 +515,30 @@ def test_a_checkpoint_of_another_network_is_refused_by_name(learned, easy, reque
     [("supervised", "timm/test_vit", "CXRX_OFFLINE"), ("mae", "timm/test_resnet", "no mae weights"),
      ("nowhere.pth", "timm/test_vit", "no file")],
 )  # fmt: skip
-def test_initial_weights_that_are_not_to_be_had(easy, request_of, run, monkeypatch, init, model, words):
+def test_initial_weights_that_are_not_to_be_had(easy, config_of, run, monkeypatch, init, model, words):
     monkeypatch.setenv("CXRX_OFFLINE", "1")
-    request = request_of(easy, init=init, model=model)
+    config = config_of(easy, init=init, model=model)
     with pytest.raises(UsageError) as caught:
-        run(request)
+        run(config)
     assert words in str(caught.value)
-    assert not request.out.exists()
+    assert not config.out.exists()
 
 
-def test_a_folder_that_is_called_like_an_initialisation_is_told(easy, request_of, run, tmp_path, monkeypatch):
+def test_a_folder_that_is_called_like_an_initialisation_is_told(easy, config_of, run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "random").mkdir()
     lines = []
-    run(request_of(easy, epochs=1), say=lines.append)
+    run(config_of(easy, epochs=1), log=lines.append)
     assert any("./random" in line for line in lines)
     (tmp_path / "mae").mkdir()
     with pytest.raises(UsageError) as caught:
-        run(request_of(easy, out="other", init="mae"))
+        run(config_of(easy, out="other", init="mae"))
     assert "./mae" in caught.value.hint
 
 
-def test_published_weights_are_loaded_but_for_the_head(easy, request_of, monkeypatch):
+def test_published_weights_are_loaded_but_for_the_head(easy, config_of, monkeypatch):
     """Where timm would download, a network of known weights stands in."""
     from cxrx.training.network import make_network
-    from cxrx.training.recipes import make_recipe
 
     published = timm.create_model("test_vit", num_classes=0, img_size=64)
     torch.nn.init.constant_(published.blocks[0].mlp.fc1.weight, 0.25)
@@ -545,18 +549,16 @@ def test_published_weights_are_loaded_but_for_the_head(easy, request_of, monkeyp
 
     monkeypatch.delenv("CXRX_OFFLINE", raising=False)
     monkeypatch.setattr(timm, "create_model", offered)
-    model = make_network(
-        "timm/test_vit", ("a", "b"), "multi-label", make_recipe("default", {}), init="supervised", input_size=64,
-        device="cpu",
-    )  # fmt: skip
+    config = config_of(easy, model="timm/test_vit")
+    model = make_network(config, ("a", "b"), "multi-label", config.recipe, "supervised")
     assert (model.module.blocks[0].mlp.fc1.weight == 0.25).all()
     assert model.module.head.weight.shape[0] == 2
     assert "head is new" in model.notes[0]
 
 
-def test_the_demo_network_starts_at_random(easy, request_of, run):
-    request = request_of(easy, model="demo-densenet", epochs=1)
-    outcome = run(replace(request, input_size=None))
+def test_the_demo_network_starts_at_random(easy, config_of, run):
+    config = config_of(easy, model="demo-densenet", epochs=1)
+    outcome = run(replace(config, input_size=None))
     own = load_file(Path(load_model.__code__.co_filename).parent / "weights" / "demo-densenet.safetensors")
     learned_weights = load_file(outcome.out / "model.safetensors")["features.conv0.weight"]
     assert not torch.allclose(own["features.conv0.weight"].float(), learned_weights, atol=0.02)

@@ -122,6 +122,7 @@ def test_by_name_the_logits_are_those_before_the_calibration(zipped, network, fi
 def test_operating_points_are_kept_beside_the_tensors(network, pickled, tmp_path):
     with safe_open(saved(network, pickled, tmp_path), "pt") as file:
         points = json.loads(file.metadata()["thresholds"])
+        assert file.metadata()["threshold_rule"] == "youden"
     assert list(points) == list(OUTPUTS[:14])
     assert points["Hernia"] == pytest.approx(float(network.op_threshs[13]))
 

@@ -154,8 +154,8 @@ def _trained(
     }
     points = tensors.get("op_threshs")
     if points is not None:
-        told = {OUTPUTS[i]: float(points[i]) for i in rows if not points[i].isnan()}
-        metadata["thresholds"] = json.dumps(told)
+        known = {OUTPUTS[i]: float(points[i]) for i in rows if not points[i].isnan()}
+        metadata |= {"thresholds": json.dumps(known), "threshold_rule": "youden"}  # as its scripts choose them
     return kept, metadata
 
 

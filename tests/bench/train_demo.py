@@ -1,8 +1,8 @@
-"""Make the demo weights: ``python -m cxrx.training.demo --model densenet --out cxrx/models/weights``.
+"""Make the demo weights: ``python tests/bench/train_demo.py --model densenet --out cxrx/models/weights``.
 
 Films are generated on the spot, brought onto the input grid by the very steps of inference, and learned from scratch.
-The DenseNet learns from the films' labels alone. The transformer, which would need many more films for that, is also
-told which of its patches hold which finding; its class token, which alone gives the output, learns from labels.
+The DenseNet learns from the films' labels alone. The transformer, which would need many more films for that, also
+learns which of its patches hold which finding; its class token, which alone gives the output, learns from labels.
 The card beside the weights says what was done and what came of it, on films whose seed training never saw.
 """
 
@@ -197,7 +197,7 @@ def thumbnails(pixels: Pixels) -> NDArray[np.float32]:
 
 
 def thumbnail_baseline(train_set: Films, test_set: Films) -> dict[str, float]:
-    """Return the AUROC of a logistic regression on thumbnails: what can be told without looking closely."""
+    """Return the AUROC of a logistic regression on thumbnails: what shows without looking closely."""
     scores = []
     for k in range(len(FINDINGS)):
         classifier = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=500))
@@ -223,7 +223,7 @@ def write_weights(network: nn.Module, spec: ModelSpec, path: Path) -> None:
         "input": json.dumps(asdict(spec.input)),
         "arch": spec.name,
         "demo": "1",
-        "source": "python -m cxrx.training.demo, synthetic films (cxrx.phantom) only",
+        "source": "python tests/bench/train_demo.py, synthetic films (cxrx.phantom) only",
     }
     path.write_bytes(save(tensors, metadata))
 
@@ -274,14 +274,14 @@ Area under the ROC curve on the test films, none of which was seen in training, 
 {chr(10).join(rows)}
 | **macro** | | **{macro:.3f}** | **{base:.3f}** |
 
-Made by `python -m cxrx.training.demo --model {recipe.spec.name.removeprefix("demo-")}`.
+Made by `python tests/bench/train_demo.py --model {recipe.spec.name.removeprefix("demo-")}`.
 """
     path.write_text(text, encoding="utf-8")
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, dict[str, float]]:
     """Train, test, write weights and card; return the AUROC of each model trained."""
-    parser = argparse.ArgumentParser(prog="python -m cxrx.training.demo", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python tests/bench/train_demo.py", description=__doc__)
     parser.add_argument("--model", choices=[*RECIPES, "both"], default="both")
     parser.add_argument("--out", type=Path, required=True, help="folder for the weights and model cards")
     parser.add_argument("--films", type=int, help="films to train on")
