@@ -14,7 +14,7 @@ from cxrx.training.weights import CARD, CURVE, METRICS, MODEL
 
 if TYPE_CHECKING:
     from cxrx.training.classifier import ClassifierTraining
-    from cxrx.training.train import TrainingResult
+    from cxrx.training.run import TrainingResult
 
 _COLUMNS = (
     "finding", "films", "positive", "AUROC (95 % CI)", "AUPRC", "F1", "F1 macro", "F1 weighted", "accuracy",

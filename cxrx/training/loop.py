@@ -21,7 +21,7 @@ from cxrx.training.films import Decoded
 from cxrx.training.loader import Loader, TrainingFilms
 from cxrx.training.recipes import Recipe
 from cxrx.training.run import RunConfig, Stop, augmenting
-from cxrx.training.schedule import make_optimiser, make_scheduler, parameter_groups
+from cxrx.training.schedule import make_optimiser, make_scheduler, parameter_groups, schedule_of
 from cxrx.training.seeds import epoch_order, in_batches, seed_of
 from cxrx.training.state import Progress, load_state, save_state
 
@@ -49,8 +49,11 @@ class Training(ABC):
         Takes a line for the user.
     """
 
-    betas: ClassVar = (0.9, 0.999)
-    remedies: ClassVar = ("dtype=fp32", "clip=1")  # options against a loss that is no number, beside a lower rate
+    betas: ClassVar[tuple[float, float]] = (0.9, 0.999)
+    remedies: ClassVar[tuple[str, ...]] = (
+        "dtype=fp32",
+        "clip=1",
+    )  # options against a loss that is no number, beside a lower rate
     key = "network"  # of the state
 
     def __init__(
@@ -118,7 +121,7 @@ class Training(ABC):
         recipe, epoch, began = self.recipe, progress.epoch, time.monotonic()
         batches = in_batches(epoch_order(self._rows, recipe.seed, epoch, self._drawn), recipe.batch)
         scale = progress.plateau.get("scale", 1.0) if recipe.schedule == "plateau" else 1.0
-        rates = make_scheduler(self.optimiser, recipe.schedule_of(self._steps), scale, epoch * self._steps)
+        rates = make_scheduler(self.optimiser, schedule_of(recipe, self._steps), scale, epoch * self._steps)
         self.network.train()
         torch.manual_seed(seed_of(recipe.seed, "epoch", epoch))  # dropout and stochastic depth
         self.start_epoch(epoch)

@@ -214,8 +214,8 @@ class Pretraining(Training):
         The autoencoder around the model's own network.
     """
 
-    betas: ClassVar = (0.9, 0.95)
-    remedies: ClassVar = ("dtype=fp32",)
+    betas: ClassVar[tuple[float, float]] = (0.9, 0.95)
+    remedies: ClassVar[tuple[str, ...]] = ("dtype=fp32",)
     key = "autoencoder"
 
     def __init__(

@@ -10,13 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from cxrx.options import parse_options
 from cxrx.specs import InputSpec
-
-if TYPE_CHECKING:
-    from cxrx.training.schedule import Schedule
 
 NO_FLIPS = "films are not mirrored: a heart on the right is situs inversus, another finding (-O flip=0.5 turns it on)"
 
@@ -184,14 +181,6 @@ class Recipe:
     def peak_lr(self) -> float:
         """The highest learning rate, scaled to the batch."""
         return self.lr if self.lr_batch is None else self.lr * self.batch / self.lr_batch
-
-    def schedule_of(self, steps: int) -> Schedule:
-        """Return the learning rate over epochs of `steps` steps."""
-        from cxrx.training.schedule import Schedule
-
-        kind: Literal["cosine", "constant"] = "cosine" if self.schedule == "cosine" else "constant"
-        lowest = min(self.min_lr, self.peak_lr)
-        return Schedule(kind, self.peak_lr, lowest, round(self.warmup * steps), self.epochs * steps)
 
 
 def make_recipe(preset: str, given: Mapping[str, Any]) -> Recipe:

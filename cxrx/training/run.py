@@ -11,7 +11,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import Any, ClassVar, Literal, Self
@@ -21,9 +21,10 @@ from cxrx.errors import CxrxError, InterruptedRunError
 from cxrx.files.lock import RunLock
 from cxrx.models.model import Model
 from cxrx.reading.pool import cores
-from cxrx.training.films import Decoded, decode
+from cxrx.training.films import Decoded, Unread, decode
+from cxrx.training.metrics import Evaluation
 from cxrx.training.recipes import Recipe, SplitRule
-from cxrx.training.state import LAST, SETTINGS, claim
+from cxrx.training.state import LAST, SETTINGS, Progress, claim
 from cxrx.training.weights import CARD, CURVE, FAILURES, METRICS, MODEL, REPORT, write_failures
 
 _CACHE, _LOCK = "films", ".lock"
@@ -79,6 +80,27 @@ class TrainingConfig(RunConfig):
     labels: Sequence[str] | None = None
 
     outputs = (LAST, MODEL, METRICS, CURVE, CARD, REPORT, FAILURES)
+
+
+@dataclass
+class TrainingResult:
+    """What came of a training.
+
+    Attributes
+    ----------
+    valid, test
+        Numbers of the best weights; `test` is None where there are no test films.
+    unread
+        Films that gave no pixels.
+    """
+
+    out: Path
+    findings: tuple[str, ...]
+    progress: Progress
+    valid: Evaluation | None = None
+    test: Evaluation | None = None
+    unread: tuple[Unread, ...] = ()
+    thresholds: dict[str, float] = field(default_factory=dict)
 
 
 class Stop:

@@ -5,16 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from cxrx.errors import UsageError
-
-if TYPE_CHECKING:
-    from cxrx.training.recipes import Recipe
+from cxrx.training.recipes import Recipe
 
 
 @dataclass(frozen=True)
@@ -65,6 +63,13 @@ class Plateau:
         if self.since > self.patience:
             self.since = 0
             self.scale *= self.factor
+
+
+def schedule_of(recipe: Recipe, steps: int) -> Schedule:
+    """Return the learning rate of a recipe over epochs of `steps` steps."""
+    kind: Literal["cosine", "constant"] = "cosine" if recipe.schedule == "cosine" else "constant"
+    lowest = min(recipe.min_lr, recipe.peak_lr)
+    return Schedule(kind, recipe.peak_lr, lowest, round(recipe.warmup * steps), recipe.epochs * steps)
 
 
 def make_scheduler(optimiser: torch.optim.Optimizer, schedule: Schedule, scale: float, first: int) -> LambdaLR:

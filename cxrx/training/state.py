@@ -7,17 +7,23 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
+from torch import nn
 
 from cxrx.errors import CxrxError, LockedError, UsageError
 from cxrx.files import atomic
 
-if TYPE_CHECKING:
-    from cxrx.training.loop import Training
-
 LAST, SETTINGS = "last.pt", "train.json"
+
+
+class Learner(Protocol):
+    """What learns: a network, called `key` in the file, and its optimiser."""
+
+    key: str
+    network: nn.Module
+    optimiser: torch.optim.Optimizer
 
 
 @dataclass
@@ -44,7 +50,7 @@ class Progress:
     finished: bool = False
 
 
-def save_state(folder: Path, progress: Progress, training: Training) -> None:
+def save_state(folder: Path, progress: Progress, training: Learner) -> None:
     """Write everything that the next epoch needs, all or nothing."""
     content = {
         "progress": asdict(progress),
@@ -55,7 +61,7 @@ def save_state(folder: Path, progress: Progress, training: Training) -> None:
         torch.save(content, file)
 
 
-def load_state(folder: Path, training: Training) -> Progress:
+def load_state(folder: Path, training: Learner) -> Progress:
     """Load what :func:`save_state` wrote; a fresh start where it wrote nothing.
 
     Raises

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,30 +17,9 @@ from cxrx.training.films import Decoded, Unread
 from cxrx.training.metrics import Evaluation
 from cxrx.training.network import make_network, weights_digest
 from cxrx.training.recipes import notes_on
-from cxrx.training.run import TrainingConfig, decoded_films, in_folder, report_of
+from cxrx.training.run import TrainingConfig, TrainingResult, decoded_films, in_folder, report_of
 from cxrx.training.state import Progress, check_place, write_json
 from cxrx.training.weights import MODEL, REPORT, read_model, write_curve
-
-
-@dataclass
-class TrainingResult:
-    """What came of it.
-
-    Attributes
-    ----------
-    valid, test
-        Numbers of the best weights; `test` is None where there are no test films.
-    unread
-        Films that gave no pixels.
-    """
-
-    out: Path
-    findings: tuple[str, ...]
-    progress: Progress
-    valid: Evaluation | None = None
-    test: Evaluation | None = None
-    unread: tuple[Unread, ...] = ()
-    thresholds: dict[str, float] = field(default_factory=dict)
 
 
 def train(

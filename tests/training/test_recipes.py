@@ -20,6 +20,7 @@ from cxrx.training.schedule import (
     make_optimiser,
     make_scheduler,
     parameter_groups,
+    schedule_of,
     set_drop_path,
 )
 from cxrx.training.seeds import epoch_order, in_batches
@@ -55,7 +56,8 @@ def test_wrong_values_are_refused_by_name(given, word):
 
 
 def test_schedule_is_the_closed_form():
-    schedule = make_recipe("default", {"lr": 0.1, "min_lr": 0.01, "warmup": 2, "epochs": 10}).schedule_of(steps=5)
+    recipe = make_recipe("default", {"lr": 0.1, "min_lr": 0.01, "warmup": 2, "epochs": 10})
+    schedule = schedule_of(recipe, steps=5)
     assert [schedule.at(s) for s in range(10)] == pytest.approx([0.1 * (s + 1) / 10 for s in range(10)])
     for step in range(10, 50):
         expected = 0.01 + 0.09 / 2 * (1 + math.cos(math.pi * (step - 10) / 40))
