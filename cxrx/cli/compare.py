@@ -80,6 +80,7 @@ def compare(
     baselines that never saw the picture.
     """
     shared.start_logging()
+    from cxrx.compare.corpus import open_corpus
     from cxrx.compare.run import compare as run_comparison
     from cxrx.compare.run import write_tables
     from cxrx.report.html import write_report
@@ -90,15 +91,15 @@ def compare(
 
         given = make_model(model, weights, labels, device)
     files = results or [shared.DEFAULT_RESULTS]
-    comparison = run_comparison(
-        files, truth, metrics, protocol=protocol.value, signed=signed, model=given, images=images,
-        stratify=() if stratify == "none" else tuple(shared.split_names(stratify) or ()), max_pairs=max_pairs,
-        n_boot=n_boot, seed=seed,
-    )  # fmt: skip
-    folder = out or files[0].absolute().parent
-    folder.mkdir(parents=True, exist_ok=True)
-    written = write_tables(comparison, folder)
-    written.append(write_report(comparison, folder / "report.html", images=images, share=share))
+    with open_corpus(files) as corpus:
+        comparison = run_comparison(
+            corpus, truth, metrics, protocol=protocol.value, signed=signed, model=given, images=images,
+            stratify=() if stratify == "none" else tuple(shared.split_names(stratify) or ()), max_pairs=max_pairs,
+            n_boot=n_boot, seed=seed,
+        )  # fmt: skip
+        folder = out or files[0].absolute().parent
+        written = write_tables(comparison, folder)
+        written.append(write_report(comparison, corpus, folder / "report.html", images=images, share=share))
     if as_json:
         shared.print_json(comparison.as_json())
     else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import platform
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from cxrx.compare import costs
 from cxrx.compare.localisation.table import PER_PAIR
 from cxrx.compare.regions import mass as regions
 from cxrx.compare.statistics.summaries import KEYS, SUMMARY
+from cxrx.compare.verdict import NOTHING, Statement, models_of, sentences
 from cxrx.files.atomic import write_file
 from cxrx.metrics import classification, paired, strata, thresholds
 from cxrx.results.private import csv_bytes
@@ -62,8 +63,8 @@ class Comparison:
 
     Attributes
     ----------
-    paths, truth
-        The results files and the truth table that was given.
+    paths
+        The results files.
     summary, per_pair, ...
         The tables, see :data:`COLUMNS`. ``summary``: localisation, averaged (finding ``all``: mean over findings;
         skill = (value - prior) / (1 - prior)). ``per_pair``: one row per film, model, method and finding that has a
@@ -74,22 +75,19 @@ class Comparison:
         Sentences.
     demo
         Whether a model's weights were trained on synthetic films only.
-    verdict
-        Sentences, the most important first.
+    statements
+        The verdict, the most important first; :attr:`verdict` says it in sentences.
     conventions
         What every number means.
     models
         By slug: findings, fingerprint, demo, and the attributes of every method's maps.
     controls
         The methods that never look at the model.
-    names
-        image_id to the film's relative path, where the link table is at hand; never written to the tables.
     settings
         Everything needed to redo the comparison.
     """
 
     paths: tuple[Path, ...]
-    truth: Path | None
     films: int
     summary: pd.DataFrame
     per_pair: pd.DataFrame
@@ -111,12 +109,18 @@ class Comparison:
     skipped: list[tuple[str, str]]
     warnings: list[str]
     demo: bool
-    verdict: list[str]
+    statements: list[Statement]
     settings: dict[str, Any]
     conventions: dict[str, str]
     models: dict[str, dict[str, Any]] = field(default_factory=dict)
     controls: set[str] = field(default_factory=set)
-    names: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def verdict(self) -> list[str]:
+        """The statements in sentences, each with its model where the tables speak of several."""
+        several = len(models_of(self.tables())) > 1
+        said = [f"{model}: {text}" if model and several else text for model, text in sentences(self.statements)]
+        return said or [NOTHING]
 
     def tables(self) -> dict[str, pd.DataFrame]:
         """Return all tables by name."""
@@ -131,6 +135,7 @@ class Comparison:
             "films": self.films,
             "demo": self.demo,
             "verdict": self.verdict,
+            "statements": [_plain(asdict(statement)) for statement in self.statements],
             "warnings": self.warnings,
             "skipped": [{"what": what, "why": why} for what, why in self.skipped],
             "settings": self.settings,

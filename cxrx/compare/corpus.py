@@ -189,6 +189,7 @@ class Corpus:
         self.masks: dict[Pair, Mask] = {}
         self.models: dict[str, ModelData] = {}
         self.warnings: list[str] = []
+        self.matched = ""
         for results in self.files:
             self._add_films(results)
         self._join_patients()
@@ -315,8 +316,8 @@ class Corpus:
                 self.warnings.append(f"{results.path.name} has no film in common with those before; nothing is paired")
             before |= mine
 
-    def add_truth(self, path: Path) -> str:
-        """Take labels and boxes from a table, in the place of stored ones; return a sentence on what was matched.
+    def add_truth(self, path: Path) -> None:
+        """Take labels and boxes from a table, in the place of stored ones; :attr:`matched` says of how many films.
 
         Films are matched by their relative path through the private link table, else by image_id.
         """
@@ -331,7 +332,7 @@ class Corpus:
             named = any(film.name for film in self.films.values())
             reason = "other films" if named else "no results.private.csv beside the results tells the films' names"
             self.warnings.append(f"{path.name} matches none of the {len(self.films)} films: {reason}")
-        return f"{path.name}: truth of {sum(matched)} of {len(self.films)} films"
+        self.matched = f"{path.name}: truth of {sum(matched)} of {len(self.films)} films"
 
     def _take(self, film: FilmInfo, truth: FolderTruth) -> bool:
         known = (film.name and truth.truth(film.name)) or truth.truth(film.image_id)

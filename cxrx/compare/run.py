@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -44,7 +45,7 @@ MAX_EDGES = 300
 
 
 def compare(
-    paths: Sequence[Path | str] | Path | str,
+    paths: Corpus | Sequence[Path | str] | Path | str,
     truth: Path | str | None = None,
     metrics: str | Sequence[str] = "auto",
     *,
@@ -62,10 +63,11 @@ def compare(
     Parameters
     ----------
     paths
-        Results files; films, models and methods are united.
+        Results files; films, models and methods are united. Or what :func:`cxrx.compare.corpus.open_corpus` returns for
+        them, which stays open: the report and exports take their pictures from it.
     truth
         CSV of labels or boxes (or a folder with some) that counts before what the files hold; keyed by file name or
-        by image_id.
+        by image_id. An open corpus keeps it.
     metrics
         ``"auto"``: all that the inputs allow but the sanity tests; ``"fast"``: without running the model, localisation
         on a grid of 224 px; ``"full"``: all; else names of sections, metrics and tests, as a list or separated by
@@ -94,16 +96,12 @@ def compare(
     ResultsError
         A file is damaged or no results file.
     """
-    listed = [Path(paths)] if isinstance(paths, (str, Path)) else [Path(path) for path in paths]
     plan = make_plan(metrics, max_pairs)
-    if protocol not in PROTOCOLS:
-        raise UsageError(f"there is no protocol {protocol!r}; there are {', '.join(PROTOCOLS)}")
-    if n_boot != 0 and n_boot < MIN_RESAMPLES:
-        raise UsageError(f"a bootstrap needs at least {MIN_RESAMPLES} resamples, not {n_boot}; 0 is for none")
-    if unknown := [name for name in stratify if name not in KINDS]:
-        raise UsageError(f"--stratify knows {', '.join(KINDS)}, not {unknown[0]!r}")
-    with open_corpus(listed) as corpus:
-        matched = corpus.add_truth(Path(truth)) if truth is not None else ""
+    _check(protocol, n_boot, stratify)
+    given = [paths] if isinstance(paths, (str, Path)) else paths
+    with nullcontext(given) if isinstance(given, Corpus) else open_corpus([Path(path) for path in given]) as corpus:
+        if truth is not None:
+            corpus.add_truth(Path(truth))
         grid = plan.grid if protocol == "native" else None  # the published protocols score at native size
         work = _Work(
             corpus,
@@ -115,24 +113,19 @@ def compare(
             stratify=tuple(stratify),
         )
         work.make()
-        return Comparison(
-            paths=tuple(listed),
-            truth=Path(truth) if truth is not None else None,
-            films=len(corpus.films),
-            **work.tables,
-            skipped=work.notes.skipped,
-            warnings=_demo_warnings(corpus) + corpus.warnings + work.notes.warnings,
-            demo=any(one.demo for one in corpus.models.values()),
-            verdict=verdict(work.tables, controls=work.controls, protocol=protocol),
-            settings={
-                "n_boot": n_boot, "seed": seed, "metrics": plan.names, "truth": matched, "protocol": protocol,
-                "signed": signed, "grid": grid, "max_pairs": plan.pairs, "stratify": list(stratify),
-            },
-            conventions=conventions(plan, protocol, signed=signed),
-            models=_described(corpus),
-            controls=work.controls,
-            names={film.image_id: film.name for film in corpus.films.values() if film.name},
-        )  # fmt: skip
+        return work.comparison({
+            "n_boot": n_boot, "seed": seed, "metrics": plan.names, "truth": corpus.matched, "protocol": protocol,
+            "signed": signed, "grid": grid, "max_pairs": plan.pairs, "stratify": list(stratify),
+        })  # fmt: skip
+
+
+def _check(protocol: str, n_boot: int, stratify: Sequence[str]) -> None:
+    if protocol not in PROTOCOLS:
+        raise UsageError(f"there is no protocol {protocol!r}; there are {', '.join(PROTOCOLS)}")
+    if n_boot != 0 and n_boot < MIN_RESAMPLES:
+        raise UsageError(f"a bootstrap needs at least {MIN_RESAMPLES} resamples, not {n_boot}; 0 is for none")
+    if unknown := [name for name in stratify if name not in KINDS]:
+        raise UsageError(f"--stratify knows {', '.join(KINDS)}, not {unknown[0]!r}")
 
 
 class _Work:
@@ -178,6 +171,23 @@ class _Work:
         self.tables["costs"] = costs(self.corpus)
         self.notes.skipped += self.plan.left_out
         self.notes.flush()
+
+    def comparison(self, settings: dict[str, Any]) -> Comparison:
+        """Return what was made, with the `settings` it was asked for with."""
+        corpus, protocol = self.corpus, self.scoring.protocol
+        return Comparison(
+            paths=tuple(results.path for results in corpus.files),
+            films=len(corpus.films),
+            **self.tables,
+            skipped=self.notes.skipped,
+            warnings=_demo_warnings(corpus) + corpus.warnings + self.notes.warnings,
+            demo=any(model.demo for model in corpus.models.values()),
+            statements=verdict(self.tables, controls=self.controls, protocol=protocol),
+            settings=settings,
+            conventions=conventions(self.plan, protocol, signed=self.scoring.signed),
+            models=_described(corpus),
+            controls=self.controls,
+        )
 
     def _maps(self) -> None:
         spread = pd.DataFrame(columns=list(SPREAD))

@@ -134,7 +134,7 @@ def clustered(names: Sequence[str], cells: Mapping[tuple[Any, ...], Record]) -> 
 
     distances: NDArray[np.float64] = np.array(
         [
-            1 - (finite(cells.get((one, other), {}), "value") or 0.0)
+            max(0.0, 1 - (finite(cells.get((one, other), {}), "value") or 0.0))  # rounding may leave a value above 1
             for i, one in enumerate(names)
             for other in names[i + 1 :]
         ]
