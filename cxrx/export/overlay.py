@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 COLOURS = "inferno"
 OPACITY = 0.75
 TRUTH_COLOUR = "#19d3ff"
-LONGEST = 512
 HEIGHT = 0.995
 
 Box = tuple[float, float, float, float]  # x, y, width, height in pixels of the picture drawn
@@ -73,7 +72,7 @@ class Case:
     facts: Sequence[str] = ()
 
 
-def thumbnail_shape(rows: int, columns: int, longest: int = LONGEST) -> tuple[int, int]:
+def thumbnail_shape(rows: int, columns: int, longest: int) -> tuple[int, int]:
     """Return the size of a picture whose longer side is at most `longest`; it is never enlarged."""
     zoom = min(1.0, longest / max(rows, columns))
     return max(1, round(rows * zoom)), max(1, round(columns * zoom))
