@@ -23,8 +23,7 @@ def export(
         str | None, typer.Option("--format", help="Any registered format, e.g. one a plugin brings.")
     ] = None,
     option: Annotated[
-        list[str] | None,
-        typer.Option("-O", "--option", help="Option of the format, name=value; repeatable."),
+        list[str] | None, typer.Option("-O", "--option", help="Option of the format, name=value; repeatable.")
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="File or folder to write.")] = None,
     images: Annotated[Path | None, typer.Option("--images", help="Folder of moved films.")] = None,
@@ -46,7 +45,7 @@ def export(
     formats = (("csv", csv), ("chexnet-csv", chexnet_csv), ("png", png), (format_name, bool(format_name)))
     wanted = [name for name, given in formats if given and name]
     if len(wanted) != 1:
-        raise UsageError("export takes one format: --csv, --chexnet-csv, --png or --format NAME")
+        raise UsageError("export takes one format", "name it: --csv, --chexnet-csv, --png or --format NAME")
     exporter = load().exporters.find(wanted[0])
     from cxrx.export.run import export as write
     from cxrx.results.reader import open_results

@@ -39,7 +39,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "faithfulness_pairs": ("image_id", "patient", "model", "method", "finding", "probability"),
     "curves": ("model", "method", "curve", "x", "value", "low", "high", "n"),
     "sanity": ("model", "method", "test", "stage", "metric", "value", "low", "high", "n", "random_pair"),
-    "sanity_verdicts": ("model", "method", "test", "passed", "sentence"),
+    "sanity_verdicts": ("model", "method", "test", "passed", "outcome", "reason", "sentence"),
     "strata": strata.COLUMNS,
     "confusion": ("model", "method", "finding_map", "finding_truth", "value", "n"),
     "regions": regions.COLUMNS,

@@ -41,7 +41,7 @@ __all__ = ["SECTIONS", "Comparison", "compare", "write_tables"]
 Stratum = Literal["size", "confidence", "outcome"]
 MIN_RESAMPLES = 10
 MAX_EDGES = 300
-"""Films that are read again for the control ``edge``; beyond, it costs more than it tells."""
+"""Films that are read again for the control ``edge``; beyond, it costs more than it is worth."""
 
 
 def compare(
@@ -121,11 +121,11 @@ def compare(
 
 def _check(protocol: str, n_boot: int, stratify: Sequence[str]) -> None:
     if protocol not in PROTOCOLS:
-        raise UsageError(f"there is no protocol {protocol!r}; there are {', '.join(PROTOCOLS)}")
+        raise UsageError(f"there is no protocol {protocol!r}", f"there are {', '.join(PROTOCOLS)}")
     if n_boot != 0 and n_boot < MIN_RESAMPLES:
-        raise UsageError(f"a bootstrap needs at least {MIN_RESAMPLES} resamples, not {n_boot}; 0 is for none")
+        raise UsageError(f"a bootstrap needs at least {MIN_RESAMPLES} resamples, not {n_boot}", "0 is for none")
     if unknown := [name for name in stratify if name not in KINDS]:
-        raise UsageError(f"--stratify knows {', '.join(KINDS)}, not {unknown[0]!r}")
+        raise UsageError(f"there are no strata by {unknown[0]!r}", f"there are {', '.join(KINDS)}")
 
 
 class _Work:
@@ -278,7 +278,7 @@ class _Work:
         return self.edges
 
     def _run_again(self, data: ModelData) -> None:
-        """Make the sections that need the model; a model or films that are gone are told."""
+        """Make the sections that need the model; a model or films that are gone are noted."""
         sections = [name for name in ("faithfulness", "sanity") if name in self.plan.sections]
         try:
             # before torch is loaded for nothing

@@ -68,8 +68,8 @@ class Statement(Estimate):
         The number, of pairs of film and finding; of ``difference`` and ``models`` how much it differs, with p after
         Holm's correction. The finding ``all`` is the mean over findings.
     decision
-        ``better`` or ``worse`` than what it is set against, ``same``, ``undecided``; of a test ``passes`` or ``fails``;
-        of a removal ``reads`` where the model reads the marker.
+        ``better`` or ``worse`` than what it is set against, ``same``, ``undecided``; of a test ``passes``, ``fails``,
+        ``cannot be tested`` or ``undecided``; of a removal ``reads`` where the model reads the marker.
     reason
         Why, or what the number rests on.
     beside
@@ -137,9 +137,10 @@ def _best(said: Statement, tables: Tables, controls: AbstractSet[str], *, higher
     )
     means = means[(means["metric"] == said.metric) & (means["finding"] == "all") & means["value"].notna()]
     lead = means.set_index("method")
+    values, sign = lead["value"].to_dict(), 1 if higher else -1
 
     def best_of(names: Sequence[str]) -> str:
-        return max(names, key=lambda name: lead.loc[name, "value"] * (1 if higher else -1))
+        return max(names, key=lambda name: sign * values[name])
 
     methods = [name for name in lead.index if name not in controls]
     blind = [name for name in lead.index if name in controls]
@@ -159,7 +160,17 @@ def _best(said: Statement, tables: Tables, controls: AbstractSet[str], *, higher
 
 
 def difference(tests: pd.DataFrame, metric: str, best: str, other: str, *, higher: bool = True) -> Statement:
-    """Return whether `best` differs from `other` in a metric, after Holm's correction."""
+    """Return whether a method differs from another in a metric, after Holm's correction.
+
+    Parameters
+    ----------
+    tests
+        Paired tests of the methods of one model.
+    metric, best, other
+        What is compared.
+    higher
+        Whether higher is better.
+    """
     rows = tests[(tests["metric"] == metric) & (tests["finding"] == "all")]
     forward = rows[(rows["method_a"] == best) & (rows["method_b"] == other)]
     backward = rows[(rows["method_a"] == other) & (rows["method_b"] == best)]
@@ -211,13 +222,15 @@ def _faithfulness(tables: Tables, controls: AbstractSet[str]) -> list[Statement]
 def _sanity(table: pd.DataFrame, controls: AbstractSet[str]) -> list[Statement]:
     """Return which methods look at the network at all; what is not decided, and that a control does not, comes last."""
     rows = table[table["test"] == "randomisation"].to_dict("records")
-    words: dict[bool | None, str] = {True: "passes", False: "fails", None: "undecided"}
     said = [
-        Statement(row["method"], kind="sanity", metric=row["test"], decision=words[passed], reason=row["sentence"])
-        for passed in words
+        Statement(
+            row["method"], kind="sanity", metric="randomisation", decision=row["outcome"] or "undecided",
+            reason=row["reason"],
+        )
+        for passed in (True, False, None)
         for row in rows
         if row["passed"] is passed
-    ]
+    ]  # fmt: skip
     return sorted(said, key=lambda one: one.decision != "passes" and 1 + (one.who in controls))
 
 
@@ -296,7 +309,8 @@ _SENTENCES = {
     "{one.patients} patients). Without looking at the model: {controls}.",
     "localisation hit": "{one.who} puts its maximum into the finding {often}in {one} of cases (mean over findings; "
     "{one.n} truth pairs of {one.patients} patients). Without looking at the model: {controls}.",
-    "sanity": "{one.reason}.",
+    "sanity": "{one.who} {one.decision}: {one.reason}.",
+    "sanity undecided": "{one.who}: {one.reason}.",
     "sanity passes": "{passing} the randomisation test: with a random network the maps are others.",
     "faithfulness": "When the pixels of a map are changed, the model follows {one.who}{most}: {word} {one}{unit} "
     "({reason}n = {one.n}). Without looking at the model: {controls}.",

@@ -13,7 +13,7 @@ from cxrx.compare.films import film_paths, read_options, read_pictures
 from cxrx.datasets import canonical
 from cxrx.metrics.geometry import Float
 
-LABELS = {1: "present", 0: "absent", -1: "uncertain"}
+LABELS: dict[int | None, str] = {1: "present", 0: "absent", -1: "uncertain"}
 _AT_ONCE = 8  # films decoded at full size (20 MB each) at a time
 
 
@@ -42,7 +42,7 @@ class Films:
         self.ids = list(corpus.films)
 
     def name(self, image_id: str) -> str:
-        """Return the film's relative path, or its id where that is not known or not to be told."""
+        """Return the film's relative path, or its id where that is not known or not to be shown."""
         return image_id if self._share else self.corpus.name(image_id)
 
     def pictures(self, ids: Iterable[str]) -> Iterator[tuple[str, NDArray[np.float32]]]:

@@ -15,7 +15,7 @@ from cxrx.compare.corpus import Corpus
 from cxrx.datasets import canonical
 from cxrx.errors import UsageError
 from cxrx.export.films import LABELS, Films
-from cxrx.export.overlay import Case, Panel, draw_cases, png, scaled_boxes, thumbnail_shape
+from cxrx.export.overlay import Case, draw_cases, png, scaled_boxes, thumbnail_shape
 from cxrx.export.specs import PngOptions
 from cxrx.files.atomic import write_file
 from cxrx.metrics.geometry import resize
@@ -68,7 +68,7 @@ def write_png(
         for slug, finding, there in wanted[image_id]:
             case = _case(films, image_id, pixels, (slug, finding, there), longest)
             stem = f"{image_id}_{_safe(finding)}_{_safe(slug)}"
-            each = [(f"{stem}_{_safe(panel.title)}", [panel]) for panel in case.panels]
+            each = [(f"{stem}_{_safe(name)}", {name: values}) for name, values in case.panels.items()]
             for name, panels in [(stem, case.panels)] if grid else each:
                 write_file(out / f"{name}.png", png(draw_cases([replace(case, panels=panels)])))
                 written += 1
@@ -83,13 +83,14 @@ def _case(
 ) -> Case:
     """Put a film ``(rows, columns)``, its truth and the maps of (model, finding, methods) on a thumbnail."""
     slug, finding, methods = shown
-    shape = thumbnail_shape(*pixels.shape, longest)
-    panels = [Panel(name, values=films.map(image_id, finding, name, slug, shape)) for name in methods]
+    shape = thumbnail_shape(pixels.shape[0], pixels.shape[1], longest)
+    maps = {name: films.map(image_id, finding, name, slug, shape) for name in methods}
     probability, label = films.corpus.models[slug].probability_of((image_id, finding)), films.label(image_id, finding)
     facts = [f"probability {probability:.2f}"] if np.isfinite(probability) else []
     facts += [f"label: {LABELS[label]}"] if label in LABELS else []
     boxes, mask = scaled_boxes(films.boxes(image_id, finding), pixels.shape, shape), films.mask(image_id, finding)
     outline = None if mask is None else resize(mask, shape)
+    panels = {name: values for name, values in maps.items() if values is not None}
     return Case(finding, resize(pixels, shape), panels, boxes=boxes, outline=outline, facts=facts)
 
 

@@ -49,7 +49,7 @@ def export(
         An option that the exporter does not have or a value that does not fit, or `images` or `share` for an exporter
         that takes neither.
     """
-    parsed = parse_options(spec.options or _NoOptions, options, spec.name)
+    parsed: Any = parse_options(spec.options or _NoOptions, options, spec.name)
     keywords = {field.name: getattr(parsed, field.name) for field in fields(parsed)}
     parameters = inspect.signature(spec.write).parameters
     knows_films = "films" in parameters  # they know both themselves

@@ -20,7 +20,7 @@ LONG_COLUMNS = ("image_id", "film", "patient", "status", "model", "finding", "lo
 
 
 def film_names(results: Results, *, share: bool) -> dict[str, str]:
-    """Return image_id to relative path, as far as the private link table tells; nothing where `share` is set."""
+    """Return image_id to relative path, as far as the private link table knows; nothing where `share` is set."""
     private = None if share else results.private()
     return {} if private is None else dict(zip(private["image_id"], private["relative"], strict=True))
 

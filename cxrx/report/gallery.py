@@ -202,17 +202,16 @@ def _encoded(data: bytes) -> str:
 # Cards
 
 
-def _scores(comparison: Comparison, pairs: set[Pair]) -> dict[tuple[str, str, Pair], Record]:
+_Scores = dict[tuple[str, str, Pair], Record]  # (model, method, pair) to a row of the table per_pair
+
+
+def _scores(comparison: Comparison, pairs: set[Pair]) -> _Scores:
     table = comparison.per_pair
-    if table.empty:
-        return {}
     table = table[table["image_id"].isin({pair[0] for pair in pairs})]
     return {(row["model"], row["method"], (row["image_id"], row["finding"])): row for row in records(table)}
 
 
-def _group(
-    group: Group, films: Films, gallery: Gallery, scores: dict[tuple[str, str, Pair], Record]
-) -> tuple[str, str, list[Record]]:
+def _group(group: Group, films: Films, gallery: Gallery, scores: _Scores) -> tuple[str, str, list[Record]]:
     corpus, cards = films.corpus, []
     for case in group.cases:
         image_id, finding = case.pair
@@ -231,9 +230,7 @@ def _group(
     return group.heading, group.rule, cards
 
 
-def _row(
-    corpus: Corpus, model: ModelData, pair: Pair, gallery: Gallery, scores: dict[tuple[str, str, Pair], Record]
-) -> Record | None:
+def _row(corpus: Corpus, model: ModelData, pair: Pair, gallery: Gallery, scores: _Scores) -> Record | None:
     """Return the maps of one model; None where it has none of this pair."""
     cells = []
     for method in model.methods:

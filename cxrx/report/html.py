@@ -40,7 +40,7 @@ def write_report(
     share: bool = False,
     max_cases: int = MAX_CASES,
 ) -> Path:
-    """Write ``report.html``.
+    """Write ``report.html`` and return its path.
 
     Parameters
     ----------
@@ -54,10 +54,6 @@ def write_report(
         Leave the films' file names out and call them by image_id.
     max_cases
         Most cards of the case grid.
-
-    Returns
-    -------
-    out
     """
     gallery = make_gallery(comparison, Films(corpus, images, share=share), max_cases)
     out.parent.mkdir(parents=True, exist_ok=True)

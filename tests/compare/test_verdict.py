@@ -79,18 +79,24 @@ def test_a_correlation_is_not_in_logits():
 def test_what_the_randomisation_leaves_open_is_said():
     tables = empty_tables()
     rows = [
-        ("m", "gradcam", "randomisation", None, "gradcam: the randomisation is not decidable with these films"),
-        ("m", "saliency", "randomisation", True, "saliency passes"),
-        ("m", "edge", "randomisation", False, "edge fails"),
+        ("gradcam", None, "", "the randomisation is not decidable with these films"),
+        ("rise", None, "cannot be tested", "all its maps are constant"),
+        ("saliency", True, "passes", "it is so"),
+        ("edge", False, "fails", "its map stays"),
     ]
+    rows = [("m", who, "randomisation", passed, outcome, reason, "") for who, passed, outcome, reason in rows]
     tables["sanity_verdicts"] = pd.DataFrame(rows, columns=tables["sanity_verdicts"].columns)
     found = verdict(tables, controls={"edge"})
     assert [(one.who, one.decision) for one in found] == [
-        ("saliency", "passes"), ("gradcam", "undecided"), ("edge", "fails"),
+        ("saliency", "passes"), ("gradcam", "undecided"), ("rise", "cannot be tested"), ("edge", "fails"),
     ]  # fmt: skip
     said = said_of(found)
     assert said[0].startswith("saliency passes the randomisation test")
-    assert said[1:] == ["gradcam: the randomisation is not decidable with these films.", "edge fails."]
+    assert said[1:] == [
+        "gradcam: the randomisation is not decidable with these films.",
+        "rise cannot be tested: all its maps are constant.",
+        "edge fails: its map stays.",
+    ]
 
 
 def test_two_findings_that_disagree_decide_nothing():
@@ -143,15 +149,15 @@ def test_statements_that_share_a_sentence_are_said_together_and_no_others():
         Statement(name, kind="sanity", model=model, decision="passes")
         for name, model in (("a", "m"), ("b", "m"), ("c", "m"), ("a", "other"))
     ]
-    failing = [Statement(name, kind="sanity", model="m", decision="fails", reason=f"{name} fails") for name in "de"]
+    failing = [Statement(name, kind="sanity", model="m", decision="fails", reason="so") for name in "de"]
     kept = [
         Statement("deletion", kind="baseline", model="m", finding=name, metric="flagged") for name in ("Mass", "Nodule")
     ]
     assert sentences([*passing, *failing, *kept, *ends]) == [
         ("m", "a, b and c pass the randomisation test: with a random network the maps are others."),
         ("other", "a passes the randomisation test: with a random network the maps are others."),
-        ("m", "d fails."),
-        ("m", "e fails."),
+        ("m", "d fails: so."),
+        ("m", "e fails: so."),
         (
             "m",
             "The baseline of deletion keeps over half of the probability of Mass, Nodule: deletion says little there.",

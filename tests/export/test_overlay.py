@@ -7,7 +7,7 @@ from PIL import Image
 from cxrx.compare.corpus import Corpus
 from cxrx.errors import UsageError
 from cxrx.export.films import Films
-from cxrx.export.overlay import Case, Panel, blend, draw_cases, peak, relative, scaled_boxes, thumbnail_shape
+from cxrx.export.overlay import Case, blend, draw_cases, peak, relative, scaled_boxes, thumbnail_shape
 from cxrx.export.specs import BUILTIN_EXPORTERS
 from cxrx.results.reader import open_results
 
@@ -78,7 +78,7 @@ def test_no_such_maps(tiny, tmp_path):
 def test_a_mask_is_drawn_as_its_contour_and_the_facts_stand_below_the_film():
     outline = np.zeros((32, 32))
     outline[8:16, 8:24] = 1
-    panels = [Panel("m", values=np.eye(32))]
+    panels = {"m": np.eye(32)}
     case = Case("Mass", np.zeros((32, 32)), panels, outline=outline, facts=("probability 0.93",))
     figure = draw_cases([case])
     film, shown = figure.axes[:2]

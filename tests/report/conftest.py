@@ -73,7 +73,7 @@ def make(
         skipped=[("infidelity", "it is not in the set auto")], warnings=["7 maps are constant"],
         statements=[
             Statement("gradcam", kind="localisation", model=models[0], metric="hit", value=0.6, n=40, patients=30),
-            Statement("edge", kind="sanity", model=models[0], decision="fails", reason="edge fails: its map stays"),
+            Statement("edge", kind="sanity", model=models[0], decision="fails", reason="its map stays"),
         ],
         settings={"n_boot": 1000, "seed": 0, "truth": "", "metrics": ["localisation"]},
         conventions={"localisation: hit": "the maximum lies in the truth", "interval": "bootstrap over patients"},
@@ -229,11 +229,12 @@ def _behaviour(rng, findings, methods, models):
                      **_bounds(value, 0.05), "n": 24, "random_pair": line}
                     for stage, value in zip(STAGES, falls, strict=True)
                 ]  # fmt: skip
-            said = {"edge": "edge fails: it is so.", "centre": "centre: it changes nothing."}.get(method, "It is so.")
-            passed = {"edge": False, "centre": None}.get(method, True)
-            verdicts.append(
-                {"model": model, "method": method, "test": "randomisation", "passed": passed, "sentence": said}
-            )
+            passed, outcome = {"edge": (False, "fails"), "centre": (None, "")}.get(method, (True, "passes"))
+            said = "it changes nothing" if method == "centre" else "it is so"
+            verdicts.append({
+                "model": model, "method": method, "test": "randomisation", "passed": passed, "outcome": outcome,
+                "reason": said, "sentence": f"{method} {outcome}: {said}",
+            })  # fmt: skip
     return {
         "faithfulness": pd.DataFrame(means), "faithfulness_pairs": pd.DataFrame(pairs),
         "curves": pd.concat(curves, ignore_index=True), "sanity": pd.DataFrame(sanity),
