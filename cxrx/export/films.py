@@ -14,7 +14,6 @@ from cxrx.datasets import canonical
 from cxrx.metrics.geometry import Float
 
 LABELS: dict[int | None, str] = {1: "present", 0: "absent", -1: "uncertain"}
-_AT_ONCE = 8  # films decoded at full size (20 MB each) at a time
 
 
 class Films:
@@ -48,13 +47,11 @@ class Films:
     def pictures(self, ids: Iterable[str]) -> Iterator[tuple[str, NDArray[np.float32]]]:
         """Yield (image_id, ``(rows, columns)`` in [0, 1]) file by file; films that are gone or changed are left out."""
         paths = film_paths(self.corpus, self._images)
-        there = [image_id for _, image_id in sorted((paths[one], one) for one in dict.fromkeys(ids) if one in paths)]
+        there = sorted(set(ids) & paths.keys(), key=lambda image_id: (paths[image_id], image_id))
         options = read_options(next((one.settings for one in self.corpus.models.values() if one.settings), {}))
-        for start in range(0, len(there), _AT_ONCE):
-            read, _ = read_pictures(paths, there[start : start + _AT_ONCE], options)
-            for image_id, pixels in read.items():
-                if pixels.shape == self.shape(image_id):
-                    yield image_id, pixels
+        for image_id, pixels in read_pictures(paths, there, options):
+            if pixels.shape == self.shape(image_id):
+                yield image_id, pixels
 
     def picture(self, image_id: str) -> NDArray[np.float32] | None:
         """Return one film, ``(rows, columns)`` in [0, 1]; None where it is gone or changed."""
