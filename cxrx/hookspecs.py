@@ -54,7 +54,7 @@ def register_metrics(register: Callable[[MetricSpec], None]) -> None:
 
 @hookspec
 def register_exporters(register: Callable[[ExporterSpec], None]) -> None:
-    """Register export formats: ``register(ExporterSpec(...))``."""
+    """Register export formats, their options and what they are given: ``register(ExporterSpec(...))``."""
 
 
 @hookspec

@@ -6,6 +6,7 @@ import difflib
 import inspect
 import math
 import operator
+import re
 import types
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, fields
@@ -107,7 +108,8 @@ def _convert(where: str, value: Any, kind: Any) -> Any:
                 return choice
         raise wrong
     if origin is tuple:
-        items = text.replace(",", " ").split() if text is not None else value
+        between = r"\s*,\s*" if arguments[0] is str else r"[\s,]+"  # a text may hold spaces
+        items = value if text is None else filter(None, re.split(between, text))
         if not isinstance(items, Iterable):
             items = (items,)
         return tuple(_convert(where, item, arguments[0]) for item in items)

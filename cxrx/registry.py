@@ -91,11 +91,11 @@ def _require_sound(spec: Any) -> None:
     for name in (spec.name, *aliases):
         if not isinstance(name, str) or not name or "/" in name:
             raise PluginError(f"{name!r} is no name (text without a slash; the owner is put before it)")
-    if isinstance(spec, ExplainerSpec):
+    if isinstance(spec, ExplainerSpec) and not isinstance(spec.needs, frozenset):
+        raise PluginError(f"needs of {spec.name!r} must be a frozenset, not {type(spec.needs).__name__}")
+    if isinstance(spec, ExplainerSpec) or getattr(spec, "options", None) is not None:
         if not isinstance(spec.options, type) or not is_dataclass(spec.options):
             raise PluginError(f"options of {spec.name!r} must be a dataclass type, not {spec.options!r}")
-        if not isinstance(spec.needs, frozenset):
-            raise PluginError(f"needs of {spec.name!r} must be a frozenset, not {type(spec.needs).__name__}")
         try:
             get_type_hints(spec.options)
             spec.options()

@@ -437,9 +437,24 @@ class MetricSpec:
 
 @dataclass(frozen=True)
 class ExporterSpec:
-    """Writes results in another format: ``write(results, out, **options)``."""
+    """Writes results in another format.
+
+    Attributes
+    ----------
+    suffix
+        Of what is written, where the user does not name it: ``results.h5`` becomes ``results`` and this.
+    write
+        ``write(results, out, **options)``: open results, the file or folder, and the fields of `options` as keywords.
+        Where it names ``films``, it gets :class:`cxrx.export.films.Films`: pictures, maps on their pixels, affines,
+        truth and names of the films. One without them gets ``images`` (a folder of moved films) and ``share`` (leave
+        file names out) where it names them, or takes ``**options`` and the user asked. A file with names of films in
+        it should be its owner's only (mode 0600).
+    options
+        A frozen dataclass type whose fields all have defaults; ``-O name=value`` sets them. None: there are no options.
+    """
 
     name: str
     suffix: str
     write: Callable[..., None]
     summary: str = ""
+    options: type | None = None

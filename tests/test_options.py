@@ -24,6 +24,7 @@ class Options:
     name: str = "x"
     rule: Literal["mean", "max"] = "mean"
     areas: tuple[float, ...] = (0.1,)
+    words: tuple[str, ...] = ()
     seed: int | None = None
 
     def __post_init__(self) -> None:
@@ -52,6 +53,8 @@ SPEC = ExplainerSpec("mine", build=lambda _: None, options=Options)
         ({"areas": "0.05 0.1"}, Options(areas=(0.05, 0.1))),
         ({"areas": [0.05, 0.1]}, Options(areas=(0.05, 0.1))),
         ({"areas": 0.2}, Options(areas=(0.2,))),
+        ({"words": "a b, c,"}, Options(words=("a b", "c"))),
+        ({"words": ["a, b"]}, Options(words=("a, b",))),
         ({"seed": "none"}, Options()),
         ({"seed": "3"}, Options(seed=3)),
         ({"seed": None}, Options()),

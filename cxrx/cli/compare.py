@@ -70,6 +70,7 @@ def compare(
     baselines that never saw the picture.
     """
     start_logging()
+    from cxrx.compare.corpus import open_corpus
     from cxrx.compare.run import compare as run_comparison
     from cxrx.compare.run import write_tables
     from cxrx.report.html import write_report
@@ -78,17 +79,18 @@ def compare(
     _refuse_what_has_no_use(context, metrics, network)
     files = results or [DEFAULT_RESULTS]
     given = make_model(network) if network.named else None
-    if given is not None:
-        _refuse_strangers(context, given.slug, files)
-    comparison = run_comparison(
-        files, truth, metrics, protocol=protocol, signed=signed, model=given, device=device, images=images,
-        stratify=() if stratify == "none" else tuple(split_names(stratify) or ()), max_pairs=max_pairs,
-        n_boot=n_boot, seed=seed,
-    )  # fmt: skip
-    folder = out or files[0].absolute().parent
-    folder.mkdir(parents=True, exist_ok=True)
-    written = write_tables(comparison, folder)
-    written.append(write_report(comparison, folder / "report.html", images=images, share=share))
+    with open_corpus(files) as corpus:
+        if given is not None and given.slug not in corpus.models:
+            known = ", ".join(corpus.models) or "none"
+            refuse(context, ["model", "weights"], f"gives {given.slug}, and the results come from {known}")
+        comparison = run_comparison(
+            corpus, truth, metrics, protocol=protocol, signed=signed, model=given, device=device, images=images,
+            stratify=() if stratify == "none" else tuple(split_names(stratify) or ()), max_pairs=max_pairs,
+            n_boot=n_boot, seed=seed,
+        )  # fmt: skip
+        folder = out or files[0].absolute().parent
+        written = write_tables(comparison, folder)
+        written.append(write_report(comparison, corpus, folder / "report.html", images=images, share=share))
     if as_json:
         print_json(comparison.as_json())
     else:
@@ -115,18 +117,6 @@ def _refuse_what_has_no_use(context: typer.Context, metrics: str, network: Model
             refuse(context, names, f"is for {needed}, which --metrics {metrics} leaves out")
     if not network.named:
         refuse(context, ["labels"], "belongs to a model that is named", "name it: -m NAME or --weights FILE")
-
-
-def _refuse_strangers(context: typer.Context, slug: str, files: list[Path]) -> None:
-    """Refuse a model that none of the results come from."""
-    from cxrx.results.reader import open_results
-
-    known = []
-    for file in files:
-        with open_results(file) as results:
-            known += results.models()
-    if slug not in known:
-        refuse(context, ["model", "weights"], f"gives {slug}, and the results come from {', '.join(known) or 'none'}")
 
 
 SHOWN_METRICS = ("hit", "iou", "mass", "rank", "auprc", "average_precision")

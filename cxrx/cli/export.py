@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from cxrx.cli.flags import DEFAULT_RESULTS
+from cxrx.cli.runs import parse_method_options
 from cxrx.errors import UsageError
 
 
@@ -21,32 +22,42 @@ def export(
     format_name: Annotated[
         str | None, typer.Option("--format", help="Any registered format, e.g. one a plugin brings.")
     ] = None,
+    option: Annotated[
+        list[str] | None, typer.Option("-O", "--option", help="Option of the format, name=value; repeatable.")
+    ] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="File or folder to write.")] = None,
     images: Annotated[Path | None, typer.Option("--images", help="Folder of moved films.")] = None,
+    share: Annotated[bool, typer.Option("--share", help="Leave file names out.")] = False,
     grid: Annotated[
-        bool,
-        typer.Option("--grid", help="With --png: the methods side by side, one picture for each film and finding."),
+        bool, typer.Option("--grid", help="The methods side by side, one picture for each film and finding (-O grid).")
     ] = False,
-    method: Annotated[list[str] | None, typer.Option("--method", help="With --png: only these methods.")] = None,
-    finding: Annotated[list[str] | None, typer.Option("--finding", help="With --png: only these findings.")] = None,
+    method: Annotated[list[str] | None, typer.Option("--method", help="Only these methods (-O methods=a,b).")] = None,
+    finding: Annotated[
+        list[str] | None, typer.Option("--finding", help="Only these findings (-O findings=a,b).")
+    ] = None,
 ) -> None:
-    """Write results as tables or pictures."""
+    """Write results as tables or pictures.
+
+    Options of a format are set by -O, as those of png: model, methods, findings, grid, longest.
+    """
     from cxrx.registry import load
 
-    flags = (("csv", csv), ("chexnet-csv", chexnet_csv), ("png", png), (format_name, bool(format_name)))
-    wanted = [name for name, given in flags if given and name]
+    formats = (("csv", csv), ("chexnet-csv", chexnet_csv), ("png", png), (format_name, bool(format_name)))
+    wanted = [name for name, given in formats if given and name]
     if len(wanted) != 1:
-        raise UsageError("export takes one format: --csv, --chexnet-csv, --png or --format NAME")
+        raise UsageError("export takes one format", "name it: --csv, --chexnet-csv, --png or --format NAME")
     exporter = load().exporters.find(wanted[0])
+    from cxrx.export.run import export as write
     from cxrx.results.reader import open_results
 
+    options: dict[str, Any] = dict(parse_method_options(option))
+    for name, value in (("grid", grid), ("methods", method), ("findings", finding)):
+        if value and name in options:
+            raise UsageError(f"{name} is given twice, as a flag and by -O")
+        options |= {name: value} if value else {}
     target = out or results.with_name(results.stem + exporter.suffix)
-    given = {"images": images, "grid": grid or None, "methods": method, "findings": finding}
-    options = {name: value for name, value in given.items() if value is not None}
-    if not png and options.keys() - {"images"}:
-        raise UsageError("--grid, --method and --finding go with --png")
     if images is not None and (csv or chexnet_csv):
         raise UsageError("--images is for formats that show films, and a table shows none")
     with open_results(results) as opened:
-        exporter.write(opened, target, **options)
+        write(exporter, opened, target, options, images=images, share=share)
     typer.echo(str(target))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import platform
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from cxrx import __version__
 from cxrx.compare import costs
 from cxrx.compare.localisation.table import PER_PAIR
 from cxrx.compare.regions import mass as regions
+from cxrx.compare.verdict import NOTHING, Statement, models_of, sentences
 from cxrx.files.atomic import write_file
 from cxrx.metrics import classification, paired, strata, thresholds
 from cxrx.metrics.summaries import KEYS, SUMMARY
@@ -39,7 +40,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "faithfulness_pairs": ("image_id", "patient", "model", "method", "finding", "probability"),
     "curves": ("model", "method", "curve", "x", "value", "low", "high", "n"),
     "sanity": ("model", "method", "test", "stage", "metric", "value", "low", "high", "n", "random_pair"),
-    "sanity_verdicts": ("model", "method", "test", "passed", "sentence"),
+    "sanity_verdicts": ("model", "method", "test", "passed", "outcome", "reason", "sentence"),
     "strata": strata.COLUMNS,
     "confusion": ("model", "method", "finding_map", "finding_truth", "value", "n"),
     "regions": regions.COLUMNS,
@@ -63,8 +64,8 @@ class Comparison:
 
     Attributes
     ----------
-    paths, truth
-        The results files and the truth table that was given.
+    paths
+        The results files.
     summary, per_pair, ...
         The tables, see :data:`COLUMNS`. ``summary``: localisation, averaged (finding ``all``: mean over findings;
         skill = (value - prior) / (1 - prior)). ``per_pair``: one row per film, model, method and finding that has a
@@ -75,8 +76,8 @@ class Comparison:
         Sentences.
     demo
         Whether a model's weights were trained on synthetic films only.
-    verdict
-        Sentences, the most important first.
+    statements
+        The verdict, the most important first; :attr:`verdict` says it in sentences.
     conventions
         What every number means.
     models
@@ -85,14 +86,11 @@ class Comparison:
         The methods that never look at the model.
     plugin_metrics
         What the numbers of plugins' metrics are, by kind and key: beside the tables' own they are shown like these.
-    names
-        image_id to the film's relative path, where the link table is at hand; never written to the tables.
     settings
         Everything needed to redo the comparison.
     """
 
     paths: tuple[Path, ...]
-    truth: Path | None
     films: int
     summary: pd.DataFrame
     per_pair: pd.DataFrame
@@ -114,13 +112,19 @@ class Comparison:
     skipped: list[tuple[str, str]]
     warnings: list[str]
     demo: bool
-    verdict: list[str]
+    statements: list[Statement]
     settings: dict[str, Any]
     conventions: dict[str, str]
     models: dict[str, dict[str, Any]] = field(default_factory=dict)
     controls: set[str] = field(default_factory=set)
     plugin_metrics: dict[str, dict[str, Measure]] = field(default_factory=dict)
-    names: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def verdict(self) -> list[str]:
+        """The statements in sentences, each with its model where the tables speak of several."""
+        several = len(models_of(self.tables())) > 1
+        said = [f"{model}: {text}" if model and several else text for model, text in sentences(self.statements)]
+        return said or [NOTHING]
 
     def tables(self) -> dict[str, pd.DataFrame]:
         """Return all tables by name."""
@@ -135,6 +139,7 @@ class Comparison:
             "films": self.films,
             "demo": self.demo,
             "verdict": self.verdict,
+            "statements": [_plain(asdict(statement)) for statement in self.statements],
             "warnings": self.warnings,
             "skipped": [{"what": what, "why": why} for what, why in self.skipped],
             "settings": self.settings,

@@ -1,6 +1,6 @@
 """The union of several results files: films, truth, predictions and maps under one roof.
 
-What two files say of the same thing is taken from the first, and told.
+What two files say of the same thing is taken from the first, with a warning.
 """
 
 from __future__ import annotations
@@ -199,6 +199,7 @@ class Corpus:
         self.masks: dict[Pair, Mask] = {}
         self.models: dict[str, ModelData] = {}
         self.warnings: list[str] = []
+        self.matched = ""
         for results in self.files:
             self._add_films(results)
         self._join_patients()
@@ -206,7 +207,7 @@ class Corpus:
             self._add_truth(results)
             for slug in results.models():
                 self._add_model(results, slug)
-        self._tell_disjoint()
+        self._warn_of_disjoint()
 
     def name(self, image_id: str) -> str:
         """Return the film's relative path where it is known, else its id."""
@@ -318,7 +319,7 @@ class Corpus:
         if method in CONTROLS or attrs.get("control"):
             model.controls.add(method)
 
-    def _tell_disjoint(self) -> None:
+    def _warn_of_disjoint(self) -> None:
         before: set[str] = set()
         for results in self.files:
             mine = set(results.images()["image_id"])
@@ -326,8 +327,8 @@ class Corpus:
                 self.warnings.append(f"{results.path.name} has no film in common with those before; nothing is paired")
             before |= mine
 
-    def add_truth(self, path: Path) -> str:
-        """Take labels and boxes from a table, in the place of stored ones; return a sentence on what was matched.
+    def add_truth(self, path: Path) -> None:
+        """Take labels and boxes from a table, in the place of stored ones; :attr:`matched` says of how many films.
 
         Films are matched by their relative path through the private link table, else by image_id.
         """
@@ -340,9 +341,11 @@ class Corpus:
             self.warnings.append(f"{path.name} names {unknown} films that are not in the results")
         if not any(matched):
             named = any(film.name for film in self.films.values())
-            reason = "other films" if named else "no results.private.csv beside the results tells the films' names"
+            reason = (
+                "other films" if named else "there is no results.private.csv beside the results with the films' names"
+            )
             self.warnings.append(f"{path.name} matches none of the {len(self.films)} films: {reason}")
-        return f"{path.name}: truth of {sum(matched)} of {len(self.films)} films"
+        self.matched = f"{path.name}: truth of {sum(matched)} of {len(self.films)} films"
 
     def _take(self, film: FilmInfo, truth: FolderTruth) -> bool:
         known = (film.name and truth.truth(film.name)) or truth.truth(film.image_id)
@@ -371,7 +374,17 @@ class Corpus:
     ) -> dict[Pair, NDArray[np.float32]]:
         """Read maps in their published form (the ReLU of a method that publishes one, on the native grid).
 
-        One read per file; pairs without a map have no key. With `signed` maps are as they are stored.
+        Parameters
+        ----------
+        model, method, pairs
+            Which maps; one read per file.
+        signed
+            Leave them as they are stored.
+
+        Returns
+        -------
+        maps
+            ``(h, w)`` each; pairs without a map have no key.
         """
         by_source: dict[int, list[Pair]] = {}
         sources = model.methods.get(method, [])

@@ -92,28 +92,12 @@ def read_options(settings: Mapping[str, Any] | None = None) -> ReadOptions:
 
 def read_pictures(
     paths: Paths, wanted: Iterable[str], options: ReadOptions
-) -> tuple[dict[str, NDArray[np.float32]], int]:
-    """Decode films at full size.
-
-    Parameters
-    ----------
-    paths
-        Where the films are.
-    wanted
-        image_ids.
-
-    Returns
-    -------
-    pictures, missing
-        image_id to ``(rows, columns)`` in [0, 1]; and how many could not be found or read, or are other films now.
-    """
-    ids = list(dict.fromkeys(wanted))
-    pictures = {}
-    for item, held in stored_items(paths, ids):
+) -> Iterator[tuple[str, NDArray[np.float32]]]:
+    """Yield (image_id, ``(rows, columns)`` in [0, 1]), file by file; films that are gone or changed are left out."""
+    for item, held in stored_items(paths, wanted):
         for film in read_films(item, options):
             if isinstance(film, Film) and film.sha256[:16] in held:
-                pictures[film.sha256[:16]] = film.pixels
-    return pictures, len(ids) - len(pictures)
+                yield film.sha256[:16], film.pixels
 
 
 def prepared_films(

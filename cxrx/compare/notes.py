@@ -1,4 +1,4 @@
-"""What a comparison tells beside its numbers."""
+"""What a comparison reports beside its numbers."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections import Counter
 
 
 class Notes:
-    """Sentences gathered on the way: `skipped` as (what, why), `warnings`; counted ones are told once."""
+    """Sentences gathered on the way: `skipped` as (what, why), `warnings`; counted ones are said once."""
 
     def __init__(self) -> None:
         self.skipped: list[tuple[str, str]] = []
@@ -14,7 +14,7 @@ class Notes:
         self._counts: Counter[str] = Counter()
 
     def skip(self, what: str, why: str) -> None:
-        """Note that something was left out; the same is told once."""
+        """Note that something was left out, once."""
         if (what, why) not in self.skipped:
             self.skipped.append((what, why))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -42,11 +43,11 @@ __all__ = ["SECTIONS", "Comparison", "compare", "write_tables"]
 Stratum = Literal["size", "confidence", "outcome"]
 MIN_RESAMPLES = 10
 MAX_EDGES = 300
-"""Films that are read again for the control ``edge``; beyond, it costs more than it tells."""
+"""Films that are read again for the control ``edge``; beyond, it costs more than it is worth."""
 
 
 def compare(
-    paths: Sequence[Path | str] | Path | str,
+    paths: Corpus | Sequence[Path | str] | Path | str,
     truth: Path | str | None = None,
     metrics: str | Sequence[str] = "auto",
     *,
@@ -65,10 +66,11 @@ def compare(
     Parameters
     ----------
     paths
-        Results files; films, models and methods are united.
+        Results files; films, models and methods are united. Or what :func:`cxrx.compare.corpus.open_corpus` returns for
+        them, which stays open: the report and exports take their pictures from it.
     truth
         CSV of labels or boxes (or a folder with some) that counts before what the files hold; keyed by file name or
-        by image_id.
+        by image_id. An open corpus keeps it.
     metrics
         ``"auto"``: all that the inputs allow but the sanity tests; ``"fast"``: without running the model, localisation
         on a grid of 224 px; ``"full"``: all; else names of sections, metrics and tests, as a list or separated by
@@ -99,20 +101,16 @@ def compare(
     ResultsError
         A file is damaged or no results file.
     """
-    listed = [Path(paths)] if isinstance(paths, (str, Path)) else [Path(path) for path in paths]
     selection = select(metrics, max_pairs)
-    if protocol not in PROTOCOLS:
-        raise UsageError(f"there is no protocol {protocol!r}; there are {', '.join(PROTOCOLS)}")
-    if n_boot != 0 and n_boot < MIN_RESAMPLES:
-        raise UsageError(f"a bootstrap needs at least {MIN_RESAMPLES} resamples, not {n_boot}; 0 is for none")
-    if unknown := [name for name in stratify if name not in KINDS]:
-        raise UsageError(f"--stratify knows {', '.join(KINDS)}, not {unknown[0]!r}")
+    _check(protocol, n_boot, stratify)
     if device != "auto" and {"faithfulness", "sanity"} & set(selection.sections):
         from cxrx.models.load import pick_device
 
         pick_device(device)  # only "auto" may fall back, and here a model that cannot be loaded is left out
-    with open_corpus(listed) as corpus:
-        matched = corpus.add_truth(Path(truth)) if truth is not None else ""
+    given = [paths] if isinstance(paths, (str, Path)) else paths
+    with nullcontext(given) if isinstance(given, Corpus) else open_corpus([Path(path) for path in given]) as corpus:
+        if truth is not None:
+            corpus.add_truth(Path(truth))
         grid = selection.grid if protocol == "native" else None  # the published protocols score at native size
         work = _Work(
             corpus,
@@ -125,28 +123,19 @@ def compare(
             stratify=tuple(stratify),
         )
         work.make()
-        plugin_metrics = work.measures(plugins=True)
-        return Comparison(
-            paths=tuple(listed),
-            truth=Path(truth) if truth is not None else None,
-            films=len(corpus.films),
-            **work.tables,
-            skipped=work.notes.skipped,
-            warnings=_demo_warnings(corpus) + corpus.warnings + work.notes.warnings,
-            demo=any(one.demo for one in corpus.models.values()),
-            verdict=verdict(
-                work.tables, controls=work.controls, protocol=protocol, faithfulness=work.measures()["faithfulness"]
-            ),
-            settings={
-                "n_boot": n_boot, "seed": seed, "metrics": selection.names, "truth": matched, "protocol": protocol,
-                "signed": signed, "grid": grid, "max_pairs": selection.pairs, "stratify": list(stratify),
-            },
-            conventions=conventions(selection, protocol, plugin_metrics, signed=signed),
-            models=_described(corpus),
-            controls=work.controls,
-            plugin_metrics=plugin_metrics,
-            names={film.image_id: film.name for film in corpus.films.values() if film.name},
-        )  # fmt: skip
+        return work.comparison({
+            "n_boot": n_boot, "seed": seed, "metrics": selection.names, "truth": corpus.matched, "protocol": protocol,
+            "signed": signed, "grid": grid, "max_pairs": selection.pairs, "stratify": list(stratify),
+        })  # fmt: skip
+
+
+def _check(protocol: str, n_boot: int, stratify: Sequence[str]) -> None:
+    if protocol not in PROTOCOLS:
+        raise UsageError(f"there is no protocol {protocol!r}", f"there are {', '.join(PROTOCOLS)}")
+    if n_boot != 0 and n_boot < MIN_RESAMPLES:
+        raise UsageError(f"a bootstrap needs at least {MIN_RESAMPLES} resamples, not {n_boot}", "0 is for none")
+    if unknown := [name for name in stratify if name not in KINDS]:
+        raise UsageError(f"there are no strata by {unknown[0]!r}", f"there are {', '.join(KINDS)}")
 
 
 class _Work:
@@ -196,6 +185,29 @@ class _Work:
         self.tables["costs"] = costs(self.corpus)
         self.notes.skipped += self.selection.left_out
         self.notes.flush()
+
+    def comparison(self, settings: dict[str, Any]) -> Comparison:
+        """Return what was made, with the `settings` it was asked for with."""
+        corpus, protocol, plugin_metrics = self.corpus, self.scoring.protocol, self.measures(plugins=True)
+        return Comparison(
+            paths=tuple(results.path for results in corpus.files),
+            films=len(corpus.films),
+            **self.tables,
+            skipped=self.notes.skipped,
+            warnings=_demo_warnings(corpus) + corpus.warnings + self.notes.warnings,
+            demo=any(model.demo for model in corpus.models.values()),
+            statements=verdict(
+                self.tables,
+                controls=self.controls,
+                protocol=protocol,
+                faithfulness=self.measures()["faithfulness"],
+            ),
+            settings=settings,
+            conventions=conventions(self.selection, protocol, plugin_metrics, signed=self.scoring.signed),
+            models=_described(corpus),
+            controls=self.controls,
+            plugin_metrics=plugin_metrics,
+        )
 
     def _maps(self) -> None:
         dispersion = pd.DataFrame(columns=list(DISPERSION))
@@ -287,7 +299,7 @@ class _Work:
         return self.edges
 
     def _run_again(self, data: ModelData) -> None:
-        """Make the sections that need the model; a model or films that are gone are told."""
+        """Make the sections that need the model; a model or films that are gone are noted."""
         sections = [name for name in ("faithfulness", "sanity") if name in self.selection.sections]
         try:
             # before torch is loaded for nothing

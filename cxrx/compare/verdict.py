@@ -1,9 +1,11 @@
-"""The comparison in sentences, each with its n: the answer first."""
+"""The verdict as statements, the answer first, and the sentences that say them, each with its n."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -27,8 +29,70 @@ WORDS = {
 }
 FAITHFUL = ("road", "insertion", "aopc", "degradation", "sensitivity_n", "deletion")
 """Metrics that decide which method is most faithful: the first that was measured."""
+NOTHING = "Nothing could be compared; see what was skipped and why."
+_NO_INTERVAL = "without an interval (n_boot is 0)"
 
 Tables = Mapping[str, pd.DataFrame]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number of a method, or of what else it is of, with its 95 % interval (NaN: none) and n (0: not counted)."""
+
+    who: str
+    value: float = np.nan
+    low: float = np.nan
+    high: float = np.nan
+    n: int = 0
+
+    def __format__(self, sign: str) -> str:
+        """Write the value with its interval: ``0.62 [0.40, 0.80]``; with ``+`` as the format, always with a sign."""
+        form = f"{sign}z.2f"  # z: no minus sign before a zero
+        interval = f" [{self.low:{form}}, {self.high:{form}}]" if np.isfinite(self.low + self.high) else ""
+        return f"{self.value:{form}}{interval}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Statement(Estimate):
+    """One statement of the verdict.
+
+    Attributes
+    ----------
+    kind
+        ``localisation``, ``faithfulness``: the best method; ``difference``: one method against another; ``models``: a
+        method under one model and another; ``sanity``: a method's test; ``agreement``: the methods that are least and
+        most alike; ``classifier``; ``marker``: how much of a method's relevance lies on a marker; ``removal``: what the
+        model loses without it; ``baseline``: the picture of a curve's end still shows a finding.
+    who, against
+        What it is about and what that is set against: methods; of ``models`` a method and the other model.
+    metric, unit, finding, value, low, high, n, patients, p
+        The number, of pairs of film and finding; of ``difference`` and ``models`` how much it differs, with p after
+        Holm's correction. The finding ``all`` is the mean over findings.
+    decision
+        ``better`` or ``worse`` than what it is set against, ``same``, ``undecided``; of a test ``passes``, ``fails``,
+        ``cannot be tested`` or ``undecided``; of a removal ``reads`` where the model reads the marker.
+    reason
+        Why, or what the number rests on.
+    beside
+        Numbers that it is read with: of controls, of the mirror image, of maps of different patients; of ``marker`` the
+        ratio to the marker's share of the film.
+    """
+
+    kind: str
+    model: str = ""
+    against: tuple[str, ...] = ()
+    finding: str = "all"
+    metric: str = ""
+    unit: str = ""
+    patients: int = 0
+    p: float = np.nan
+    decision: str = ""
+    reason: str = ""
+    beside: tuple[Estimate, ...] = ()
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# From tables to statements
 
 
 def verdict(
@@ -37,170 +101,152 @@ def verdict(
     controls: AbstractSet[str],
     protocol: str = "native",
     faithfulness: Mapping[str, Measure] = MEASURES,
-) -> list[str]:
-    """Say what the tables say, model by model.
+) -> list[Statement]:
+    """Return what the tables say, model by model.
 
-    A difference counts where Holm's correction leaves it significant and its interval leaves 0 out; else the sentence
-    says that it is not decidable with these films. `controls` are the methods that never look at the model,
-    `faithfulness` is what the numbers of that section are.
+    A difference counts where Holm's correction leaves it significant and its interval leaves 0 out; else it is
+    undecided. `controls` are the methods that never look at the model, `faithfulness` is what the numbers of that
+    section are.
     """
-    names = ("summary", "faithfulness", "sanity_verdicts", "regions", "classification", "agreement")
-    models = list(dict.fromkeys(model for name in names for model in tables[name]["model"]))
-    sentences = []
-    for model in models:
+    statements = []
+    tests = tables["paired_tests"]
+    for model in models_of(tables):
         own = {name: table[table["model"] == model] for name, table in tables.items() if "model" in table.columns}
-        own["paired_tests"] = _methods_of(tables["paired_tests"], model)
-        prefix = f"{model}: " if len(models) > 1 else ""
-        said = [
+        own["paired_tests"] = tests[(tests["kind"] == "methods") & (tests["model_a"] == model)]
+        found = [
             *_regions(own["regions"], controls),
-            *_localisation(own, controls, LEAD[protocol]),
+            *_best(Statement("", kind="localisation", metric=LEAD[protocol]), own, controls),
             *_sanity(own["sanity_verdicts"], controls),
             *_faithfulness(own, controls, faithfulness),
             *_classifier(own["classification"]),
             *_agreement(own["agreement"], controls),
         ]
-        sentences += [prefix + sentence for sentence in said]
-    sentences += _models(tables["paired_tests"], LEAD[protocol])
-    return sentences or ["Nothing could be compared; see what was skipped and why."]
+        statements += [replace(one, model=model) for one in found]
+    return statements + _models(tests, LEAD[protocol])
 
 
-def number(value: float, low: float = np.nan, high: float = np.nan, *, sign: bool = False) -> str:
-    """Write a value with its interval: ``0.62 [0.40, 0.80]``."""
-    form = "+z.2f" if sign else "z.2f"  # z: no minus sign before a zero
-    return f"{value:{form}} [{low:{form}}, {high:{form}}]" if np.isfinite(low + high) else f"{value:{form}}"
+def models_of(tables: Tables) -> list[str]:
+    """Return the models that the tables speak of."""
+    names = ("summary", "faithfulness", "sanity_verdicts", "regions", "classification", "agreement")
+    return list(dict.fromkeys(model for name in names for model in tables[name]["model"]))
 
 
-def _methods_of(tests: pd.DataFrame, model: str) -> pd.DataFrame:
-    return tests[(tests["kind"] == "methods") & (tests["model_a"] == model)]
+def _numbers(row: Any, value: str = "value") -> dict[str, Any]:
+    low, high = ("low", "high") if value in ("value", "difference") else (f"{value}_low", f"{value}_high")
+    return {"value": row[value], "low": row[low], "high": row[high], "n": int(row["n"])}
 
 
-def _localisation(tables: Tables, controls: AbstractSet[str], metric: str) -> list[str]:
-    lead = _means(tables["summary"], metric)
+def _best(said: Statement, tables: Tables, controls: AbstractSet[str], *, higher: bool = True) -> list[Statement]:
+    """Fill `said` with the best method of its metric; set it against the best of the controls and of the others."""
+    means, pairs = (
+        (tables["summary"], tables["per_pair"])
+        if said.kind == "localisation"
+        else (tables["faithfulness"], tables["faithfulness_pairs"])
+    )
+    means = means[(means["metric"] == said.metric) & (means["finding"] == "all") & means["value"].notna()]
+    lead = means.set_index("method")
+    values, sign = lead["value"].to_dict(), 1 if higher else -1
+
+    def best_of(names: Sequence[str]) -> str:
+        return max(names, key=lambda name: sign * values[name])
+
     methods = [name for name in lead.index if name not in controls]
     blind = [name for name in lead.index if name in controls]
     if not methods:
         return []
-    best = max(methods, key=lambda name: lead.loc[name, "value"])
-    row = lead.loc[best]
-    pairs = tables["per_pair"]
-    patients = pairs[pairs["method"] == best]["patient"].nunique()
-    share = number(row["value"], row["low"], row["high"])
-    cases = f"mean over findings; {int(row['n'])} truth pairs of {patients} patients"
-    often = "most often, " if len(methods) > 1 else ""
-    said = (
-        f"{best} puts its maximum into the finding {often}in {share} of cases ({cases})."
-        if metric == "hit"
-        else f"{best} overlaps the finding best: {WORDS.get(metric, metric)} {share} ({cases})."
-    )
-    others = ", ".join(f"{name} {number(lead.loc[name, 'value'])}" for name in blind)
-    # the prior of a finding with one box does not exist: a rival must be scored on the same pairs
-    rivals = [name for name in blind if lead.loc[name, "n"] == row["n"]] or blind
-    sentences = [f"{said} Without looking at the model: {others}."]
-    for group in (rivals, [name for name in methods if name != best]):
-        if group:
-            other = max(group, key=lambda name: lead.loc[name, "value"])
-            sentences.append(decided(tables["paired_tests"], metric, best, other))
-    return sentences
+    best = best_of(methods)
+    others = [name for name in methods if name != best]
+    said = replace(
+        said, who=best, **_numbers(lead.loc[best]), patients=pairs[pairs["method"] == best]["patient"].nunique(),
+        against=tuple(others), beside=tuple(Estimate(name, **_numbers(lead.loc[name])) for name in blind),
+    )  # fmt: skip
+    if said.kind == "localisation":
+        # the prior of a finding with one box does not exist: a rival must be scored on the same pairs
+        blind = [name for name in blind if lead.loc[name, "n"] == said.n] or blind
+    rivals = [best_of(group) for group in (blind, others) if group]
+    return [said, *(difference(tables["paired_tests"], said.metric, best, rival, higher=higher) for rival in rivals)]
 
 
-def _means(table: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """Return the means over findings of one metric, by method."""
-    return table[(table["metric"] == metric) & (table["finding"] == "all") & table["value"].notna()].set_index("method")
+def difference(tests: pd.DataFrame, metric: str, best: str, other: str, *, higher: bool = True) -> Statement:
+    """Return whether a method differs from another in a metric, after Holm's correction.
 
-
-def decided(tests: pd.DataFrame, metric: str, best: str, other: str, *, higher: bool = True) -> str:
-    """Say whether `best` differs from `other` in a metric, after Holm's correction."""
+    Parameters
+    ----------
+    tests
+        Paired tests of the methods of one model.
+    metric, best, other
+        What is compared.
+    higher
+        Whether higher is better.
+    """
     rows = tests[(tests["metric"] == metric) & (tests["finding"] == "all")]
     forward = rows[(rows["method_a"] == best) & (rows["method_b"] == other)]
     backward = rows[(rows["method_a"] == other) & (rows["method_b"] == best)]
+    said = Statement(best, kind="difference", against=(other,), metric=metric)
     if forward.empty and backward.empty:
-        return f"Whether {best} is better than {other} cannot be said: they have no pair in common."
+        return replace(said, decision="undecided", reason="they have no pair in common")
     row, turn = (forward.iloc[0], 1) if len(forward) else (backward.iloc[0], -1)
     low, high = sorted((turn * row["low"], turn * row["high"])) if np.isfinite(row["low"]) else (np.nan, np.nan)
-    value = turn * row["difference"]
-    what = WORDS.get(metric, metric.replace("_", " "))
-    said = f"{best} against {other}: {number(value, low, high, sign=True)} {what} (n = {row['n']}"
+    value, known = turn * row["difference"], np.isfinite(low + high)
+    decision, reason = "undecided", "the mean over findings and the test over patients point different ways"
     if value == 0:
-        return f"{said}); they do not differ on these films."
-    if not np.isfinite(low + high):
-        few = row["patients"] < MIN_PATIENTS
-        why = f"with these films: fewer than {MIN_PATIENTS} patients" if few else "without an interval (n_boot is 0)"
-        return f"{said}); not decidable {why}."
-    said += f", Holm-adjusted p = {row['p_holm']:.2g})"
-    if row["decided"]:
-        return f"{said}; {best} is {'better' if (value > 0) == higher else 'worse'}."
-    if low <= 0 <= high:
-        why = "the interval holds 0"
+        decision, reason = "same", "they do not differ on these films"
+    elif not known:
+        reason = f"fewer than {MIN_PATIENTS} patients" if row["patients"] < MIN_PATIENTS else _NO_INTERVAL
+    elif row["decided"]:
+        decision, reason = "better" if (value > 0) == higher else "worse", ""
+    elif low <= 0 <= high:
+        reason = "the interval holds 0"
     elif row["p_holm"] >= LEVEL:
-        why = "the difference does not survive Holm's correction"
-    else:
-        why = "the mean over findings and the test over patients point different ways"
-    return f"{said}; not decidable with these films: {why}."
+        reason = "the difference does not survive Holm's correction"
+    return replace(
+        said, value=value, low=low, high=high, n=int(row["n"]), patients=int(row["patients"]), p=row["p_holm"],
+        decision=decision, reason=reason,
+    )  # fmt: skip
 
 
-def _faithfulness(tables: Tables, controls: AbstractSet[str], measures: Mapping[str, Measure]) -> list[str]:
+def _faithfulness(tables: Tables, controls: AbstractSet[str], measures: Mapping[str, Measure]) -> list[Statement]:
+    """Return the best by the first metric there is, and where a baseline keeps the finding, so that it says little."""
     table = tables["faithfulness"]
     judging = [name for name, measure in measures.items() if measure.higher_is_better is not None]
     metric = next((name for name in (*FAITHFUL, *judging) if name in set(table["metric"])), None)
     if metric is None:
         return []
-    lead = _means(table, metric)
-    methods = [name for name in lead.index if name not in controls]
-    blind = [name for name in lead.index if name in controls]
-    if not methods:
-        return []
     higher = measures[metric].higher_is_better is True
-
-    def best_of(names: Sequence[Any]) -> Any:
-        return max(names, key=lambda name: lead.loc[name, "value"] * (1 if higher else -1))
-
-    best = best_of(methods)
-    row, what = lead.loc[best], WORDS.get(metric, metric.replace("_", " "))
-    unit = f" {measures[metric].unit}".rstrip()
-    low_is_good = "" if higher else "lower is better, "
-    others = ", ".join(f"{name} {number(lead.loc[name, 'value'])}" for name in blind)
-    most = " most" if len(methods) > 1 else ""
-    said = (
-        f"When the pixels of a map are changed, the model follows {best}{most}: {what} "
-        f"{number(row['value'], row['low'], row['high'])}{unit} ({low_is_good}n = {int(row['n'])}). "
-        f"Without looking at the model: {others}."
+    reason = "" if higher else "lower is better"
+    said = _best(
+        Statement("", kind="faithfulness", metric=metric, unit=measures[metric].unit, reason=reason),
+        tables,
+        controls,
+        higher=higher,
     )
-    sentences = [said]
-    groups = [group for group in (blind, [name for name in methods if name != best]) if group]
-    sentences += [decided(tables["paired_tests"], metric, best, best_of(group), higher=higher) for group in groups]
-    return sentences + _flagged(table)
-
-
-def _flagged(table: pd.DataFrame) -> list[str]:
-    """Tell where a baseline keeps the finding, so that deletion or insertion says little."""
-    said = []
-    for metric, name in (("flagged", "deletion"), ("insertion_flagged", "insertion")):
-        rows = table[(table["metric"] == metric) & (table["finding"] != "all")]
+    for flag, curve in (("flagged", "deletion"), ("insertion_flagged", "insertion")) if said else ():
+        rows = table[(table["metric"] == flag) & (table["finding"] != "all")]
         rows = rows.drop_duplicates("finding")  # the baseline is the same for all methods
-        bad = rows[rows["value"] > 0.5]
-        if len(bad):
-            findings = ", ".join(bad["finding"])
-            said.append(
-                f"The baseline of {name} keeps over half of the probability of {findings}: {name} says little there."
-            )
+        said += [
+            Statement(curve, kind="baseline", metric=flag, finding=row["finding"], **_numbers(row))
+            for row in rows[rows["value"] > 0.5].to_dict("records")
+        ]
     return said
 
 
-def _sanity(table: pd.DataFrame, controls: AbstractSet[str]) -> list[str]:
-    """Say which methods look at the network at all; what is not decided, and that a control does not, is said last."""
+def _sanity(table: pd.DataFrame, controls: AbstractSet[str]) -> list[Statement]:
+    """Return which methods look at the network at all; what is not decided, and that a control does not, comes last."""
     rows = table[table["test"] == "randomisation"].to_dict("records")
-    failed = [row for row in rows if row["passed"] is False]
-    passed = [row["method"] for row in rows if row["passed"] is True]
-    failed += [row for row in rows if row["passed"] is None]
-    said = [f"{row['sentence']}." for row in sorted(failed, key=lambda row: row["method"] in controls)]
-    if passed:
-        verb = "passes" if len(passed) == 1 else "pass"
-        said.insert(0, f"{_list(passed)} {verb} the randomisation test: with a random network the maps are others.")
-    return said
+    said = [
+        Statement(
+            row["method"], kind="sanity", metric="randomisation", decision=row["outcome"] or "undecided",
+            reason=row["reason"],
+        )
+        for passed in (True, False, None)
+        for row in rows
+        if row["passed"] is passed
+    ]  # fmt: skip
+    return sorted(said, key=lambda one: one.decision != "passes" and 1 + (one.who in controls))
 
 
-def _regions(table: pd.DataFrame, controls: AbstractSet[str]) -> list[str]:
-    """Say whether a model looks at what is not in the patient: the finding and method with most of it on the marker."""
+def _regions(table: pd.DataFrame, controls: AbstractSet[str]) -> list[Statement]:
+    """Return whether a model looks at what is not in the patient: the finding and method with most on the marker."""
     marker = table[(table["region"] == "marker") & (table["finding"] != "all") & ~table["method"].isin(list(controls))]
     rows = {metric: part.to_dict("records") for metric, part in marker.groupby("metric", sort=False)}
     said = []
@@ -208,63 +254,141 @@ def _regions(table: pd.DataFrame, controls: AbstractSet[str]) -> list[str]:
     if known:
         top = max(known, key=lambda row: row["value"])
         share = next(row for row in rows["mass"] if all(row[key] == top[key] for key in ("method", "finding")))
-        said.append(
-            f"{top['finding']}: {top['method']} puts {number(share['value'], share['low'], share['high'])} of its "
-            f"relevance on the marker, {top['value']:.1f} times the marker's share of the film (n = {int(top['n'])})."
-        )
+        times = Estimate("mass_ratio", **_numbers(top))
+        said.append(Statement(
+            top["method"], kind="marker", finding=top["finding"], metric="mass", beside=(times,),
+            **(_numbers(share) | {"n": times.n}),
+        ))  # fmt: skip
     if rows.get("drop"):
         most = max(rows["drop"], key=lambda row: row["value"])
         mirror = next(row for row in rows["drop_mirror"] if row["finding"] == most["finding"])
-        drop, other = (number(row["value"], row["low"], row["high"]) for row in (most, mirror))
-        reads = most["low"] > 0 and most["low"] > mirror["high"]
-        end = ": the model reads the marker." if reads else "."
-        said.append(
-            f"{most['finding']}: painting the marker over lowers the logit by {drop} (n = {int(most['n'])}), "
-            f"painting its mirror image over by {other}{end}"
-        )
+        said.append(Statement(
+            "marker", kind="removal", against=("mirror image",), finding=most["finding"], metric="drop", unit="logits",
+            **_numbers(most), beside=(Estimate("drop_mirror", **_numbers(mirror)),),
+            decision="reads" if most["low"] > 0 and most["low"] > mirror["high"] else "",
+        ))  # fmt: skip
     return said
 
 
-def _models(tests: pd.DataFrame, metric: str) -> list[str]:
+def _models(tests: pd.DataFrame, metric: str) -> list[Statement]:
     """Compare the models under each method, on the films both explain."""
     rows = tests[(tests["kind"] == "models") & (tests["finding"] == "all") & (tests["metric"] == metric)]
-    said = []
-    for row in rows.to_dict("records"):
-        difference = number(row["difference"], row["low"], row["high"], sign=True)
-        end = "" if row["decided"] else "; not decidable with these films"
-        said.append(
-            f"{row['method_a']} on {row['model_a']} against {row['model_b']}: {difference} "
-            f"{WORDS.get(metric, metric)} (n = {row['n']}){end}."
-        )
-    return said
-
-
-def _classifier(table: pd.DataFrame) -> list[str]:
-    row = table[table["finding"] == "all"]
-    if row.empty or not np.isfinite(row["auroc"].iloc[0]):
-        return []
-    found = row.iloc[0]
-    auroc = number(found["auroc"], found["auroc_low"], found["auroc_high"])
-    return [f"The classifier separates films with an AUROC of {auroc} ({found['note']})."]
-
-
-def _agreement(table: pd.DataFrame, controls: AbstractSet[str]) -> list[str]:
-    table = table[(table["metric"] == "spearman") & (table["finding"] == "all")]
-    real = table[~table["method_a"].isin(list(controls)) & ~table["method_b"].isin(list(controls))]
-    real = real[np.isfinite(real["value"].astype(float))]
-    if real.empty:
-        return []
-    records = real.sort_values("value", kind="stable").to_dict("records")
-    low, high = records[0], records[-1]
-    baseline = number(real["random_pair"].max())
-    if len(records) == 1:
-        said = f"{low['method_a']} and {low['method_b']} agree with a rank correlation of {number(low['value'])}"
-        return [f"{said}; maps of different patients reach {baseline}."]
-    ends = [f"{number(row['value'])} ({row['method_a']} and {row['method_b']})" for row in (low, high)]
     return [
-        f"The methods' rank correlations lie between {' and '.join(ends)}; maps of different patients reach {baseline}."
+        Statement(
+            row["method_a"], kind="models", model=row["model_a"], against=(row["model_b"],), metric=metric,
+            **_numbers(row, "difference"), patients=int(row["patients"]), p=row["p_holm"],
+            decision="undecided" if not row["decided"] else "better" if row["difference"] > 0 else "worse",
+        )
+        for row in rows.to_dict("records")
+    ]  # fmt: skip
+
+
+def _classifier(table: pd.DataFrame) -> list[Statement]:
+    rows = table[(table["finding"] == "all") & np.isfinite(table["auroc"].astype(float))]
+    return [
+        Statement(row["model"], kind="classifier", metric="auroc", **_numbers(row, "auroc"), reason=row["note"])
+        for row in rows.to_dict("records")
     ]
 
 
-def _list(names: Sequence[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+def _agreement(table: pd.DataFrame, controls: AbstractSet[str]) -> list[Statement]:
+    """Return the methods that are least alike and those that are most alike."""
+    table = table[(table["metric"] == "spearman") & (table["finding"] == "all")]
+    real = table[~table["method_a"].isin(list(controls)) & ~table["method_b"].isin(list(controls))]
+    real = real[np.isfinite(real["value"].astype(float))].sort_values("value", kind="stable")
+    beside = (Estimate("different patients", real["random_pair"].max()),)
+    return [
+        Statement(
+            row["method_a"], kind="agreement", against=(row["method_b"],), metric="spearman", **_numbers(row),
+            beside=beside,
+        )
+        for row in real.to_dict("records")[:: max(1, len(real) - 1)]
+    ]  # fmt: skip
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# From statements to sentences
+
+_SENTENCES = {
+    "marker": "{one.finding}: {one.who} puts {one} of its relevance on the marker, {beside.value:.1f} times the "
+    "marker's share of the film (n = {one.n}).",
+    "removal": "{one.finding}: painting the marker over lowers the logit by {one} (n = {one.n}), painting its mirror "
+    "image over by {beside}.",
+    "removal reads": "{one.finding}: painting the marker over lowers the logit by {one} (n = {one.n}), painting its "
+    "mirror image over by {beside}: the model reads the marker.",
+    "localisation": "{one.who} overlaps the finding best: {word} {one} (mean over findings; {one.n} truth pairs of "
+    "{one.patients} patients). Without looking at the model: {controls}.",
+    "localisation hit": "{one.who} puts its maximum into the finding {often}in {one} of cases (mean over findings; "
+    "{one.n} truth pairs of {one.patients} patients). Without looking at the model: {controls}.",
+    "sanity": "{one.who} {one.decision}: {one.reason}.",
+    "sanity undecided": "{one.who}: {one.reason}.",
+    "sanity passes": "{passing} the randomisation test: with a random network the maps are others.",
+    "faithfulness": "When the pixels of a map are changed, the model follows {one.who}{most}: {word} {one}{unit} "
+    "({reason}n = {one.n}). Without looking at the model: {controls}.",
+    "baseline": "The baseline of {one.who} keeps over half of the probability of {findings}: {one.who} says little "
+    "there.",
+    "classifier": "The classifier separates films with an AUROC of {one} ({one.reason}).",
+    "agreement": "The methods' rank correlations lie between {ends}; maps of different patients reach "
+    "{beside.value:z.2f}.",
+    "agreement of two": "{one.who} and {other} agree with a rank correlation of {one.value:z.2f}; maps of different "
+    "patients reach {beside.value:z.2f}.",
+    "models": "{one.who} on {one.model} against {other}: {one:+} {word} (n = {one.n}).",
+    "models undecided": "{one.who} on {one.model} against {other}: {one:+} {word} (n = {one.n}); not decidable with "
+    "these films.",
+}
+"""By kind, and where they differ by what was decided or measured."""
+
+
+def sentences(statements: Iterable[Statement]) -> list[tuple[str, str]]:
+    """Return (model, sentence) in the statements' order; the model is empty where several are compared.
+
+    One sentence names all methods that pass a test, all findings that a baseline keeps, both ends of an agreement.
+    """
+    groups = [list(group) for _, group in groupby(statements, _shared)]
+    return [("" if group[0].kind == "models" else group[0].model, _sentence(group)) for group in groups]
+
+
+def _shared(one: Statement) -> Hashable:
+    """Return what statements of one sentence have in common."""
+    alone = one.kind not in ("baseline", "agreement") and one.decision != "passes"
+    return one.model, one.kind, one.metric, one.decision, id(one) if alone else None
+
+
+def _sentence(group: Sequence[Statement]) -> str:
+    one = group[0]
+    if one.kind == "difference":
+        return _difference_sentence(one)
+    *names, last = (each.who for each in group)
+    special = "of two" if one.kind == "agreement" and not names else one.decision or one.metric
+    template = _SENTENCES.get(f"{one.kind} {special}", _SENTENCES[one.kind])
+    return template.format(
+        one=one,
+        other="".join(one.against[:1]),
+        beside=one.beside[0] if one.beside else None,
+        word=_word(one.metric),
+        unit=f" {one.unit}".rstrip(),
+        reason=f"{one.reason}, " if one.reason else "",
+        often="most often, " if one.against else "",
+        most=" most" if one.against else "",
+        controls=", ".join(f"{control.who} {control.value:z.2f}" for control in one.beside),
+        findings=", ".join(each.finding for each in group),
+        passing=f"{', '.join(names)} and {last} pass" if names else f"{last} passes",
+        ends=" and ".join(f"{end.value:z.2f} ({end.who} and {''.join(end.against)})" for end in group),
+    )
+
+
+def _difference_sentence(one: Statement) -> str:
+    other = one.against[0]
+    if not one.n:
+        return f"Whether {one.who} is better than {other} cannot be said: {one.reason}."
+    p = f", Holm-adjusted p = {one.p:.2g}" if np.isfinite(one.low + one.high) and one.value != 0 else ""
+    said = f"{one.who} against {other}: {one:+} {_word(one.metric)} (n = {one.n}{p})"
+    if one.decision == "same":
+        return f"{said}; {one.reason}."
+    if one.decision != "undecided":
+        return f"{said}; {one.who} is {one.decision}."
+    return f"{said}; not decidable {'' if one.reason == _NO_INTERVAL else 'with these films: '}{one.reason}."
+
+
+def _word(metric: str) -> str:
+    return WORDS.get(metric, metric.replace("_", " "))

@@ -9,7 +9,7 @@ with the value, so that the film stays visible where a method says nothing.
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -25,28 +25,10 @@ if TYPE_CHECKING:
 COLOURS = "inferno"
 OPACITY = 0.75
 TRUTH_COLOUR = "#19d3ff"
-LONGEST = 512
 HEIGHT = 0.995
 
 Box = tuple[float, float, float, float]  # x, y, width, height in pixels of the picture drawn
 Grey = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Panel:
-    """One map of a case.
-
-    Attributes
-    ----------
-    title, caption
-        Above and below the picture.
-    values
-        ``(h, w)`` on the thumbnail's pixels, or None where there is no map.
-    """
-
-    title: str
-    caption: str = ""
-    values: Grey | None = None
 
 
 @dataclass(frozen=True)
@@ -57,6 +39,8 @@ class Case:
     ----------
     film
         ``(h, w)`` in [0, 1], a thumbnail.
+    panels
+        Method to its map ``(h, w)`` on the thumbnail's pixels.
     boxes
         Truth, in the thumbnail's pixels.
     outline
@@ -67,13 +51,13 @@ class Case:
 
     title: str
     film: Grey
-    panels: Sequence[Panel]
+    panels: Mapping[str, Grey]
     boxes: Sequence[Box] = field(default_factory=tuple)
     outline: Grey | None = None
     facts: Sequence[str] = ()
 
 
-def thumbnail_shape(rows: int, columns: int, longest: int = LONGEST) -> tuple[int, int]:
+def thumbnail_shape(rows: int, columns: int, longest: int) -> tuple[int, int]:
     """Return the size of a picture whose longer side is at most `longest`; it is never enlarged."""
     zoom = min(1.0, longest / max(rows, columns))
     return max(1, round(rows * zoom)), max(1, round(columns * zoom))
@@ -156,8 +140,8 @@ def draw_cases(cases: Sequence[Case], *, panel_inches: float = 2.4) -> Figure:
     axes = figure.subplots(len(cases), columns, squeeze=False)
     for case, row in zip(cases, axes, strict=True):
         _draw_panel(row[0], case, None, case.title, ", ".join(case.facts))
-        for axis, panel in zip(row[1:], case.panels, strict=False):
-            _draw_panel(axis, case, panel.values, panel.title, panel.caption)
+        for axis, (method, values) in zip(row[1:], case.panels.items(), strict=False):
+            _draw_panel(axis, case, values, method)
         for axis in row[1 + len(case.panels) :]:
             axis.set_axis_off()
     scale = figure.colorbar(ScalarMappable(cmap=COLOURS), ax=axes, fraction=0.03, pad=0.01, aspect=30)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,13 +20,13 @@ LONG_COLUMNS = ("image_id", "film", "patient", "status", "model", "finding", "lo
 
 
 def film_names(results: Results, *, share: bool) -> dict[str, str]:
-    """Return image_id to relative path, as far as the private link table tells; nothing where `share` is set."""
+    """Return image_id to relative path, as far as the private link table knows; nothing where `share` is set."""
     private = None if share else results.private()
     return {} if private is None else dict(zip(private["image_id"], private["relative"], strict=True))
 
 
-def write_long_csv(results: Results, out: Path, *, share: bool = False, images: Path | None = None) -> None:  # noqa: ARG001
-    """Write one row per film, model and finding.
+def write_long_csv(results: Results, out: Path, *, share: bool = False) -> None:
+    """Write one row per film, model and finding; a file with names in it is readable by its owner only.
 
     Parameters
     ----------
@@ -33,8 +34,6 @@ def write_long_csv(results: Results, out: Path, *, share: bool = False, images: 
         The CSV file; columns :data:`LONG_COLUMNS`. A label that is not known is blank.
     share
         Leave the films' file names out.
-    images
-        Not needed here; every exporter takes it.
     """
     names = film_names(results, share=share)
     films = results.images().set_index("image_id")
@@ -48,18 +47,13 @@ def write_long_csv(results: Results, out: Path, *, share: bool = False, images: 
             image_id, names.get(image_id, ""), film["patient"], film["status"], model, finding,
             _short(logit), _short(probability), "" if label == UNKNOWN else int(label),
         ])  # fmt: skip
-    write_file(out, csv_bytes(LONG_COLUMNS, rows))
+    write_file(out, csv_bytes(LONG_COLUMNS, rows), mode=_mode(names))
 
 
-def write_chexnet_csv(
-    results: Results,
-    out: Path,
-    *,
-    model: str | None = None,
-    share: bool = False,
-    images: Path | None = None,  # noqa: ARG001
-) -> None:
+def write_chexnet_csv(results: Results, out: Path, *, model: str | None = None, share: bool = False) -> None:
     """Write one row per film: ``Image Index, prob_<finding>...``, the layout of the CheXNet repositories.
+
+    A file with names in it is readable by its owner only.
 
     Parameters
     ----------
@@ -67,8 +61,6 @@ def write_chexnet_csv(
         Which model, where the file holds several.
     share
         Name films by image_id instead of by file name.
-    images
-        Not needed here; every exporter takes it.
 
     Raises
     ------
@@ -83,7 +75,13 @@ def write_chexnet_csv(
         raise UsageError(f"{results.path.name} holds no predictions of {slug}")
     ids = results.image_ids
     rows = [[Path(names.get(ids[i], ids[i])).name, *map(_short, probability[i])] for i in predicted.tolist()]
-    write_file(out, csv_bytes(["Image Index", *(f"prob_{name}" for name in results.findings(slug))], rows))
+    write_file(
+        out, csv_bytes(["Image Index", *(f"prob_{name}" for name in results.findings(slug))], rows), mode=_mode(names)
+    )
+
+
+def _mode(names: Mapping[str, str]) -> int:
+    return 0o600 if names else 0o666
 
 
 def _short(value: float) -> float:

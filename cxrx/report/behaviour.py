@@ -11,9 +11,8 @@ from markupsafe import Markup
 
 from cxrx.compare.comparison import Comparison
 from cxrx.report.figures import Figures, Line, Stroke, curves, strokes
-from cxrx.report.grids import Cell, Grid, Row, count_cell, keyed, value_cell
-from cxrx.report.localisation import kind_of
-from cxrx.report.words import Record, count, finite, heading, methods_of, names_of, number, pick, records
+from cxrx.report.grids import Cell, Grid, Row, count_cell, keyed, kind_of, method_rows, value_cell
+from cxrx.report.words import count, finite, heading, names_of, number, pick, records
 
 _CURVES = ("deletion", "insertion", "road_morf", "road_lerf", "aopc_morf", "aopc_lerf")
 _SAME_SCALE = (("deletion", "insertion"), ("road_morf", "road_lerf"), ("aopc_morf", "aopc_lerf"))
@@ -54,14 +53,13 @@ def _means(table: pd.DataFrame, controls: set[str], *, other: bool) -> Grid | No
     cells = keyed(records(table), "method", "metric")
     if not metrics:
         return None
-    body = []
-    for method in methods_of(table, controls):
+
+    def cells_of(method: str) -> list[Cell]:
         found = [cells.get((method, metric)) for metric in metrics]
-        first = next((row for row in found if row is not None), {"n": None})
-        cells_ = [*(value_cell(row, 3) for row in found), count_cell(first)]
-        body.append(Row([method], cells_, kind_of(method, controls)))
+        return [*(value_cell(row, 3) for row in found), count_cell(next(filter(None, found), {}))]
+
     caption = "Mean over findings of the means over their films, with the 95 % interval of a bootstrap over patients"
-    return Grid(caption, ["Method"], [*map(heading, metrics), "Pairs"], body)
+    return Grid(caption, ["Method"], [*map(heading, metrics), "Pairs"], method_rows(table, controls, cells_of))
 
 
 def _by_finding(table: pd.DataFrame, metric: str, controls: set[str]) -> Grid | None:
@@ -71,10 +69,7 @@ def _by_finding(table: pd.DataFrame, metric: str, controls: set[str]) -> Grid | 
     if not names:
         return None
     counts = [count(pick(table, finding=name)["n"].max()) for name in names]
-    body = [
-        Row([method], [value_cell(cells.get((method, name)), 3) for name in names], kind_of(method, controls))
-        for method in methods_of(table, controls)
-    ]
+    body = method_rows(table, controls, lambda method: [value_cell(cells.get((method, name)), 3) for name in names])
     heads = [f"{name} ({n})" for name, n in zip(names, counts, strict=True)]
     return Grid(f"{heading(metric)} by finding; in brackets the pairs", ["Method"], heads, body)
 
@@ -152,29 +147,17 @@ def sanity(comparison: Comparison, slug: str) -> dict[str, Any] | None:
     verdicts = records(pick(comparison.sanity_verdicts, model=slug))
     if table.empty and not verdicts:
         return None
-    marks = {True: ("passes", "pass"), False: ("fails", "fail")}
+    marks = {"passes": "pass", "is deterministic": "pass", "fails": "fail"}
     said = []
     for row in verdicts:
-        passed = row.get("passed")
-        known = None if passed is None or passed != passed else bool(passed)  # noqa: PLR0124  NaN: not decided
-        word, kind = ("not decided", "open") if known is None else marks[known]
-        test = _TESTS.get(row.get("test", ""), heading(row.get("test", "")))
-        said.append({"word": word, "kind": kind, "method": row["method"], "test": test, "sentence": _rest(row)})
+        test, reason = _TESTS.get(row["test"], heading(row["test"])), row["reason"][:1].upper() + row["reason"][1:]
+        word, kind = row["outcome"] or "not decided", marks.get(row["outcome"], "open")
+        said.append({"word": word, "kind": kind, "method": row["method"], "test": test, "sentence": reason})
     return {
         "verdicts": said,
         "figures": _randomisation(pick(table, test="randomisation"), slug),
         "main": _tests(table, comparison.controls),
     }
-
-
-def _rest(row: Record) -> str:
-    """Return the sentence without the method's name and the outcome in front, which stand before it on the page."""
-    said = str(row["sentence"])
-    for start in (f"{row['method']}: ", f"{row['method']} fails: ", f"{row['method']} passes: "):
-        if said.startswith(start):
-            rest = said.removeprefix(start)
-            return rest[:1].upper() + rest[1:]
-    return said
 
 
 def _randomisation(table: pd.DataFrame, slug: str) -> Figures | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 
@@ -79,8 +79,8 @@ def _by_iou(
     known = any(outcomes.values())
     ordered = [pair for pair in iou if outcomes[pair] == "TP"] if known else list(iou)
 
-    def why(pair: Pair) -> str:
-        return f"IoU {number(iou[pair])} of {lead}{mark}"
+    def chosen(pairs: Sequence[Pair]) -> list[Chosen]:
+        return [Chosen(pair, f"IoU {number(iou[pair])} of {lead}{mark}") for pair in pairs]
 
     size = min(share, -(-len(ordered) // 3))
     best = _in_turn(ordered)[:size]
@@ -88,8 +88,8 @@ def _by_iou(
     kind = "True positives" if known else "Pairs with a truth"
     rule = "IoU of each model's leading method, findings in turn."
     return [
-        ("Where it works", f"{kind} of the highest {rule}", _told(best, why)),
-        ("Where it fails", f"{kind} of the lowest {rule}", _told(worst, why)),
+        ("Where it works", f"{kind} of the highest {rule}", chosen(best)),
+        ("Where it fails", f"{kind} of the lowest {rule}", chosen(worst)),
     ]
 
 
@@ -98,15 +98,16 @@ def _by_error(model: ModelData, corpus: Corpus, share: int, mark: str) -> list[t
     outcomes = {pair: model.outcome(pair, label_of(corpus, pair)) for pair in _pairs(model, corpus)}
     missed, alarms = ([pair for pair, outcome in outcomes.items() if outcome == kind] for kind in ("FN", "FP"))
 
-    def why(pair: Pair) -> str:
-        return f"probability {number(model.probability_of(pair))}{mark}"
+    def chosen(pairs: Sequence[Pair]) -> list[Chosen]:
+        some = _in_turn(pairs)[:share]
+        return [Chosen(pair, f"probability {number(model.probability_of(pair))}{mark}") for pair in some]
 
     missed.sort(key=lambda pair: (model.probability_of(pair), pair))
     alarms.sort(key=lambda pair: (-model.probability_of(pair), pair))
     rule = "that has a map, the most confident first, findings in turn; the map is that of the finding's logit."
     return [
-        ("Missed findings", f"False negatives: a finding {rule}", _told(_in_turn(missed)[:share], why)),
-        ("False alarms", f"False positives: a finding {rule}", _told(_in_turn(alarms)[:share], why)),
+        ("Missed findings", f"False negatives: a finding {rule}", chosen(missed)),
+        ("False alarms", f"False positives: a finding {rule}", chosen(alarms)),
     ]
 
 
@@ -125,10 +126,6 @@ def _lot(models: Sequence[ModelData], corpus: Corpus, share: int, seed: int) -> 
 
 def _pairs(model: ModelData, corpus: Corpus) -> list[Pair]:
     return [pair for pair in model.pairs() if pair[0] in corpus.films]
-
-
-def _told(pairs: Iterable[Pair], why: Callable[[Pair], str]) -> list[Chosen]:
-    return [Chosen(pair, why(pair)) for pair in pairs]
 
 
 def _once(cases: Iterable[Chosen]) -> list[Chosen]:

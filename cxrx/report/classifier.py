@@ -43,23 +43,11 @@ def _kind(row: Record) -> str:
 def _ranking(rows: list[Record], columns: list[str]) -> Grid:
     shown = [name for name in _RANKING if name in columns]
     remarked = any(row.get("note") for row in rows)
-
-    def remarks(row: Record) -> list[Cell]:
-        return [text_cell(row.get("note"))] if remarked else []
-
-    body = [
-        Row(
-            [row["finding"]],
-            [
-                Cell(count(row["n"])),
-                Cell(count(row["positives"])),
-                *(value_cell(row, name=name) for name in shown),
-                *remarks(row),
-            ],
-            _kind(row),
-        )
-        for row in rows
-    ]
+    body = []
+    for row in rows:
+        counts, remark = [Cell(count(row[name])) for name in ("n", "positives")], text_cell(row.get("note"))
+        numbers = [value_cell(row, name=name) for name in shown]
+        body.append(Row([row["finding"]], [*counts, *numbers, *([remark] if remarked else [])], _kind(row)))
     heads = ["Films", "Positive", *map(heading, shown), *(["Remark"] if remarked else [])]
     return Grid("How well it ranks films, and whether its probabilities can be believed", ["Finding"], heads, body)
 

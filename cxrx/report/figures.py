@@ -93,7 +93,7 @@ def strokes(names: Sequence[str], controls: Sequence[str] | set[str] = ()) -> di
     return found
 
 
-def forest(dots: Sequence[Dot], *, alt: str, prior: float = np.nan, limits: tuple[float, float] = (0, 1)) -> Markup:
+def forest(dots: Sequence[Dot], *, alt: str, prior: float = np.nan) -> Markup:
     """Draw a dot with its interval for every name, and the prior as a dashed line through all of them."""
     with _drawing():
         figure, axes = _canvas([dot.name for dot in dots], rows=len(dots), right=34)
@@ -112,13 +112,11 @@ def forest(dots: Sequence[Dot], *, alt: str, prior: float = np.nan, limits: tupl
                 )  # fmt: skip
         if np.isfinite(prior):
             axes.axvline(prior, color=_HEX["ink"], lw=1.2, dashes=(4, 3), zorder=0)
-        axes.set_xlim(*limits)
+        axes.set_xlim(0, 1)
         return _svg(figure, alt)
 
 
-def boxes(
-    values: Mapping[str, ArrayLike], *, alt: str, controls: set[str], limits: tuple[float, float] = (0, 1)
-) -> Markup:
+def boxes(values: Mapping[str, ArrayLike], *, alt: str, controls: set[str]) -> Markup:
     """Draw a box for every name: quartiles and median, whiskers from the 5th to the 95th percentile, the mean a dot."""
     from matplotlib.cbook import boxplot_stats
 
@@ -137,7 +135,7 @@ def boxes(
                 medianprops={"color": colour, "lw": 2.6},
                 meanprops={"marker": "o", "mfc": colour, "mec": colour, "ms": 3.5},
             )  # fmt: skip
-        axes.set_xlim(*limits)
+        axes.set_xlim(0, 1)
         return _svg(figure, alt)
 
 
@@ -152,7 +150,21 @@ def curves(
     diagonal: bool = False,
     size: tuple[int, int] = (WIDTH, 250),
 ) -> Markup:
-    """Draw lines with their bands over [0, 1], or over named stages."""
+    """Draw lines with their bands over [0, 1], or over named stages.
+
+    Parameters
+    ----------
+    lines, look
+        The curves, and the stroke of each by its name.
+    alt, labels
+        What the figure shows, in words, and what its x and y axis do.
+    ylim, size
+        Ends of the y axis, and pixels ``(width, height)`` of the figure.
+    stages
+        Names of the places on the x axis.
+    diagonal
+        Draw the line from (0, 0) to (1, 1).
+    """
     with _drawing():
         names = [shortened(stage, 16) for stage in stages]
         bottom = 44 + (round(0.62 * _LETTER * max(map(len, names), default=0)) if names else 0)

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,7 @@ from numpy.typing import NDArray
 
 from cxrx.compare.comparison import Comparison
 from cxrx.compare.corpus import Corpus, ModelData, Pair
-from cxrx.compare.films import film_paths, read_options, read_pictures
+from cxrx.export.films import LABELS, Films
 from cxrx.export.overlay import COLOURS, OPACITY, Grey, jpeg, peak, relative, scaled_boxes, thumbnail_shape
 from cxrx.metrics.geometry import resize
 from cxrx.report.choose import Group, choose_cases, label_of
@@ -30,9 +29,7 @@ MAP = 80  # of a map's: a gradient map has no finer truth to tell at this size
 QUALITY = 78
 LEVELS = 32  # colours of a map
 MOST_MAPS = 1500  # about 4 kB each; more maps a case leave fewer cases
-_AT_ONCE = 8  # films decoded at full size, or maps read, at a time
-
-_LABELS = {1: "present", 0: "absent", -1: "uncertain"}
+_AT_ONCE = 8  # films whose maps are read at a time
 
 
 @dataclass(frozen=True)
@@ -100,16 +97,17 @@ class Gallery:
         return list(dict.fromkeys(cell["method"] for row in rows for cell in row["cells"]))
 
 
-def make_gallery(
-    comparison: Comparison, corpus: Corpus, *, images: Path | None, share: bool, max_cases: int
-) -> Gallery:
+def make_gallery(comparison: Comparison, films: Films, max_cases: int) -> Gallery:
     """Choose cases, read their films and maps, and put them into a store and cards."""
+    corpus = films.corpus
     panels = sum(len(model.methods) for model in corpus.models.values())
     limit = min(max_cases, MOST_MAPS // max(1, panels))
     chosen = choose_cases(comparison, corpus, limit)
     pairs = sorted({case.pair for group in chosen for case in group.cases})
     gallery = Gallery(most=limit)
-    gallery.films, gallery.missing = _films(corpus, [pair[0] for pair in pairs], images)
+    wanted = dict.fromkeys(pair[0] for pair in pairs)
+    gallery.films = {image_id: _film(f"f{i}", pixels) for i, (image_id, pixels) in enumerate(films.pictures(wanted))}
+    gallery.missing = len(wanted) - len(gallery.films)
     pairs = [pair for pair in pairs if pair[0] in gallery.films]
     for i, pair in enumerate(pairs):
         truth = _truth(corpus, pair, gallery.films[pair[0]], f"t{i}")
@@ -118,29 +116,13 @@ def make_gallery(
     for i, (key, values, place) in enumerate(_placed(corpus, pairs, gallery.films)):
         gallery.maps[key] = Drawn(f"m{i}", _encoded(map_png(values)), place)
     scores = _scores(comparison, set(pairs))
-    gallery.groups = [_group(group, corpus, gallery, scores, share=share) for group in chosen]
+    gallery.groups = [_group(group, films, gallery, scores) for group in chosen]
     gallery.groups = [group for group in gallery.groups if group[2]]
     return gallery
 
 
 # ---------------------------------------------------------------------------------------------------------------------
 # The store
-
-
-def _films(corpus: Corpus, ids: Iterable[str], images: Path | None) -> tuple[dict[str, Film], int]:
-    """Read films a few at a time (a full-size one takes 20 MB) and keep their thumbnails."""
-    wanted = list(dict.fromkeys(ids))
-    paths = film_paths(corpus, images)
-    there = sorted((paths[image_id], image_id) for image_id in wanted if image_id in paths)
-    options = read_options(next((model.settings for model in corpus.models.values() if model.settings), {}))
-    found: dict[str, Film] = {}
-    for start in range(0, len(there), _AT_ONCE):
-        pictures, _ = read_pictures(paths, [image_id for _, image_id in there[start : start + _AT_ONCE]], options)
-        for image_id, pixels in pictures.items():
-            film = corpus.films[image_id]
-            if pixels.shape == (film.rows, film.columns):
-                found[image_id] = _film(f"f{len(found)}", pixels)
-    return found, len(wanted) - len(found)
 
 
 def _film(key: str, pixels: NDArray[np.float32]) -> Film:
@@ -220,27 +202,26 @@ def _encoded(data: bytes) -> str:
 # Cards
 
 
-def _scores(comparison: Comparison, pairs: set[Pair]) -> dict[tuple[str, str, Pair], Record]:
+_Scores = dict[tuple[str, str, Pair], Record]  # (model, method, pair) to a row of the table per_pair
+
+
+def _scores(comparison: Comparison, pairs: set[Pair]) -> _Scores:
     table = comparison.per_pair
-    if table.empty:
-        return {}
     table = table[table["image_id"].isin({pair[0] for pair in pairs})]
     return {(row["model"], row["method"], (row["image_id"], row["finding"])): row for row in records(table)}
 
 
-def _group(
-    group: Group, corpus: Corpus, gallery: Gallery, scores: dict[tuple[str, str, Pair], Record], *, share: bool
-) -> tuple[str, str, list[Record]]:
-    cards = []
+def _group(group: Group, films: Films, gallery: Gallery, scores: _Scores) -> tuple[str, str, list[Record]]:
+    corpus, cards = films.corpus, []
     for case in group.cases:
         image_id, finding = case.pair
         if image_id not in gallery.films:
             continue
-        label = _LABELS.get(corpus.labels.get(image_id, {}).get(finding, -2))
+        label = LABELS.get(films.label(image_id, finding))
         rows = [_row(corpus, model, case.pair, gallery, scores) for model in corpus.models.values()]
         cards.append({
             "finding": finding,
-            "name": image_id if share else corpus.name(image_id),
+            "name": films.name(image_id),
             "facts": [fact for fact in (case.why, f"label: {label}" if label else "") if fact],
             "film": gallery.films[image_id],
             "truth": gallery.truths.get(case.pair),
@@ -249,9 +230,7 @@ def _group(
     return group.heading, group.rule, cards
 
 
-def _row(
-    corpus: Corpus, model: ModelData, pair: Pair, gallery: Gallery, scores: dict[tuple[str, str, Pair], Record]
-) -> Record | None:
+def _row(corpus: Corpus, model: ModelData, pair: Pair, gallery: Gallery, scores: _Scores) -> Record | None:
     """Return the maps of one model; None where it has none of this pair."""
     cells = []
     for method in model.methods:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
-from cxrx.report.words import Record, count, finite, number, span
+from cxrx.report.words import Record, count, finite, methods_of, number, span
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,16 @@ def text_cell(text: Any) -> Cell:
     return Cell(text if isinstance(text, str) else "", words=True)
 
 
+def kind_of(method: str, controls: Collection[str]) -> str:
+    """Return the class of a method's row."""
+    return "control" if method in controls else ""
+
+
+def method_rows(table: pd.DataFrame, controls: Collection[str], cells: Callable[[str], Sequence[Cell]]) -> list[Row]:
+    """Return a row with its `cells` for every method of a table, the controls last."""
+    return [Row([name], cells(name), kind_of(name, controls)) for name in methods_of(table, controls)]
+
+
 def keyed(rows: Iterable[Record], *names: str) -> dict[tuple[Any, ...], Record]:
     """Return the rows by the values of some columns; of equal ones the first."""
     found: dict[tuple[Any, ...], Record] = {}
@@ -99,9 +110,16 @@ def keyed(rows: Iterable[Record], *names: str) -> dict[tuple[Any, ...], Record]:
 def matrix(
     rows: Iterable[Record], a: str, b: str, caption: str, *, corner: str = "", order: Sequence[str] = ()
 ) -> Grid | None:
-    """Draw a symmetric table of values as a heatmap, in a given order or like beside like.
+    """Draw a symmetric table of values as a heatmap; below each number stands the random pair's.
 
-    Below each number stands the random pair's. The shade is the absolute value.
+    Parameters
+    ----------
+    rows, a, b
+        The cells, with the columns ``value``, ``random_pair`` and those that name the two sides.
+    caption, corner
+        What stands above the table, and above the names on its left.
+    order
+        Of the names; where it does not hold just these, like stands beside like.
     """
     listed = list(rows)
     cells = keyed(listed, a, b) | keyed(listed, b, a)
@@ -109,17 +127,20 @@ def matrix(
     names = list(order) if set(order) == set(there) else clustered(there, cells)
     if len(names) < 2:
         return None
-    body = [Row([name], [_match(cells.get((name, other)), same=name == other) for other in names]) for name in names]
+    body = []
+    for name in names:
+        found = [shaded_cell(cells.get((name, other)), "random_pair", number) for other in names]
+        found[names.index(name)] = Cell("·")
+        body.append(Row([name], found))
     return Grid(caption, [corner], names, body, matrix=True)
 
 
-def _match(row: Record | None, *, same: bool) -> Cell:
-    if same:
-        return Cell("·")
+def shaded_cell(row: Record | None, under: str, write: Callable[[Any], str]) -> Cell:
+    """Return a number, shaded by its absolute value, over another one of the row."""
     value = None if row is None else finite(row, "value")
     if row is None or value is None:
         return DASH
-    return Cell(number(value), number(row.get("random_pair")), min(abs(value), 1.0))
+    return Cell(number(value), write(row.get(under)), min(abs(value), 1.0))
 
 
 def clustered(names: Sequence[str], cells: Mapping[tuple[Any, ...], Record]) -> list[str]:
@@ -134,7 +155,7 @@ def clustered(names: Sequence[str], cells: Mapping[tuple[Any, ...], Record]) -> 
 
     distances: NDArray[np.float64] = np.array(
         [
-            1 - (finite(cells.get((one, other), {}), "value") or 0.0)
+            max(0.0, 1 - (finite(cells.get((one, other), {}), "value") or 0.0))  # rounding may leave a value above 1
             for i, one in enumerate(names)
             for other in names[i + 1 :]
         ]

@@ -14,7 +14,9 @@ from markupsafe import Markup
 
 from cxrx import __version__
 from cxrx.compare.comparison import Comparison, versions
-from cxrx.compare.corpus import open_corpus
+from cxrx.compare.corpus import Corpus
+from cxrx.compare.verdict import NOTHING, Statement, sentences
+from cxrx.export.films import Films
 from cxrx.export.overlay import COLOURS
 from cxrx.files.atomic import write_file
 from cxrx.report import behaviour, relations
@@ -30,14 +32,20 @@ if TYPE_CHECKING:
 
 
 def write_report(
-    comparison: Comparison, out: Path, *, images: Path | None = None, share: bool = False, max_cases: int = MAX_CASES
+    comparison: Comparison,
+    corpus: Corpus,
+    out: Path,
+    *,
+    images: Path | None = None,
+    share: bool = False,
+    max_cases: int = MAX_CASES,
 ) -> Path:
-    """Write ``report.html``.
+    """Write ``report.html`` and return its path.
 
     Parameters
     ----------
-    comparison
-        From :func:`cxrx.compare.run.compare`; its results files are opened again for the pictures.
+    comparison, corpus
+        From :func:`cxrx.compare.run.compare`, and the open results files it was made of, for the pictures.
     out
         The file to write.
     images
@@ -46,15 +54,8 @@ def write_report(
         Leave the films' file names out and call them by image_id.
     max_cases
         Most cards of the case grid.
-
-    Returns
-    -------
-    out
     """
-    with open_corpus(comparison.paths) as corpus:
-        if comparison.truth is not None:
-            corpus.add_truth(comparison.truth)
-        gallery = make_gallery(comparison, corpus, images=images, share=share, max_cases=max_cases)
+    gallery = make_gallery(comparison, Films(corpus, images, share=share), max_cases)
     out.parent.mkdir(parents=True, exist_ok=True)
     write_file(out, page(comparison, gallery).encode())
     return out
@@ -118,7 +119,7 @@ def _sections(comparison: Comparison) -> dict[str, Any]:
         "strata": {slug: relations.strata(comparison, slug) for slug in slugs},
     }
     return {
-        "verdict": _verdict(comparison.verdict, slugs),
+        "verdict": _verdict(comparison.statements, slugs),
         **{name: {slug: found for slug, found in parts.items() if found} for name, parts in by_model.items()},
         "model_agreement": relations.model_agreement(comparison),
         "paired_tests": relations.paired_tests(comparison),
@@ -127,12 +128,11 @@ def _sections(comparison: Comparison) -> dict[str, Any]:
     }
 
 
-def _verdict(sentences: Sequence[str], slugs: Sequence[str]) -> list[tuple[str, list[str]]]:
+def _verdict(statements: Sequence[Statement], slugs: Sequence[str]) -> list[tuple[str, list[str]]]:
     """Put the sentences on one model under its name, in their order; what is said of several comes last."""
     groups: dict[str, list[str]] = {slug: [] for slug in slugs}
-    for sentence in sentences:
-        slug = next((slug for slug in slugs if sentence.startswith(f"{slug}: ")), "")
-        groups.setdefault(slug, []).append(sentence.removeprefix(f"{slug}: "))
+    for slug, sentence in sentences(statements) or [("", NOTHING)]:
+        groups.setdefault(slug, []).append(sentence)
     return [(slug, said) for slug, said in groups.items() if said]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,20 +11,8 @@ from markupsafe import Markup
 
 from cxrx.compare.comparison import Comparison
 from cxrx.report.figures import Dot, Figures, boxes, forest
-from cxrx.report.grids import DASH, Cell, Grid, Row, count_cell, keyed, value_cell
-from cxrx.report.words import (
-    Record,
-    count,
-    finite,
-    heading,
-    meaning,
-    methods_of,
-    names_of,
-    number,
-    pick,
-    records,
-    span,
-)
+from cxrx.report.grids import DASH, Cell, Grid, Row, count_cell, keyed, method_rows, shaded_cell, value_cell
+from cxrx.report.words import Record, count, finite, heading, meaning, methods_of, names_of, number, pick, records, span
 
 MAIN = ("hit", "hit_15px", "iou", "mass", "mass_ratio", "rank")
 FOREST = ("hit", "iou")
@@ -54,11 +42,6 @@ def localisation(comparison: Comparison, slug: str) -> dict[str, Any] | None:
     }
 
 
-def kind_of(method: str, controls: set[str]) -> str:
-    """Return the class of a method's row."""
-    return "control" if method in controls else ""
-
-
 def _caption(per_pair: pd.DataFrame) -> str:
     if per_pair.empty:
         return "Mean over findings"
@@ -75,18 +58,14 @@ def _means(
 ) -> Grid:
     cells = keyed(records(pick(summary, finding="all")), "method", "metric")
     skills = [metric for metric in skills if metric in metrics and "skill" in summary.columns]
-    body = []
-    for method in methods_of(summary, controls):
+
+    def cells_of(method: str) -> list[Cell]:
         found = [cells.get((method, metric)) for metric in metrics]
         skill = [Cell(number(cells.get((method, metric), {}).get("skill"))) for metric in skills]
-        first = next((row for row in found if row is not None), {"n": None})
-        body.append(Row([method], [*map(value_cell, found), *skill, count_cell(first)], kind_of(method, controls)))
-    heads = [
-        *map(heading, metrics),
-        *(f"Skill, {heading(metric)}" for metric in skills),
-        "Pairs",
-    ]
-    return Grid(caption, ["Method"], heads, body)
+        return [*map(value_cell, found), *skill, count_cell(next(filter(None, found), {}))]
+
+    heads = [*map(heading, metrics), *(f"Skill, {heading(metric)}" for metric in skills), "Pairs"]
+    return Grid(caption, ["Method"], heads, method_rows(summary, controls, cells_of))
 
 
 def _by_finding(summary: pd.DataFrame, metric: str, said: str, controls: set[str]) -> Grid:
@@ -94,10 +73,7 @@ def _by_finding(summary: pd.DataFrame, metric: str, said: str, controls: set[str
     cells = keyed(records(table), "method", "finding")
     names = [name for name in names_of(table, "finding") if name != "all"]
     counts = {name: pick(table, finding=name)["n"].max() for name in names}
-    body = []
-    for method in methods_of(table, controls):
-        found = [cells.get((method, name)) for name in names]
-        body.append(Row([method], [_with_skill(row) for row in found], kind_of(method, controls)))
+    body = method_rows(table, controls, lambda method: [_with_skill(cells.get((method, name))) for name in names])
     caption = f"{heading(metric)}: {said}. In brackets the pairs; below a value its interval and skill"
     return Grid(caption, ["Method"], [f"{name} ({count(counts[name])})" for name in names], body)
 
@@ -194,16 +170,9 @@ def _confusions(table: pd.DataFrame) -> list[Grid]:
         cells = keyed(records(own), "finding_map", "finding_truth")
         columns = names_of(own, "finding_truth")
         body = [
-            Row([name], [_shaded(cells.get((name, other))) for other in columns])
+            Row([name], [shaded_cell(cells.get((name, other)), "n", count) for other in columns])
             for name in names_of(own, "finding_map")
         ]
         caption = f"{method}: mean IoU of the map of a finding (row) with the truth of another (column); below it n"
         grids.append(Grid(caption, ["Map of"], columns, body, matrix=True))
     return grids
-
-
-def _shaded(row: Mapping[str, Any] | None) -> Cell:
-    value = None if row is None else finite(row, "value")
-    if row is None or value is None:
-        return DASH
-    return Cell(number(value), count(row.get("n")), min(abs(value), 1.0))

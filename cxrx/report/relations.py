@@ -7,21 +7,8 @@ from typing import Any
 import pandas as pd
 
 from cxrx.compare.comparison import Comparison
-from cxrx.report.grids import Cell, Grid, Row, keyed, matrix, text_cell, value_cell
-from cxrx.report.localisation import kind_of
-from cxrx.report.words import (
-    Record,
-    count,
-    finite,
-    heading,
-    methods_of,
-    names_of,
-    number,
-    pick,
-    records,
-    small,
-    span,
-)
+from cxrx.report.grids import Cell, Grid, Row, keyed, kind_of, matrix, method_rows, text_cell, value_cell
+from cxrx.report.words import Record, count, finite, heading, methods_of, names_of, number, pick, records, small, span
 
 _METRICS = ("spearman", "iou_top_10", "ssim")
 _STRATA = {"size": "By size of the finding", "confidence": "By the model's confidence", "outcome": "By outcome"}
@@ -89,7 +76,8 @@ def strata(comparison: Comparison, slug: str) -> list[Grid]:
     for by in names_of(table, "by"):
         own = pick(table, by=by)
         cells = keyed(records(own), "method", "metric", "stratum")
-        columns = [(metric, stratum) for metric in names_of(own, "metric") for stratum in _levels(own, metric)]
+        metrics, pairs = names_of(own, "metric"), dict.fromkeys(zip(own["metric"], own["stratum"], strict=True))
+        columns = sorted(pairs, key=lambda at: metrics.index(at[0]))
         body = [
             Row([method], [_counted(cells.get((method, *at))) for at in columns], kind_of(method, comparison.controls))
             for method in methods_of(own, comparison.controls)
@@ -98,10 +86,6 @@ def strata(comparison: Comparison, slug: str) -> list[Grid]:
         caption = f"{_STRATA.get(by, f'By {by}')}: mean, 95 % interval, n"
         grids.append(Grid(caption, ["Method"], heads, body))
     return grids
-
-
-def _levels(table: pd.DataFrame, metric: str) -> list[str]:
-    return names_of(pick(table, metric=metric), "stratum")
 
 
 def _counted(row: Record | None) -> Cell:
@@ -188,10 +172,7 @@ def costs(comparison: Comparison) -> Grid | None:
     columns = list(dict.fromkeys((model, device) for _, model, device in cells))
     if not columns:
         return None
-    body = []
-    for method in methods_of(table, comparison.controls):
-        found = [cells.get((method, *at)) for at in columns]
-        body.append(Row([method], [_cost(row) for row in found], kind_of(method, comparison.controls)))
+    body = method_rows(table, comparison.controls, lambda method: [_cost(cells.get((method, *at))) for at in columns])
     heads = [f"{model}, {device}" if device else model for model, device in columns]
     return Grid("Seconds a map; below, how many maps were timed", ["Method"], heads, body)
 

@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from cxrx.compare.comparison import write_tables
+from cxrx.compare.corpus import open_corpus
 from cxrx.compare.run import compare
 from cxrx.models.architectures import NIH_LABELS
 from cxrx.reading.record import ImageRecord, Link, Status
@@ -81,16 +82,17 @@ def main() -> None:
         path = Path(folder) / "results.h5"
         make_results(path, films)
         begun, cpu = time.perf_counter(), time.process_time()
-        comparison = compare(path, metrics="fast")
-        seconds, worked = time.perf_counter() - begun, time.process_time() - cpu
-        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-        print(f"compare --metrics fast, {films} films, {len(METHODS)} methods: {seconds:.1f} s ({worked:.1f} s CPU), "
-              f"{memory:.2f} GiB at most, {len(comparison.per_pair)} maps scored, "
-              f"{len(comparison.paired_tests)} paired comparisons")  # fmt: skip
-        begun = time.perf_counter()
-        write_tables(comparison, Path(folder))
-        report = write_report(comparison, Path(folder) / "report.html")
-        print(f"tables and report: {time.perf_counter() - begun:.1f} s, {report.stat().st_size / 2**20:.1f} MiB")
+        with open_corpus([path]) as corpus:
+            comparison = compare(corpus, metrics="fast")
+            seconds, worked = time.perf_counter() - begun, time.process_time() - cpu
+            memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+            print(f"compare --metrics fast, {films} films, {len(METHODS)} methods: {seconds:.1f} s ({worked:.1f} s "
+                  f"CPU), {memory:.2f} GiB at most, {len(comparison.per_pair)} maps scored, "
+                  f"{len(comparison.paired_tests)} paired comparisons")  # fmt: skip
+            begun = time.perf_counter()
+            write_tables(comparison, Path(folder))
+            report = write_report(comparison, corpus, Path(folder) / "report.html")
+            print(f"tables and report: {time.perf_counter() - begun:.1f} s, {report.stat().st_size / 2**20:.1f} MiB")
 
 
 if __name__ == "__main__":

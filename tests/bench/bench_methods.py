@@ -16,6 +16,7 @@ from pathlib import Path
 import cxrx
 from cxrx.cli.compare import show
 from cxrx.compare.comparison import write_tables
+from cxrx.compare.corpus import open_corpus
 from cxrx.compare.run import compare
 from cxrx.phantom import write_folder
 from cxrx.report.html import write_report
@@ -39,10 +40,11 @@ def main() -> None:
         report = cxrx.run(cxrx.load_model(name), options.out / "films", METHODS, results, targets="truth")
         print(f"{report.model}: {report.seconds:.0f} s for {', '.join(METHODS)}")
     start = time.perf_counter()
-    comparison = compare(results, metrics=METRICS, max_pairs=2 * options.films)
-    print(f"compare: {time.perf_counter() - start:.0f} s")
-    write_tables(comparison, options.out)
-    write_report(comparison, options.out / "report.html")
+    with open_corpus([results]) as corpus:
+        comparison = compare(corpus, metrics=METRICS, max_pairs=2 * options.films)
+        print(f"compare: {time.perf_counter() - start:.0f} s")
+        write_tables(comparison, options.out)
+        write_report(comparison, corpus, options.out / "report.html")
     show(comparison)
     tests = comparison.paired_tests
     tests = tests[(tests["finding"] == "all") & tests["metric"].isin(["hit", "iou", "deletion", "insertion", "road"])]

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -100,12 +101,18 @@ def test_a_locked_file_is_five(cli, films, net, tmp_path):
         (("verify", "none.h5"), "none.h5"),
         (("merge", "one.h5", "-o", "two.h5"), "two results files"),
         (("export", "results.h5"), "one format"),
+        (("export", "tiny.h5", "--csv", "--grid"), "csv has no options, so 'grid' cannot be set"),
+        (("export", "tiny.h5", "--csv", "-O", "x=1"), "csv has no options, so 'x' cannot be set"),
+        (("export", "tiny.h5", "--csv", "--images", "."), "csv reads no films"),
+        (("export", "tiny.h5", "--png", "-O", "methods=lime", "--method", "rise"), "methods is given twice"),
+        (("export", "tiny.h5", "--png", "-O", "size=9"), "png has no option 'size'; it has model, methods"),
         (("models", "show", "densnet121"), "did you mean densenet121"),
         (("explainers", "show", "smothgrad"), "did you mean smoothgrad"),
         (("phantom", "films"), "not empty"),
     ],
 )
-def test_usage_errors_are_two_with_a_sentence(cli, films, words, told):
+def test_usage_errors_are_two_with_a_sentence(cli, films, words, told, tiny, tmp_path):
+    shutil.copy(tiny.results, tmp_path / "tiny.h5")
     result = cli(*words, code=2)
     assert told in result.stderr
     assert result.stderr.startswith("cxrx: ")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import h5py
 import pytest
 
 
@@ -50,6 +51,17 @@ def test_a_bad_request_is_told_and_writes_nothing(cli, tiny, tmp_path, words, se
     shown = cli("compare", tiny.results, *words, "--out", tmp_path / "out", code=2)
     assert sentence in shown.stderr
     assert not (tmp_path / "out").exists()
+
+
+def test_every_file_is_opened_once(cli, tiny, tmp_path, monkeypatch):
+    opened, real = [], h5py.File
+    monkeypatch.setattr(h5py, "File", lambda path, *rest, **more: opened.append(path) or real(path, *rest, **more))
+    boxes = tmp_path / "boxes.csv"
+    boxes.write_text("path,finding,x,y,w,h\n" + "".join(f"{name},Mass,1,30,20,20\n" for name in tiny.names))
+    words = ("--truth", boxes, "--metrics", "fast", "--n-boot", 10, "--out", tmp_path)
+    cli("compare", tiny.results, tiny.results, *words)
+    assert len(opened) == 1
+    assert 'height="20.0"' in (tmp_path / "report.html").read_text()  # the truth that was given is drawn
 
 
 def test_share_leaves_names_out(cli, tiny, tmp_path):

@@ -17,7 +17,7 @@ from cxrx.compare.regions import mass as module
 from cxrx.compare.regions.mass import METRICS, _scores
 from cxrx.compare.regions.removal import on_input, painted
 from cxrx.compare.run import compare
-from cxrx.compare.verdict import verdict
+from cxrx.compare.verdict import sentences, verdict
 from cxrx.engine.api import run
 from cxrx.metrics.bootstrap import PatientBootstrap
 from cxrx.phantom import write_folder
@@ -99,6 +99,9 @@ def test_a_model_that_reads_the_marker_is_exposed(comparison):
 def test_the_verdict_begins_with_it(comparison):
     assert "of its relevance on the marker" in comparison.verdict[0]
     assert "painting the marker over lowers the logit" in comparison.verdict[1]
+    share, loss = comparison.statements[:2]
+    assert (share.kind, share.metric, loss.kind, loss.metric) == ("marker", "mass", "removal", "drop")
+    assert loss.value > loss.beside[0].value
 
 
 def test_an_honest_model_is_not_accused():
@@ -110,7 +113,7 @@ def test_an_honest_model_is_not_accused():
     ]
     tables = {name: pd.DataFrame(columns=list(columns)) for name, columns in COLUMNS.items()}
     tables["regions"] = pd.DataFrame(rows, columns=list(COLUMNS["regions"]))
-    said = " ".join(verdict(tables, controls=set()))
+    said = " ".join(sentence for _, sentence in sentences(verdict(tables, controls=set())))
     assert "1.1 times the marker's share" in said
     assert "reads the marker" not in said
 

@@ -108,6 +108,15 @@ def test_files_written(comparison, tmp_path, tiny):
     assert {row["method"] for row in rows} >= {"gradcam", "centre", "random"}
     found = json.loads((tmp_path / "out" / "compare.json").read_text())
     assert found["verdict"] == comparison.verdict
+    best = found["statements"][0]
+    assert (best["kind"], best["who"], best["against"], best["metric"]) == (
+        "localisation", "gradcam", ["smoothgrad"], "hit"
+    )  # fmt: skip
+    assert f"{best['value']:.2f} [{best['low']:.2f}, {best['high']:.2f}]" in found["verdict"][0]
+    assert {"centre", "random"} <= {control["who"] for control in best["beside"]}
+    decided = [one for one in found["statements"] if one["kind"] == "difference"]
+    assert all(one["decision"] in {"better", "worse", "same", "undecided"} for one in decided)
+    assert [one["against"] for one in decided if one["who"] == "gradcam"][-1] == ["smoothgrad"]
     assert found["conventions"]["localisation: hit"]
     assert found["models"]["tiny@01234567"]["methods"]["gradcam"]["relu"] == 1
     assert found["classification"][0]["auroc"] is None  # no NaN in JSON
@@ -241,9 +250,10 @@ def test_sections_by_name(tiny):
 
 def test_comparing_needs_no_torch(tiny, tmp_path):
     code = (
-        "import sys; from pathlib import Path; from cxrx.compare.run import compare; "
-        "from cxrx.report.html import write_report; "
-        f"write_report(compare({str(tiny.results)!r}, n_boot=0), Path({str(tmp_path / 'report.html')!r})); "
+        "import sys; from pathlib import Path; from cxrx.compare.corpus import open_corpus\n"
+        "from cxrx.compare.run import compare; from cxrx.report.html import write_report\n"
+        f"with open_corpus([Path({str(tiny.results)!r})]) as corpus:\n"
+        f"    write_report(compare(corpus, n_boot=0), corpus, Path({str(tmp_path / 'report.html')!r}))\n"
         "print(sorted({'torch', 'timm', 'captum', 'pytorch_grad_cam'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)

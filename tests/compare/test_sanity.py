@@ -12,7 +12,7 @@ from torch.nn import functional
 import cxrx
 from cxrx.compare.sanity.check import TESTS, check_sanity
 from cxrx.compare.sanity.experiment import Experiment
-from cxrx.compare.sanity.judge import CONVENTION, judge, summarise
+from cxrx.compare.sanity.judge import CONVENTION, judge, sentence_of, summarise
 from cxrx.compare.sanity.robustness import RADIUS, SAMPLES, SIGMA, max_sensitivity, noisy
 from cxrx.errors import UsageError
 from cxrx.explainers.option_types import NoOptions
@@ -129,10 +129,11 @@ def test_edge_does_not_change_and_fails():
     result = check("edge")
     changed = result.rows[result.rows["test"] == "randomisation"]
     np.testing.assert_allclose(changed["value"], 1, atol=1e-6)
-    (verdict, *_) = judge("edge", result.rows, result.random_pairs, PatientBootstrap(IDS, 100, 0))
+    (verdict, *_) = judge(result.rows, result.random_pairs, PatientBootstrap(IDS, 100, 0))
     assert verdict[:2] == ("randomisation", False)
-    assert verdict[2].startswith("edge fails: its map does not change when the whole network is randomised (rank corr")
-    assert "1.00; maps of different patients: -0.01" in verdict[2]
+    assert verdict[2] == "fails"
+    assert verdict[3].startswith("its map does not change when the whole network is randomised (rank corr")
+    assert "1.00; maps of different patients: -0.01" in verdict[3]
 
 
 def test_rows_hold_every_stage_draw_and_pair():
@@ -238,7 +239,7 @@ def test_what_does_not_fit_is_told():
 def test_no_tests_no_rows():
     result = check("edge", tests=())
     assert tuple(result.rows.columns) == COLUMNS
-    assert judge("edge", result.rows, result.random_pairs, PatientBootstrap(IDS, 10, 0)) == []
+    assert judge(result.rows, result.random_pairs, PatientBootstrap(IDS, 10, 0)) == []
 
 
 @pytest.fixture(scope="module")
@@ -259,7 +260,7 @@ def test_a_trained_network(demo, method, passed):
     similar = table[table["test"] == "randomisation"]
     assert len(similar) == 3
     assert ((similar["value"] < similar["random_pair"]) == passed).all()
-    ((test, decided, _),) = judge(method, result.rows, result.random_pairs, bootstrap)
+    ((test, decided, *_),) = judge(result.rows, result.random_pairs, bootstrap)
     assert (test, decided) == ("randomisation", passed)
 
 
@@ -363,8 +364,9 @@ LINE = rows_of("random_pairs", 0.4)
     ],
 )
 def test_verdicts(test, value, spread, passed, said):
-    ((named, decided, sentence),) = judge("m", rows_of(test, value, spread=spread), LINE, BOOTSTRAP)
+    ((named, decided, outcome, reason),) = judge(rows_of(test, value, spread=spread), LINE, BOOTSTRAP)
     assert (named, decided) == (test, passed)
+    sentence = sentence_of("m", outcome, reason)
     assert said in sentence
     if isinstance(value, float) and np.isfinite(value):
         assert "maps of different patients: 0.40" in sentence
@@ -373,7 +375,7 @@ def test_verdicts(test, value, spread, passed, said):
 def test_the_last_stage_decides_and_what_became_constant_is_counted():
     rows = pd.concat([rows_of("randomisation", 0.9, stage="head"), rows_of("randomisation", 0.1, stage="stem")])
     rows.loc[(rows["stage"] == "stem") & (rows["image_id"] == "p03"), "value"] = np.nan
-    ((_, passed, sentence),) = judge("m", rows, LINE, BOOTSTRAP)
+    ((_, passed, _, sentence),) = judge(rows, LINE, BOOTSTRAP)
     assert passed is True
     assert "; 2 of 32 maps became constant and are left out" in sentence
     table = summarise(rows, LINE, BOOTSTRAP).set_index(["stage", "metric"])
@@ -387,16 +389,16 @@ def test_few_patients_decide_nothing_but_that_a_map_stays():
     few = PATIENTS[:6]
     bootstrap = PatientBootstrap(few, 500, 0)
     line = rows_of("random_pairs", 0.4, patients=few)
-    ((_, passed, sentence),) = judge("m", rows_of("randomisation", 0.1, patients=few), line, bootstrap)
+    ((_, passed, _, sentence),) = judge(rows_of("randomisation", 0.1, patients=few), line, bootstrap)
     assert passed is None
     assert "6 patients are too few for an interval" in sentence
-    ((_, passed, _),) = judge("m", rows_of("randomisation", 1.0, spread=0, patients=few), line, bootstrap)
+    ((_, passed, *_),) = judge(rows_of("randomisation", 1.0, spread=0, patients=few), line, bootstrap)
     assert passed is False
 
 
 def test_deterministic_methods_are_said_to_be_so():
-    verdicts = judge("m", rows_of("noise", 0.9), LINE, BOOTSTRAP, stochastic=False)
-    assert ("repeatability", True, "m is deterministic: it gives the same map whatever the seed") in verdicts
+    verdicts = judge(rows_of("noise", 0.9), LINE, BOOTSTRAP, stochastic=False)
+    assert ("repeatability", True, "is deterministic", "it gives the same map whatever the seed") in verdicts
 
 
 def test_conventions_are_sentences():

@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cxrx.compare.corpus import Corpus
 from cxrx.errors import UsageError
-from cxrx.export.overlay import Case, Panel, blend, draw_cases, peak, relative, scaled_boxes, thumbnail_shape
+from cxrx.export.films import Films
+from cxrx.export.overlay import Case, blend, draw_cases, peak, relative, scaled_boxes, thumbnail_shape
 from cxrx.export.specs import BUILTIN_EXPORTERS
 from cxrx.results.reader import open_results
 
@@ -64,7 +66,7 @@ def test_grid_and_moved_films(make_tiny, tmp_path):
     with open_results(own.results) as results:
         with pytest.raises(UsageError, match="none of the films"):
             PNG.write(results, tmp_path / "png")
-        PNG.write(results, tmp_path / "png", images=moved, grid=True, findings=["Mass"])
+        PNG.write(results, tmp_path / "png", films=Films(Corpus([results]), moved), grid=True, findings=["Mass"])
     assert len(list((tmp_path / "png").iterdir())) == 3
 
 
@@ -76,7 +78,7 @@ def test_no_such_maps(tiny, tmp_path):
 def test_a_mask_is_drawn_as_its_contour_and_the_facts_stand_below_the_film():
     outline = np.zeros((32, 32))
     outline[8:16, 8:24] = 1
-    panels = [Panel("m", values=np.eye(32))]
+    panels = {"m": np.eye(32)}
     case = Case("Mass", np.zeros((32, 32)), panels, outline=outline, facts=("probability 0.93",))
     figure = draw_cases([case])
     film, shown = figure.axes[:2]

@@ -72,5 +72,5 @@ def test_specs_write_what_they_say(tiny, tmp_path):
     assert [spec.name for spec in BUILTIN_EXPORTERS] == ["csv", "chexnet-csv", "png"]
     with open_results(tiny.results) as results:
         for spec in BUILTIN_EXPORTERS[:2]:
-            spec.write(results, tmp_path / f"x{spec.suffix}", images=None)
+            spec.write(results, tmp_path / f"x{spec.suffix}")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["x.chexnet.csv", "x.csv"]

@@ -67,6 +67,15 @@ BROKEN = {
         "@hookimpl\ndef register_explainers(register): register(ExplainerSpec('e', print, dict))",
         "register_explainers: options of 'e' must be a dataclass type",
     ),
+    "exporter-options-no-dataclass": (
+        """
+        from cxrx import ExporterSpec
+
+        @hookimpl
+        def register_exporters(register): register(ExporterSpec("e", ".e", print, options=dict))
+        """,
+        "register_exporters: options of 'e' must be a dataclass type",
+    ),
     "options-without-default": (
         """
         from dataclasses import dataclass

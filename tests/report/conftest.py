@@ -11,12 +11,27 @@ import pandas as pd
 import pytest
 
 from cxrx.compare.comparison import Comparison
+from cxrx.compare.corpus import open_corpus
+from cxrx.compare.run import compare
+from cxrx.compare.verdict import Statement
 from cxrx.export.overlay import jpeg
 from cxrx.report.gallery import MAP, PICTURE, Drawn, Film, Gallery, Truth, map_png
+from cxrx.report.html import write_report
 
 METRICS = ("hit", "hit_15px", "iou", "mass", "mass_ratio", "rank", "auroc", "iou_top_1", "iou_top_10", "iou_top_40")
 STAGES = ("head", "block4", "block3", "block2", "block1", "stem")
 CONTROLS = ("prior", "centre", "random", "edge")
+
+
+@pytest.fixture(scope="session")
+def report():
+    """Compare a results file and write its report, as the command does: on one open corpus."""
+
+    def write(results, out, *, images=None, share=False, **options):
+        with open_corpus([results]) as corpus:
+            return write_report(compare(corpus, **options), corpus, out, images=images, share=share)
+
+    return write
 
 
 @pytest.fixture(scope="session")
@@ -54,9 +69,12 @@ def make(
         **_relations(rng, findings, every, models),
     }
     return Comparison(
-        paths=(Path("results.h5"),), truth=None, films=films, demo=False, names={}, **tables,
+        paths=(Path("results.h5"),), films=films, demo=False, **tables,
         skipped=[("infidelity", "it is not in the set auto")], warnings=["7 maps are constant"],
-        verdict=["gradcam hits most often.", "2 of 9 differences survive Holm.", "edge fails the randomisation test."],
+        statements=[
+            Statement("gradcam", kind="localisation", model=models[0], metric="hit", value=0.6, n=40, patients=30),
+            Statement("edge", kind="sanity", model=models[0], decision="fails", reason="its map stays"),
+        ],
         settings={"n_boot": 1000, "seed": 0, "truth": "", "metrics": ["localisation"]},
         conventions={"localisation: hit": "the maximum lies in the truth", "interval": "bootstrap over patients"},
         models={slug: {"findings": findings, "fingerprint": "f" * 8, "demo": False, "methods": {}} for slug in models},
@@ -211,11 +229,12 @@ def _behaviour(rng, findings, methods, models):
                      **_bounds(value, 0.05), "n": 24, "random_pair": line}
                     for stage, value in zip(STAGES, falls, strict=True)
                 ]  # fmt: skip
-            said = {"edge": "edge fails: it is so.", "centre": "centre: it changes nothing."}.get(method, "It is so.")
-            passed = {"edge": False, "centre": None}.get(method, True)
-            verdicts.append(
-                {"model": model, "method": method, "test": "randomisation", "passed": passed, "sentence": said}
-            )
+            passed, outcome = {"edge": (False, "fails"), "centre": (None, "")}.get(method, (True, "passes"))
+            said = "it changes nothing" if method == "centre" else "it is so"
+            verdicts.append({
+                "model": model, "method": method, "test": "randomisation", "passed": passed, "outcome": outcome,
+                "reason": said, "sentence": f"{method} {outcome}: {said}",
+            })  # fmt: skip
     return {
         "faithfulness": pd.DataFrame(means), "faithfulness_pairs": pd.DataFrame(pairs),
         "curves": pd.concat(curves, ignore_index=True), "sanity": pd.DataFrame(sanity),

@@ -13,8 +13,7 @@ from itertools import pairwise
 
 import pytest
 
-from cxrx.compare.run import compare
-from cxrx.report.html import page, write_report
+from cxrx.report.html import page
 
 PROGRAM = next(
     (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
@@ -121,9 +120,9 @@ def browser(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def real(tiny, tmp_path_factory):
+def real(tiny, tmp_path_factory, report):
     """Return a page made from a results file."""
-    return write_report(compare(tiny.results, n_boot=50), tmp_path_factory.mktemp("page") / "report.html")
+    return report(tiny.results, tmp_path_factory.mktemp("page") / "report.html", n_boot=50)
 
 
 @pytest.fixture(scope="module")

@@ -108,6 +108,15 @@ def test_like_stands_beside_like():
     assert matrix([], "a", "b", "") is None
 
 
+def test_methods_that_say_the_same_are_ordered_though_rounding_leaves_them_above_one():
+    names = [f"method{i}" for i in range(25)]
+    rows = [
+        {"a": one, "b": two, "value": 1 + 2e-16 * (1 + i % 3)} for i, one in enumerate(names) for two in names[i + 1 :]
+    ]
+    assert any(row["value"] > 1 for row in rows)
+    assert sorted(clustered(names, keyed(rows, "a", "b"))) == sorted(names)
+
+
 def test_numbers_are_written_plainly():
     assert [number(v) for v in (0.126, np.nan, np.int64(3), "x", None, -0.001)] == ["0.13", "–", "3", "x", "–", "0.00"]
     assert span(0.1, 0.234) == "0.10–0.23"

@@ -10,6 +10,7 @@ from PIL import Image
 
 from cxrx.compare.corpus import open_corpus
 from cxrx.compare.run import compare
+from cxrx.export.films import Films
 from cxrx.export.overlay import blend
 from cxrx.report.choose import Chosen, choose_cases, lead_method
 from cxrx.report.gallery import make_gallery, map_png, outline
@@ -20,7 +21,7 @@ from cxrx.results.truth import Mask
 def made_of(tiny):
     comparison = compare(tiny.results, n_boot=0)
     with open_corpus([tiny.results]) as corpus:
-        yield comparison, corpus, make_gallery(comparison, corpus, images=None, share=False, max_cases=250)
+        yield comparison, corpus, make_gallery(comparison, Films(corpus), 250)
 
 
 def test_every_film_is_stored_once_as_a_small_jpeg(made_of, tiny):
@@ -90,7 +91,7 @@ def test_a_mask_goes_before_boxes(tiny):
         mask = np.zeros((120, 96), bool)
         mask[30:60, 20:50] = True
         corpus.masks[pair] = Mask.encode(*pair, mask)
-        gallery = make_gallery(compare(tiny.results, n_boot=0), corpus, images=None, share=False, max_cases=250)
+        gallery = make_gallery(compare(tiny.results, n_boot=0), Films(corpus), 250)
     truths = [truth for own, truth in gallery.truths.items() if own == pair]
     assert all(not truth.boxes and truth.outline.startswith("M") for truth in truths)
 
@@ -183,7 +184,7 @@ def test_many_methods_leave_fewer_cards(tiny, monkeypatch):
     monkeypatch.setattr(gallery, "MOST_MAPS", 12)
     comparison = compare(tiny.results, n_boot=0)
     with open_corpus([tiny.results]) as corpus:
-        made = make_gallery(comparison, corpus, images=None, share=False, max_cases=250)
+        made = make_gallery(comparison, Films(corpus), 250)
     assert made.most == 6
     assert len(made.maps) <= 12
     assert len(made.cards()) <= 6

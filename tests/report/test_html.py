@@ -3,16 +3,16 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 
-from cxrx.compare.run import compare
+from cxrx.compare.verdict import Statement
 from cxrx.report.choose import MAX_CASES
 from cxrx.report.gallery import MAP, MOST_MAPS, PICTURE, Gallery
 from cxrx.report.html import page as render
-from cxrx.report.html import write_report
 
 SECTIONS = (
     "verdict", "warnings", "classifier", "localisation", "faithfulness", "sanity", "agreement", "strata", "tests",
@@ -52,9 +52,9 @@ class Page(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def page(tiny, tmp_path_factory):
+def page(tiny, tmp_path_factory, report):
     out = tmp_path_factory.mktemp("report") / "report.html"
-    assert write_report(compare(tiny.results, n_boot=50), out) == out
+    assert report(tiny.results, out, n_boot=50) == out
     return out.read_text(encoding="utf-8")
 
 
@@ -125,6 +125,28 @@ def test_it_says_what_counts_first(page, tiny):
         assert word in text
 
 
+def test_the_verdict_stands_under_its_models(full, filled, made, made_gallery):
+    text = " ".join(" ".join(Page(full).text).split())
+    first = (
+        "gradcam puts its maximum into the finding in 0.60 of cases (mean over findings; 40 truth pairs of 30 patients)"
+    )
+    assert first in text
+    assert "Together" not in text
+    filled = made(findings=("Mass",), methods=("gradcam",))
+    of_two = Statement(
+        "gradcam", kind="models", model="a@1", against=("b@2",), metric="hit", value=0.1, n=4, decision="undecided"
+    )
+    of_b = Statement("gradcam", kind="classifier", model="b@2", metric="auroc", value=0.9, reason="1 of 1")
+    filled = replace(filled, statements=[of_b, *filled.statements, of_two])
+    text = " ".join(" ".join(Page(render(filled, made_gallery(filled, 0))).text).split())
+    text = text[text.index("Verdict") :]
+    words = ("a@1", first, "edge fails: its map stays.", "b@2", "AUROC of 0.90 (1 of 1).", "Together", "gradcam on a@1")
+    places = [text.index(word) for word in words]
+    assert places == sorted(places)
+    assert filled.verdict[0].startswith("b@2: The classifier")
+    assert filled.verdict[-1].startswith("gradcam on a@1 against b@2: +0.10 hit rate (n = 4); not decidable")
+
+
 def test_numbers_of_every_table_are_there(full, filled):
     """One distinct number of each table is found where it belongs."""
     text = " ".join(" ".join(Page(full).text).split())
@@ -146,36 +168,34 @@ def test_numbers_of_every_table_are_there(full, filled):
         assert caption in text
 
 
-def test_share_leaves_names_out(tiny, tmp_path):
-    comparison = compare(tiny.results, n_boot=0)
-    page = write_report(comparison, tmp_path / "r.html", share=True).read_text(encoding="utf-8")
+def test_share_leaves_names_out(tiny, tmp_path, report):
+    page = report(tiny.results, tmp_path / "r.html", share=True, n_boot=0).read_text(encoding="utf-8")
     assert not any(name in page for name in tiny.names)
     assert any(image_id in page for image_id in tiny.ids)
-    local = write_report(comparison, tmp_path / "l.html").read_text(encoding="utf-8")
+    local = report(tiny.results, tmp_path / "l.html", n_boot=0).read_text(encoding="utf-8")
     assert any(name in local for name in tiny.names)
 
 
-def test_demo_banner_and_missing_films(make_tiny, tmp_path):
+def test_demo_banner_and_missing_films(make_tiny, tmp_path, report):
     own = make_tiny(n=5, demo=True)
     own.films.rename(tmp_path / "moved")
-    comparison = compare(own.results, n_boot=0)
-    page = write_report(comparison, tmp_path / "r.html").read_text(encoding="utf-8")
+    page = report(own.results, tmp_path / "r.html", n_boot=0).read_text(encoding="utf-8")
     assert "Demo model" in page
     assert "films of the case grid could not be found" in page
     assert "<image" not in page
-    page = write_report(comparison, tmp_path / "r.html", images=tmp_path / "moved").read_text(encoding="utf-8")
+    page = report(own.results, tmp_path / "r.html", images=tmp_path / "moved", n_boot=0).read_text(encoding="utf-8")
     assert "could not be found" not in page
     assert page.count("data:image/jpeg") == len(set(re.findall(r'<use href="#f(\d+)"', page))) > 0
 
 
-def test_what_is_written_is_escaped(make_tiny, tmp_path, made, made_gallery):
+def test_what_is_written_is_escaped(make_tiny, tmp_path, made, made_gallery, report):
     own = make_tiny(n=3)
     private = own.results.with_name("results.private.csv")
     text = private.read_text(encoding="utf-8")
     for i in range(3):
         text = text.replace(f"film{i:02d}.png", f"<b onload={i}>.png", 1)
     private.write_text(text, encoding="utf-8")
-    page = write_report(compare(own.results, n_boot=0), tmp_path / "r.html").read_text(encoding="utf-8")
+    page = report(own.results, tmp_path / "r.html", n_boot=0).read_text(encoding="utf-8")
     assert "<b onload" not in page
     assert "&lt;b onload=" in page
     evil = ('"><script>alert(1)</script>', "a & 'b' \"c\" $x_1$", "</svg><img src=x onerror=alert(1)>")
@@ -189,16 +209,15 @@ def test_what_is_written_is_escaped(make_tiny, tmp_path, made, made_gallery):
 
 
 @pytest.mark.parametrize("options", [{"methods": ()}, {"boxed": False}, {"boxed": False, "labelled": False}])
-def test_poor_files_still_give_a_page(make_tiny, tmp_path, options):
+def test_poor_files_still_give_a_page(make_tiny, tmp_path, options, report):
     own = make_tiny(n=4, **options)
-    page = write_report(compare(own.results, n_boot=0), tmp_path / "r.html").read_text(encoding="utf-8")
+    page = report(own.results, tmp_path / "r.html", n_boot=0).read_text(encoding="utf-8")
     assert Page(page).open == []
     assert "What was left out, and why" in page
 
 
-def test_the_same_input_gives_the_same_bytes(tiny, tmp_path, full, filled, made_gallery):
-    comparison = compare(tiny.results, n_boot=20)
-    one, two = (write_report(comparison, tmp_path / f"{i}.html").read_bytes() for i in range(2))
+def test_the_same_input_gives_the_same_bytes(tiny, tmp_path, full, filled, made_gallery, report):
+    one, two = (report(tiny.results, tmp_path / f"{i}.html", n_boot=20).read_bytes() for i in range(2))
     assert one == two
     assert render(filled, made_gallery(filled, 6)) == full
 

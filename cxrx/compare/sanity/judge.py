@@ -28,7 +28,7 @@ CONVENTION = (
 
 _NAMES = {"spearman": "rank correlation", "ssim": "SSIM", "iou_top_10": "top-10 % IoU"}
 
-Verdict = tuple[str, bool | None, str]
+_Judged = tuple[bool | None, str, str]  # passed, outcome, reason
 
 
 def summarise(rows: pd.DataFrame, random: pd.DataFrame, bootstrap: PatientBootstrap) -> pd.DataFrame:
@@ -66,9 +66,11 @@ def per_pair(rows: pd.DataFrame, metric: str) -> pd.DataFrame:
 
 
 def judge(
-    method: str, rows: pd.DataFrame, random: pd.DataFrame, bootstrap: PatientBootstrap, *, stochastic: bool = True
-) -> list[Verdict]:
-    """Return (test, passed, sentence) of the tests that `rows` hold; `passed` is None where nothing is decided.
+    rows: pd.DataFrame, random: pd.DataFrame, bootstrap: PatientBootstrap, *, stochastic: bool = True
+) -> list[tuple[str, bool | None, str, str]]:
+    """Return (test, passed, outcome, reason) of the tests that `rows` hold.
+
+    Where nothing is decided, `passed` is None and the outcome empty, or says that there is nothing to test.
 
     Max-sensitivity and the rise of the entropy are scores without a bound that would tell pass from fail.
 
@@ -77,22 +79,26 @@ def judge(
     rows, random, bootstrap
         As of :func:`summarise`.
     stochastic
-        False: the sentence on repeatability says that the method is deterministic.
+        False: the outcome of repeatability is that the method is deterministic.
     """
     tests = set(rows["test"])
-    verdicts = []
+    verdicts: list[tuple[str, bool | None, str, str]] = []
     if "randomisation" in tests:
         cascade = rows[rows["test"] == "randomisation"]
         last = cascade[cascade["stage"] == cascade["stage"].iloc[-1]]
-        verdicts.append(("randomisation", *_randomised(method, last, random, bootstrap)))
+        verdicts.append(("randomisation", *_randomised(last, random, bootstrap)))
     if not stochastic:
-        sentence = f"{method} is deterministic: it gives the same map whatever the seed"
-        verdicts.append(("repeatability", True, sentence))
+        verdicts.append(("repeatability", True, "is deterministic", "it gives the same map whatever the seed"))
     for test, what in (("repeatability", "another seed"), ("noise", "a noisy copy of the film")):
         if test in tests:
             chosen = rows[rows["test"] == test]
-            verdicts.append((test, *_repeated(method, what, chosen, random, bootstrap)))
+            verdicts.append((test, *_repeated(what, chosen, random, bootstrap)))
     return verdicts
+
+
+def sentence_of(method: str, outcome: str, reason: str) -> str:
+    """Say what :func:`judge` found, without a full stop."""
+    return f"{method} {outcome}: {reason}" if outcome else f"{method}: {reason}"
 
 
 @dataclass(frozen=True)
@@ -132,60 +138,48 @@ def _unchanged(rows: pd.DataFrame) -> bool:
     return bool(np.isfinite(values).any()) and bool((values[np.isfinite(values)] >= UNCHANGED).all())
 
 
-def _randomised(
-    method: str, rows: pd.DataFrame, random: pd.DataFrame, bootstrap: PatientBootstrap
-) -> tuple[bool | None, str]:
+def _randomised(rows: pd.DataFrame, random: pd.DataFrame, bootstrap: PatientBootstrap) -> _Judged:
     blank = _blank(rows)
     if blank == _count(rows):
-        return None, f"{method} cannot be tested: of a random network all its maps are constant"
+        return None, "cannot be tested", "of a random network all its maps are constant"
     found = _findings(rows, random, bootstrap)
     if _unchanged(rows):
-        return False, f"{method} fails: its map does not change when the whole network is randomised ({found[0]})"
+        return False, "fails", f"its map does not change when the whole network is randomised ({found[0]})"
     left_out = f"; {blank} of {_count(rows)} maps became constant and are left out" if blank else ""
+    others = "more like the original than maps of different patients are"
     if all(one.side == "below" for one in found):
-        return True, (
-            f"{method} passes: once the whole network is randomised, its map is no more like the original than maps of "
-            f"different patients are ({found[0]}{left_out})"
-        )
+        reason = f"once the whole network is randomised, its map is no {others} ({found[0]}{left_out})"
+        return True, "passes", reason
     above = [one for one in found if one.side == "above"]
     if above:
-        return False, (
-            f"{method} fails: even when the whole network is randomised, its map stays more like the original than "
-            f"maps of different patients are ({above[0]}{left_out})"
-        )
-    return None, _undecided(method, "the randomisation", found, rows, left_out)
+        reason = f"even when the whole network is randomised, its map stays {others} ({above[0]}{left_out})"
+        return False, "fails", reason
+    return None, "", _undecided("the randomisation", found, rows, left_out)
 
 
-def _repeated(
-    method: str, what: str, rows: pd.DataFrame, random: pd.DataFrame, bootstrap: PatientBootstrap
-) -> tuple[bool | None, str]:
+def _repeated(what: str, rows: pd.DataFrame, random: pd.DataFrame, bootstrap: PatientBootstrap) -> _Judged:
     blank = _blank(rows)
     if blank == _count(rows):
-        return None, f"{method} cannot be tested with {what}: no map is left to compare"
+        return None, f"cannot be tested with {what}", "no map is left to compare"
     left_out = (
         f"; {blank} of {_count(rows)} are left out, as the prediction moved or the map is constant" if blank else ""
     )
     found = _findings(rows, random, bootstrap)
     if _unchanged(rows):
-        return True, f"{method} passes: with {what} its map is the same ({found[0]}{left_out})"
+        return True, "passes", f"with {what} its map is the same ({found[0]}{left_out})"
     if all(one.side == "above" for one in found):
-        return (
-            True,
-            f"{method} passes: with {what} its map changes less than from patient to patient ({found[0]}{left_out})",
-        )
+        return True, "passes", f"with {what} its map changes less than from patient to patient ({found[0]}{left_out})"
     below = [one for one in found if one.side == "below"]
     if below:
-        return False, (
-            f"{method} fails: with {what} its map changes as much as from patient to patient ({below[0]}{left_out})"
-        )
-    return None, _undecided(method, f"the test with {what}", found, rows, left_out)
+        return False, "fails", f"with {what} its map changes as much as from patient to patient ({below[0]}{left_out})"
+    return None, "", _undecided(f"the test with {what}", found, rows, left_out)
 
 
-def _undecided(method: str, what: str, found: list[_Finding], rows: pd.DataFrame, left_out: str) -> str:
+def _undecided(what: str, found: list[_Finding], rows: pd.DataFrame, left_out: str) -> str:
     patients = rows.loc[rows["value"].notna(), "patient"].nunique()
     few = f"; {patients} patients are too few for an interval" if patients < MIN_PATIENTS else ""
     shown = next((one for one in found if one.side == "open"), found[0])
-    return f"{method}: {what} is not decidable with these films ({shown}{few}{left_out})"
+    return f"{what} is not decidable with these films ({shown}{few}{left_out})"
 
 
 def _count(rows: pd.DataFrame) -> int:

@@ -14,7 +14,7 @@ from cxrx.compare.notes import Notes
 from cxrx.compare.rerun import Rerun
 from cxrx.compare.sanity.check import check_sanity
 from cxrx.compare.sanity.experiment import Experiment
-from cxrx.compare.sanity.judge import judge, summarise
+from cxrx.compare.sanity.judge import judge, sentence_of, summarise
 from cxrx.errors import CxrxError
 from cxrx.explainers.seeds import derive_seed
 from cxrx.metrics.bootstrap import PatientBootstrap
@@ -25,7 +25,7 @@ from cxrx.specs import ExplainerSpec
 log = logging.getLogger("cxrx")
 
 ROWS = ("model", "method", "test", "stage", "metric", "value", "low", "high", "n", "random_pair")
-VERDICTS = ("model", "method", "test", "passed", "sentence")
+VERDICTS = ("model", "method", "test", "passed", "outcome", "reason", "sentence")
 DEAR = 100
 """Methods of more evaluations a map are tried on a few pairs, with one wholly random network only."""
 DEAR_PAIRS = 12
@@ -75,10 +75,10 @@ def sanity(
             notes.warn(f"{data.slug}: sanity of {name}, which is dear, on {DEAR_PAIRS} pairs and one random network")
         named = {"model": data.slug, "method": name}
         tables.append(summarise(result.rows, result.random_pairs, bootstrap).assign(**named))
-        said = judge(name, result.rows, result.random_pairs, bootstrap, stochastic=result.stochastic)
-        if "repeatability" not in tests:
-            said = [verdict for verdict in said if verdict[0] != "repeatability"]
-        verdicts += [(data.slug, name, *verdict) for verdict in said]
+        for verdict in judge(result.rows, result.random_pairs, bootstrap, stochastic=result.stochastic):
+            test, _, outcome, reason = verdict
+            if test != "repeatability" or test in tests:
+                verdicts.append((data.slug, name, *verdict, sentence_of(name, outcome, reason)))
     rows = pd.concat(tables, ignore_index=True)[list(ROWS)] if tables else pd.DataFrame(columns=list(ROWS))
     return rows, pd.DataFrame(verdicts, columns=list(VERDICTS))
 
