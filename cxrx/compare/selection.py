@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from cxrx.compare.faithfulness import DEFAULT, FAMILIES, Family
+from cxrx.compare.faithfulness import DEFAULT, FAMILIES
+from cxrx.compare.faithfulness.family import Family
 from cxrx.compare.localisation.table import BASE, FAST_GRID
 from cxrx.compare.specs import SectionMetric
 from cxrx.errors import UsageError

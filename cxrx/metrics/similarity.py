@@ -74,8 +74,8 @@ def rows_of(
     parts
         With :data:`COLUMNS`.
     """
-    named = {"test": test, "stage": stage, "draw": draw}
-    return [pairs.assign(**named, metric=metric, value=values)[list(COLUMNS)] for metric, values in scores.items()]
+    named = pairs.assign(test=test, stage=stage, draw=draw)
+    return [named.assign(metric=metric, value=values)[list(COLUMNS)] for metric, values in scores.items()]
 
 
 def random_pairs(maps: CommonMaps, pairs: pd.DataFrame, seed: int, draws: int = 3) -> pd.DataFrame:

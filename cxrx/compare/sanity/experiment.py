@@ -122,8 +122,8 @@ class Experiment:
         """Return the maps ``(b, T, h, w)`` of `x`, in their published form, on the CPU."""
         size = self.size if size is None else size
         starts = range(0, len(x), size)
-        parts = ([part[start : start + size] for part in (x, targets, seeds)] for start in starts)
-        pieces = (piece for part in parts for piece in run_explainer(self.model, self.explainer, *part, size))
+        parts = ((part[start : start + size] for part in (x, targets, seeds)) for start in starts)
+        pieces = (piece for one, t, s in parts for piece in run_explainer(self.model, self.explainer, one, t, s, size))
         values = torch.cat([piece.values for piece in pieces])
         return values.clamp(min=0) if self.spec.relu else values
 
