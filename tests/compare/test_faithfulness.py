@@ -18,14 +18,6 @@ QUICK = Settings(steps=16, tile=28, tile_steps=8, subsets=16, infidelity_samples
 PRIMARY = ("deletion", "insertion", "road", "road_morf", "road_lerf", "aopc", "degradation", "sensitivity_n")
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 class Linear(nn.Module):
     """Logit k is Σ weights[k] · grey + bias, grey being the sum over the channels."""
 
