@@ -27,6 +27,7 @@ def unseen():
     return demo.phantoms(UNSEEN_SEED, UNSEEN, demo.TRAIN_SIZE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("spec", "promised"), [(DEMO_DENSENET, 0.95), (DEMO_VIT, 0.90)], ids=lambda v: str(v)[:12])
 def test_demo_models_are_as_good_as_promised(unseen, spec, promised):
     labels = unseen.labels
@@ -81,6 +82,7 @@ def test_thumbnails_are_block_means():
     assert made[1, 16 * 3 + 5] == pytest.approx(pixels[1, 24:32, 40:48].mean() / 255, rel=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list(demo.RECIPES))
 def test_the_script_trains_tests_and_writes(name, tmp_path, capsys):
     arguments = ["--model", name, "--out", str(tmp_path), "--films", "64", "--epochs", "1", "--test-films", "40"]
@@ -98,6 +100,7 @@ def test_the_script_trains_tests_and_writes(name, tmp_path, capsys):
     assert "| **macro** |" in weights.with_suffix(".md").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_training_learns_what_is_easy():
     """Films that are black or white by their first label: the network must tell them apart."""
     rng = np.random.default_rng(0)

@@ -53,7 +53,8 @@ def deflate_bomb():
     whole = as_bytes(film(syntax=DeflatedExplicitVRLittleEndian))
     length = int.from_bytes(whole[140:144], "little")  # value of (0002,0000), which stands first behind the mark
     packer = zlib.compressobj(9, zlib.DEFLATED, -15)
-    return whole[: 144 + length] + packer.compress(b"\0" * (1 << 30)) + packer.flush()
+    block = packer.compress(b"\0" * (1 << 24)) + packer.flush(zlib.Z_FULL_FLUSH)  # stands for itself: repeatable
+    return whole[: 144 + length] + block * 64 + packer.flush()
 
 
 def j2k(cut=None):

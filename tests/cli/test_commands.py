@@ -169,6 +169,7 @@ def test_xarray_opens_predictions_and_maps(cli, predicted, tmp_path):
         assert opened["values"].sizes["finding"] == 3
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="mounting a small tmpfs needs root")
 def test_a_full_disk_is_twenty_eight_and_the_run_can_be_resumed(films, net, tmp_path):
     small = tmp_path / "small"

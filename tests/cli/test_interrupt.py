@@ -15,6 +15,7 @@ import cxrx
 from cxrx.results.parts import PartStore
 
 LABELS = "Nodule,Effusion,Mass"
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture

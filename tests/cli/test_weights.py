@@ -19,14 +19,6 @@ from cxrx.models.load import load_model
 runner = CliRunner()
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def cxrx(*argv, code=0):
     done = runner.invoke(app, [str(word) for word in argv])
     assert done.exit_code == code, done.output + done.stderr

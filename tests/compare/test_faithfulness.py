@@ -29,14 +29,6 @@ QUICK = (deletion(16), insertion(16), ROAD, aopc(28, 8), sensitivity_n(16, "grid
 PRIMARY = ("deletion", "insertion", "road", "road_morf", "road_lerf", "aopc", "degradation", "sensitivity_n")
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 class Linear(nn.Module):
     """Logit k is Σ weights[k] · grey + bias, grey being the sum over the channels."""
 

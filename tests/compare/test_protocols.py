@@ -55,6 +55,7 @@ def test_a_box_on_the_fast_grid_lies_where_it_lies_on_the_film(tmp_path):
                 assert np.nonzero(cells)[axis].mean() == pytest.approx(np.nonzero(shrunk)[axis].mean(), abs=0.51)
 
 
+@pytest.mark.slow
 def test_a_protocol_by_name_is_the_one_of_the_full_suite(tiny):
     """Also of a CAM: the protocol takes the raw map, not the one after the ReLU."""
     full = compare(tiny.results, metrics="full", n_boot=0)

@@ -61,7 +61,7 @@ def test_predictions_are_the_networks_own(films, model, tmp_path):
 
 def test_results_do_not_depend_on_workers_parts_or_the_order_of_work(films, model, tmp_path):
     methods = ("gradcam", "smoothgrad", "random", "extremal")
-    few = {"smoothgrad.n": 3, "extremal.steps": 20}
+    few = {"smoothgrad.n": 3, "extremal.steps": 4}
     options = {"methods": methods, "method_options": few, "batch_size": 4}
     run(model, films, out=tmp_path / "a.h5", workers=1, **options)
     run(model, films, out=tmp_path / "b.h5", workers=2, limit=3, **options)
@@ -270,15 +270,22 @@ def _count_steps(films, model, out) -> dict[str, int]:
     return counts
 
 
-@pytest.mark.parametrize("fault", [PowerCut, OSError], ids=["power cut", "I/O error"])
+@pytest.mark.parametrize(
+    ("fault", "every"),
+    [
+        pytest.param(PowerCut, False, id="power cut in the middle"),
+        pytest.param(PowerCut, True, id="power cut", marks=pytest.mark.slow),
+        pytest.param(OSError, True, id="I/O error", marks=pytest.mark.slow),
+    ],
+)
 @pytest.mark.timeout(600)
-def test_a_fault_at_every_step_is_resumed_to_the_same_file(films, model, tmp_path, monkeypatch, fault):
+def test_a_fault_at_every_step_is_resumed_to_the_same_file(films, model, tmp_path, monkeypatch, fault, every):
     monkeypatch.setattr("cxrx.engine.report.FILMS_A_PART", 4)
     whole = tmp_path / "whole.h5"
     counts = _count_steps(films, model, whole)
     assert all(counts[step] >= 4 for step in ("create", "write_at", "sync", "rename"))
     for step in STEPS:
-        for nth in range(counts[step]):
+        for nth in range(counts[step]) if every else [counts[step] // 2]:
             out = tmp_path / f"{step}{nth}.h5"
             calls = iter(range(10**6))
             original = getattr(atomic, step)

@@ -7,15 +7,6 @@ from torch import nn
 from cxrx.models.load import wrap_model
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Tiny networks only lose by sharing their work."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def make_small_cnn(seed: int = 0, size: int | tuple[int, int] = 32, channels: int = 1) -> nn.Module:
     torch.manual_seed(seed)
     return nn.Sequential(

@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 import pytest
@@ -142,10 +143,10 @@ def test_the_first_steps_are_those_of_the_published_algorithm():
 
 
 def test_rows_together_are_rows_one_by_one(cnn, pictures):
-    options = ExtremalOptions(steps=20, stop=False)
+    options = ExtremalOptions(steps=10, stop=False)
     rows = all_rows()
     together = masks_of(cnn, pictures, rows, options, at_once=12)
-    for row in rows:
+    for row in rows[::5]:
         alone = masks_of(cnn, pictures, [row], options)[row]
         torch.testing.assert_close(together[row].mask, alone.mask, rtol=0, atol=1e-5)
         torch.testing.assert_close(together[row].reward, alone.reward, rtol=1e-4, atol=1e-5)
@@ -153,27 +154,32 @@ def test_rows_together_are_rows_one_by_one(cnn, pictures):
 
 @pytest.mark.parametrize("stop", [False, True])
 def test_a_queue_changes_no_mask(patches, stop):
+    """With as many rows in every pass, to the last bit."""
     model, x = patches
-    options = ExtremalOptions(steps=40, stop=stop, areas=(0.05, 0.2))
+    options = ExtremalOptions(steps=30, stop=stop, areas=(0.05, 0.2))
     rows = all_rows(1, options.areas)
-    straight = masks_of(model, x, rows, options, at_once=6)
     queued = masks_of(model, x, rows, options, at_once=4)
-    assert set(queued) == set(straight) == set(rows)
-    for row in rows:
-        assert queued[row].steps == straight[row].steps
-        torch.testing.assert_close(queued[row].mask, straight[row].mask, rtol=0, atol=1e-3)
+    assert set(queued) == set(rows)
+    for some in (rows[:3], rows[3:]):
+        for row, found in masks_of(model, x, some, options, at_once=4).items():
+            assert torch.equal(queued[row].mask, found.mask)
+            assert queued[row].steps == found.steps
 
 
 def test_a_row_that_has_settled_stops_early_and_loses_nothing(patches):
+    """Which rows settle, and when, hangs on the last bits of a processor; what is found must not."""
     model, x = patches
     rows = all_rows(1)
-    full = masks_of(model, x, rows, ExtremalOptions(steps=200, every=1, stop=False))
-    early = masks_of(model, x, rows, ExtremalOptions(steps=200, every=2))
-    assert all(found.steps == found.evaluations == 200 for found in full.values())
-    assert all(found.evaluations == 1 + math.ceil((found.steps - 1) / 2) for found in early.values())
-    assert all(found.steps < 200 for found in early.values())
+    full = masks_of(model, x, rows, ExtremalOptions(steps=60, every=1, stop=False))
+    early = masks_of(model, x, rows, ExtremalOptions(steps=60, every=2))
+    assert all(found.steps == found.evaluations == 60 for found in full.values())
     for row in rows:
-        assert float(early[row].reward) == pytest.approx(float(full[row].reward), rel=0.06)
+        assert early[row].evaluations == 1 + math.ceil((early[row].steps - 1) / 2)
+        assert float(early[row].reward) > 0.9 * float(full[row].reward)
+        assert float(early[row].mask.mean()) == pytest.approx(row.area, rel=0.15)
+        pair = torch.stack([early[row].mask.flatten(), full[row].mask.flatten()])
+        assert torch.corrcoef(pair)[0, 1] > 0.5
+    assert min(found.steps for found in early.values()) < 60
 
 
 def test_the_model_is_evaluated_at_every_nth_step_only(patches):
@@ -189,8 +195,8 @@ def test_the_model_is_evaluated_at_every_nth_step_only(patches):
 def test_a_permuted_batch_gives_permuted_maps(patches):
     model, x = patches
     targets = torch.tensor([[0, 2], [1, -1]])
-    straight = run(model, x, targets, steps=30)
-    permuted = run(model, x.flip(0), targets.flip(0), steps=30)
+    straight = run(model, x, targets, steps=16)
+    permuted = run(model, x.flip(0), targets.flip(0), steps=16)
     torch.testing.assert_close(permuted.values, straight.values.flip(0), rtol=0, atol=1e-4)
     torch.testing.assert_close(permuted.extras["reward"], straight.extras["reward"].flip(0), rtol=1e-3, atol=1e-3)
 
@@ -211,8 +217,17 @@ def test_shapes_and_empty_targets(patches):
 # What the masks find
 
 
-@pytest.mark.parametrize("perturbation", ["blur", "fade"])
-@pytest.mark.parametrize("variant", ["preserve", "delete", "dual"])
+@pytest.mark.parametrize(
+    ("variant", "perturbation"),
+    [
+        ("preserve", "blur"),
+        *(
+            pytest.param(variant, perturbation, marks=pytest.mark.slow)
+            for variant, perturbation in product(("preserve", "delete", "dual"), ("blur", "fade"))
+            if (variant, perturbation) != ("preserve", "blur")
+        ),
+    ],
+)
 def test_the_patch_that_the_model_reads_is_recovered(patches, variant, perturbation):
     model, x = patches
     maps = run(model, x[:1], torch.arange(3)[None], variant=variant, perturbation=perturbation, **SHORT)
@@ -224,6 +239,7 @@ def test_the_patch_that_the_model_reads_is_recovered(patches, variant, perturbat
         assert inside[k].flatten()[maps.values[b, k].argmax()]
 
 
+@pytest.mark.slow
 def test_the_contrastive_reward_finds_it_too(patches):
     model, x = patches
     maps = run(model, x, torch.tensor([[0], [1]]), reward="contrastive", **SHORT)
@@ -231,6 +247,7 @@ def test_the_contrastive_reward_finds_it_too(patches):
         assert maps.extras["masks"][b, 0, 0][model.module.reads[k].bool()].mean() > 0.6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", ["preserve", "delete", "dual"])
 def test_the_visible_area_is_the_one_asked_for(patches, variant):
     model, x = patches
@@ -287,7 +304,7 @@ def test_a_contrast_needs_something_to_contrast_with():
 @pytest.mark.parametrize("variant", ["preserve", "delete", "dual"])
 def test_constant_logits_give_a_finite_mask(cnn, pictures, variant):
     nn.init.zeros_(cnn.module[-1].weight)
-    maps = run(cnn, pictures, torch.zeros(4, 1, dtype=torch.int64), variant=variant, steps=40)
+    maps = run(cnn, pictures, torch.zeros(4, 1, dtype=torch.int64), variant=variant, steps=10)
     assert maps.values.isfinite().all()
 
 
@@ -302,10 +319,10 @@ def test_a_larger_film_has_the_same_constants_in_proportion(patches):
 
 def test_a_mask_is_the_same_to_the_last_bit_whatever_is_optimised_beside_it(cnn, pictures):
     rows = [Row(b, 0, b % 3, 0, 0.2) for b in range(4)]
-    options = parse_options(SPEC.options, {"steps": 40}, SPEC.name)
+    options = parse_options(SPEC.options, {"steps": 20}, SPEC.name)
     with guard(cnn.module):
         together = dict(optimise(cnn, pictures, rows, options))
-        for row in rows:
+        for row in rows[::2]:
             ((_, alone),) = optimise(cnn, pictures, [row], options)
             assert torch.equal(together[row].mask, alone.mask)
             assert together[row].steps == alone.steps

@@ -113,6 +113,7 @@ def test_the_sample_is_mixed_complete_and_small():
     assert {ds.ViewPosition for ds in headers} == {"PA", "AP"}
 
 
+@pytest.mark.slow
 def test_the_sample_is_what_the_command_writes(tmp_path):
     """Tables equal; pixels equal up to one level, since the last digit of an exponential differs between machines."""
     assert sample.main([str(tmp_path / "again")]) == 0

@@ -66,6 +66,7 @@ def test_it_is_listed_and_what_it_brings_is_found(installed, tmp_path):
     assert "template/small" in run(["-m", "cxrx", "models", "show", "small"], tmp_path, installed)
 
 
+@pytest.mark.slow
 def test_it_keeps_the_contract(installed, tmp_path):
     outcomes = json.loads(run(["-m", "cxrx", "plugins", "check", "template", "--json"], tmp_path, installed))
     assert {outcome["subject"] for outcome in outcomes} == {
@@ -82,6 +83,7 @@ def test_it_keeps_the_contract(installed, tmp_path):
     assert all(outcome["passed"] for outcome in outcomes)
 
 
+@pytest.mark.slow
 def test_its_own_tests_pass(installed, tmp_path):
     shutil.copytree(TEMPLATE / "tests", tmp_path / "tests", ignore=shutil.ignore_patterns("__pycache__"))
     printed = run(["-m", "pytest", "tests", "-q", "-p", "no:cacheprovider", "-W", "error"], tmp_path, installed)

@@ -48,6 +48,7 @@ def test_its_models_are_listed_by_short_and_full_name(installed, tmp_path):
     assert "convert" in run(["-m", "cxrx", "xrv", "--help"], tmp_path, installed)
 
 
+@pytest.mark.slow
 def test_its_own_tests_pass(installed, tmp_path):
     """Those that need torchxrayvision are skipped where it is not installed; the converter's never are."""
     shutil.copytree(PLUGIN / "tests", tmp_path / "tests", ignore=shutil.ignore_patterns("__pycache__"))

@@ -116,6 +116,7 @@ def test_run_resumed_after_a_fault_at_each_step_equals_an_undisturbed_one(tmp_pa
         shutil.rmtree(folder)
 
 
+@pytest.mark.slow
 def test_no_write_of_packing_can_harm_the_old_file_or_the_parts(tmp_path, made, faults, fault):
     folder = tmp_path / "before"
     folder.mkdir()

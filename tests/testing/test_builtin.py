@@ -30,8 +30,9 @@ QUICK = {
     "gradientshap": {"n": 4},
     "lime": {"samples": 20},
     "kernelshap": {"samples": 20},
-    "extremal": {"steps": 6},
+    "extremal": {"steps": 3},
     "rise": {"masks": 16},
+    "occlusion": {"window": 64, "stride": 32},
 }
 """The contract holds for any number of steps; few are quick. Where maps lie is in test_placement.py."""
 

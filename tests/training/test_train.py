@@ -295,7 +295,10 @@ class Killed(BaseException):
     """Stands for a kill: nothing may handle it."""
 
 
-@pytest.mark.parametrize("step", ["write_model", "write_metrics", "save_state"])
+@pytest.mark.parametrize(
+    "step",
+    [*(pytest.param(step, marks=pytest.mark.slow) for step in ("write_model", "write_metrics")), "save_state"],
+)
 def test_resuming_after_a_kill_gives_the_same_bits(easy, config_of, run, monkeypatch, step):
     whole = run(config_of(easy, out="whole", **STOCHASTIC))
     calls, module = [], loop if step == "save_state" else classifier
@@ -317,6 +320,7 @@ def test_resuming_after_a_kill_gives_the_same_bits(easy, config_of, run, monkeyp
     assert whole.thresholds == resumed.thresholds
 
 
+@pytest.mark.slow
 def test_a_killed_process_resumes_to_the_same_bits(easy, tmp_path, config_of, run, film_cache):
     given = {"epochs": 12, "batch": 8, "drop_path": 0.2, "rotate": 10, "lr": 1e-3}
     words = [sys.executable, "-m", "cxrx", "train", str(easy), "-m", "timm/test_vit", "--input-size", "64", "--workers",
