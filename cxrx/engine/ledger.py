@@ -50,13 +50,14 @@ class Ledger:
         base = load_results(store.out) if store.out.exists() else None
         self._base, self._parts, self._retry = base, store.contents(), retry_failed
         self.slug = slug
-        everything = ([base] if base else []) + self._parts
-        self.records = _records([base] if base else []) | _records(self._parts)
+        old = [base] if base else []
+        everything = old + self._parts
+        self.records = _records(old) | _records(self._parts)
         self.holds_films = bool(base and base.images)
         self.labels = base.truth.labels if base and base.truth else {}
         failures = [failure for contents in everything for failure in contents.failures]
         self._failed = {(f.image_id, f.method) for f in failures if f.stage == "explain" and f.model == slug}
-        self._files_of_base = _files([base] if base else [])
+        self._files_of_base = _files(old)
         self._files_of_parts = _files(self._parts)
         self._mapped: dict[str, dict[str, set[str]]] = defaultdict(dict)  # method, image_id: findings with a map
         for contents in everything:
