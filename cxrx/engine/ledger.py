@@ -42,6 +42,8 @@ class Ledger:
 
         Parameters
         ----------
+        store
+            The parts, and with them the results file.
         slug
             The model that is asked about.
         retry_failed
