@@ -8,15 +8,12 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-EXIT_OK = 0
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_SOME_FAILED = 3
 EXIT_NOTHING_READABLE = 4
 EXIT_LOCKED = 5
 EXIT_DISK_FULL = 28
-EXIT_INTERRUPTED = 130
-EXIT_TERMINATED = 143
 
 
 class CxrxError(Exception):

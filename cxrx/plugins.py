@@ -133,6 +133,17 @@ def call_hook(manager: pluggy.PluginManager, plugin: Plugin, hook: str, **argume
     """Call one hook of one plugin; return whether it went well, and record what did not.
 
     One plugin at a time, because pluggy ends a call at the first exception and would take the others with it.
+
+    Parameters
+    ----------
+    manager
+        Holds all sound plugins.
+    plugin
+        Whose hook is called; what it raises is added to its errors.
+    hook
+        Name of the hook.
+    **arguments
+        What the hook takes.
     """
     if not manager.has_plugin(plugin.name):
         return False

@@ -1,7 +1,7 @@
 """Everything the plugins registered, by name.
 
 A thing's full name is ``owner/name`` (the owner is the plugin, ``cxrx`` for built-ins). The short name works too while
-nobody else took it before; a later plugin that brings the same short name is told so and stays reachable by the full
+nobody else took it before; a later plugin that brings the same short name is reported and stays reachable by the full
 one.
 """
 
@@ -68,7 +68,7 @@ class Registry(Mapping[str, Spec], Generic[Spec]):
         Raises
         ------
         UsageError
-            No such name; the nearest ones are told.
+            No such name; the nearest ones are named.
         """
         if name in self._specs:
             return name
@@ -123,20 +123,18 @@ class Registries:
         self.datasets = Registry("data set", DatasetSpec)
         self.metrics = Registry("metric", MetricSpec)
         self.exporters = Registry("exporter", ExporterSpec)
+        by_hook: dict[str, Registry[Any]] = {
+            "register_models": self.models,
+            "register_explainers": self.explainers,
+            "register_readers": self.readers,
+            "register_datasets": self.datasets,
+            "register_metrics": self.metrics,
+            "register_exporters": self.exporters,
+        }
         for plugin in plugins:
-            for hook, registry in self._registries():
+            for hook, registry in by_hook.items():
                 if hook in plugin.hooks:
                     self._collect(plugin, hook, registry)
-
-    def _registries(self) -> tuple[tuple[str, Registry[Any]], ...]:
-        return (
-            ("register_models", self.models),
-            ("register_explainers", self.explainers),
-            ("register_readers", self.readers),
-            ("register_datasets", self.datasets),
-            ("register_metrics", self.metrics),
-            ("register_exporters", self.exporters),
-        )
 
     def _collect(self, plugin: Plugin, hook: str, registry: Registry[Any]) -> None:
         """Let `plugin` register; what it brought counts only if its hook went well to the end."""

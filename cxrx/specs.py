@@ -201,7 +201,19 @@ class Explainer(Protocol):
     """A built explainer: a callable, stateless between calls."""
 
     def __call__(self, model: Any, x: Any, targets: Any, seeds: Any) -> Maps:
-        """Explain ``targets`` ``(B, T)`` int64 (-1 = empty) of ``x`` ``(B, C, H, W)``, seeded by ``seeds`` ``(B,)``."""
+        """Explain findings of a batch.
+
+        Parameters
+        ----------
+        model
+            A :class:`cxrx.models.model.Model`.
+        x
+            ``(B, C, H, W)`` float32, the model's input.
+        targets
+            ``(B, T)`` int64, indices of findings; -1 is empty.
+        seeds
+            ``(B,)`` int64.
+        """
         ...
 
 

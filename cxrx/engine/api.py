@@ -52,6 +52,10 @@ def run(
         ``{"steps": 200}`` for all methods, ``{"smoothgrad.n": 50}`` for one.
     as_name
         Store the maps of the one method under this name.
+    device
+        Where a model given by its name computes.
+    argv
+        The command, without paths, for the file's record of its runs.
     **options
         Fields of :class:`cxrx.engine.options.RunOptions` and :class:`cxrx.reading.options.ReadOptions`.
 
@@ -79,7 +83,20 @@ def explain_results(
     device: str = "auto",
     **options: Any,
 ) -> list[RunReport]:
-    """Explain every model of a results file (or only `models`); see :func:`run` for the options.
+    """Explain every model of a results file.
+
+    Parameters
+    ----------
+    out
+        The results file.
+    methods
+        Names of attribution methods.
+    models
+        Explain these only.
+    device
+        Where models that are loaded here compute.
+    **options
+        As for :func:`run`.
 
     Raises
     ------
@@ -143,6 +160,17 @@ def request_methods(
     names: Sequence[str], given: Mapping[str, Any], model: Model, as_name: str | None = None
 ) -> list[MethodRequest]:
     """Turn method names and ``-O`` options into requests.
+
+    Parameters
+    ----------
+    names
+        Of methods, full or short.
+    given
+        ``{"steps": 200}`` for all methods, ``{"smoothgrad.n": 50}`` for one.
+    model
+        The model that they must fit.
+    as_name
+        Store the maps of the one method under this name.
 
     Raises
     ------

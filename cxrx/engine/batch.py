@@ -37,8 +37,8 @@ CHEAP = 50
 
 
 @dataclass(frozen=True)
-class Film:
-    """A predicted film of a batch.
+class PredictedFilm:
+    """A film of a batch after its prediction.
 
     Attributes
     ----------
@@ -102,7 +102,7 @@ class BatchWorker:
             zip(batch, logits.numpy(), self.model.probabilities(logits).numpy(), strict=True)
         ):
             if self._predicted(film, logit, probability):
-                films.append(Film(film, x[i], logit, self._targets(film, probability) if self.methods else []))
+                films.append(PredictedFilm(film, x[i], logit, self._targets(film, probability) if self.methods else []))
         if self.methods and not self.announced:
             self._announce(films, (time.monotonic() - begun) / self.batch_size)
         for key in self.methods:
@@ -134,9 +134,9 @@ class BatchWorker:
         labels = self.labels(film.record)
         return choose_targets(self.options.targets, model.labels, probability, labels, model.thresholds)
 
-    def _explain(self, key: str, films: Sequence[Film]) -> None:
+    def _explain(self, key: str, films: Sequence[PredictedFilm]) -> None:
         """Explain the findings of `films` that still lack a map of the method `key`."""
-        work: list[Film] = []
+        work: list[PredictedFilm] = []
         for film in films:
             done = self.ledger.mapped(film.prepared.image_id, key)
             targets = [k for k in film.targets if self.model.labels[k] not in done]
@@ -152,7 +152,7 @@ class BatchWorker:
             spent[1] += sum(len(film.targets) for film in part)
             self._store(key, part, pieces)
 
-    def _call(self, key: str, work: Sequence[Film], size: int) -> list[Maps]:
+    def _call(self, key: str, work: Sequence[PredictedFilm], size: int) -> list[Maps]:
         """Run the method on up to `size` films at once; no maps where memory runs out even for one film."""
         width = max(len(film.targets) for film in work)
         targets = torch.tensor([film.targets + [EMPTY] * (width - len(film.targets)) for film in work])  # (b, T)
@@ -170,7 +170,7 @@ class BatchWorker:
         except Exception as error:
             raise PluginError(f"the method {key} broke down: {type(error).__name__}: {error}") from error
 
-    def _store(self, key: str, work: Sequence[Film], pieces: Sequence[Maps]) -> None:
+    def _store(self, key: str, work: Sequence[PredictedFilm], pieces: Sequence[Maps]) -> None:
         if not pieces:
             return
         values = torch.cat([piece.values for piece in pieces]).numpy()  # (size, T, h, w)
@@ -193,7 +193,7 @@ class BatchWorker:
         cost = method.evaluations * height * width / 224**2
         return int(np.clip(CHEAP * self.batch_size / max(cost, 1.0), 1, self.batch_size))
 
-    def _announce(self, films: Sequence[Film], seconds_a_film: float) -> None:
+    def _announce(self, films: Sequence[PredictedFilm], seconds_a_film: float) -> None:
         """Estimate the run from its first batch: an evaluation with its backward costs about three forwards."""
         self.announced = True
         evaluations = sum(method.evaluations for method in self.methods.values())

@@ -12,7 +12,7 @@ from cxrx.engine.report import FILMS_A_PART, RunReport
 from cxrx.engine.source import Reading
 from cxrx.engine.targets import Rule, choose_targets
 from cxrx.reading.gate import VIEW_GROUP
-from cxrx.reading.item import Item, tame
+from cxrx.reading.item import Item, safe_relative
 from cxrx.reading.prepare import Prepared
 from cxrx.reading.record import ImageRecord, record_of
 from cxrx.reading.source import file_digest
@@ -177,4 +177,4 @@ def truth_of(tables: FolderTruth, record: ImageRecord) -> FilmTruth | None:
     """Return what tables say of a film, under its own name or that of the file that holds it with others."""
     name, member = record.link.relative, record.link.member
     truth = tables.truth(name)
-    return tables.truth(name.removesuffix(f"/{tame(member)}")) if truth is None and member else truth
+    return tables.truth(name.removesuffix(f"/{safe_relative(member)}")) if truth is None and member else truth

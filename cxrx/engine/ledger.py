@@ -42,6 +42,8 @@ class Ledger:
 
         Parameters
         ----------
+        store
+            The parts, and with them the results file.
         slug
             The model that is asked about.
         retry_failed
@@ -54,13 +56,14 @@ class Ledger:
         tries = {Status.FAILED: retry_failed, Status.SKIPPED: retry_skipped}
         self._final = {status for status, again in tries.items() if not again}
         self.slug = slug
-        everything = ([base] if base else []) + self._parts
-        self.records = _records([base] if base else []) | _records(self._parts)
+        old = [base] if base else []
+        everything = old + self._parts
+        self.records = _records(old) | _records(self._parts)
         self.holds_films = bool(base and base.images)
         self.labels = base.truth.labels if base and base.truth else {}
         failures = [failure for contents in everything for failure in contents.failures]
         self._failed = {(f.image_id, f.method) for f in failures if f.stage == "explain" and f.model == slug}
-        self._files_of_base = _files([base] if base else [])
+        self._files_of_base = _files(old)
         self._files_of_parts = _files(self._parts)
         self._mapped: dict[str, dict[str, set[str]]] = defaultdict(dict)  # method, image_id: findings with a map
         for contents in everything:

@@ -33,7 +33,7 @@ class RunOptions:
         ``"auto"`` (predicted positive, truth-positive and the top one), ``"positive"``, ``"truth"``, ``"top"``,
         ``"all"``, or names of findings.
     limit
-        Only the first films of the plan.
+        Only the first films of the list.
     resume
         Go on with the parts of an interrupted run; False: throw them away.
     add

@@ -1,4 +1,4 @@
-"""Tell how far a run is: a bar on a terminal, a line now and then elsewhere. Everything goes to stderr."""
+"""Show how far a run is: a bar on a terminal, a line now and then elsewhere. Everything goes to stderr."""
 
 from __future__ import annotations
 

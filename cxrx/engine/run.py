@@ -52,8 +52,16 @@ def execute(
 
     Parameters
     ----------
+    model
+        What predicts.
+    methods
+        The attribution methods; none: predict only.
     inputs
         Folders, films, archives, lists; None: the films of the existing file `out`.
+    out
+        The results file.
+    options
+        How to go about it.
     argv
         The command, without paths, for the file's record of its runs.
 

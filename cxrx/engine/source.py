@@ -25,6 +25,12 @@ def decoded(
 
     Parameters
     ----------
+    items
+        Files and archive members.
+    spec
+        The input grid of the model.
+    options
+        Of reading.
     workers
         0 decodes in this process: simple to debug, and not safe from files that crash a decoder.
     ahead

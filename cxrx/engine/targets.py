@@ -43,6 +43,8 @@ def choose_targets(
     rule
         As :func:`check_targets` returned it. ``"auto"`` is the union of predicted positive (at or above the
         threshold), truth-positive and the top one, so that false negatives are explained too.
+    labels
+        The `K` findings of the model.
     probability
         ``(K,)``.
     truth

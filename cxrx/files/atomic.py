@@ -20,6 +20,7 @@ _TEMPORARY = ".cxrx-tmp"
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 # Some network file systems refuse these two calls altogether; the write itself is then all there is.
 _UNSUPPORTED = {errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS}
+_MAKE_ROOM = "make room and start the same command again; finished parts are intact, and it goes on where it stopped"
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -76,7 +77,7 @@ def unlink(path: Path) -> None:
     try:
         path.unlink(missing_ok=True)
     except OSError as error:
-        raise ResultsError(f"{path.name} could not be removed: {error.strerror}.") from error
+        raise ResultsError(f"{path.name} could not be removed: {error.strerror}") from error
 
 
 def make_folder(path: Path) -> None:
@@ -90,7 +91,7 @@ def make_folder(path: Path) -> None:
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
-        raise ResultsError(f"{path.name} could not be created: {error.strerror}.") from error
+        raise ResultsError(f"{path.name} could not be created: {error.strerror}") from error
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -140,11 +141,8 @@ def replacing(path: Path, *, mode: int = 0o666) -> Iterator[int]:
 def sentence(error: OSError, name: str) -> CxrxError:
     """Turn a system error on the file called `name` into one of ours."""
     if error.errno in _FULL:
-        return DiskFullError(
-            f"The disk is full: {name} could not be written. Finished parts are intact.",
-            "Make room and start the same command again; it goes on where it stopped.",
-        )
-    return ResultsError(f"{name} could not be written: {error.strerror or type(error).__name__}.")
+        return DiskFullError(f"the disk is full: {name} could not be written", _MAKE_ROOM)
+    return ResultsError(f"{name} could not be written: {error.strerror or type(error).__name__}")
 
 
 def require_space(folder: Path, size: int, name: str) -> None:
@@ -152,9 +150,7 @@ def require_space(folder: Path, size: int, name: str) -> None:
     free = shutil.disk_usage(folder).free
     if free < size:
         raise DiskFullError(
-            f"Writing {name} may take {size / 1e6:,.0f} MB and the disk has {free / 1e6:,.0f} MB left. "
-            "Finished parts are intact.",
-            "Make room and start the same command again; it goes on where it stopped.",
+            f"writing {name} may take {size / 1e6:,.0f} MB and the disk has {free / 1e6:,.0f} MB left", _MAKE_ROOM
         )
 
 

@@ -37,13 +37,13 @@ class RunLock:
             except BlockingIOError as error:
                 os.close(fd)
                 raise LockedError(
-                    "Another run is writing these results.", "Wait until it has ended, or name another file with -o."
+                    "another run is writing these results", "wait until it has ended, or name another file with -o"
                 ) from error
             except OSError as error:
                 os.close(fd)
                 raise LockedError(
-                    f"The file system of the results cannot lock files ({error.strerror}).",
-                    "Write to a local disk with -o, then move the file.",
+                    f"the file system of the results cannot lock files ({error.strerror})",
+                    "write to a local disk with -o, then move the file",
                 ) from error
             if self._is_current(fd):
                 self._fd = fd
@@ -62,7 +62,7 @@ class RunLock:
         try:
             return os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
-            raise ResultsError(f"{self.path.name} could not be created: {error.strerror}.") from error
+            raise ResultsError(f"{self.path.name} could not be created: {error.strerror}") from error
 
     def _is_current(self, fd: int) -> bool:
         try:

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from cxrx.errors import UsageError
-from cxrx.importing.incoming import Incoming, MapFile, Problems, check_key, find_maps, names_of
+from cxrx.importing.folder import MapFile, MapFolder, Problems, check_key, find_maps, names_of
 from cxrx.importing.pictures import find_pictures, stand_in
-from cxrx.importing.truth import Known, read_known
+from cxrx.importing.truth import PictureTruth, read_picture_truth
 from cxrx.reading.record import ImageRecord
 from cxrx.results.pack import write_links, write_plan
 from cxrx.results.plan import Plan
@@ -63,7 +63,7 @@ def import_maps(
 ) -> Path:
     """Write maps made elsewhere to a new results file, so that they can be compared.
 
-    What was left out is told on the logger ``cxrx``; :func:`import_folder` returns it.
+    What was left out is reported on the logger ``cxrx``; :func:`import_folder` returns it.
 
     Parameters
     ----------
@@ -74,7 +74,7 @@ def import_maps(
     truth
         Folder of masks ``IMAGE__FINDING.png`` (above zero: present) in source pixels; or a table of labels or boxes, or
         a folder of some, or CheXlocalize's ``gt_segmentations*.json`` or ``gt_annotations*.json``. None: what of this
-        lies beside the maps. With boxes, which do not tell the size of a picture, either the table has columns
+        lies beside the maps. With boxes, which do not give the size of a picture, either the table has columns
         ``rows`` and ``columns`` (or ``image_height`` and ``image_width``), or the data set draws on one grid, or the
         pictures are given, or the largest map of a picture must have its size.
     out
@@ -82,7 +82,7 @@ def import_maps(
     method, model
         What the maps in `folder` itself (None: ``"imported"``), and what made them, are to be called.
     images
-        Folder of the pictures, where they are at hand. They tell their own size, maps of them meet those of other
+        Folder of the pictures, where they are at hand. They have their own size, maps of them meet those of other
         results files, and a report can show them. Names are matched by path, base name or stem.
     force
         Write over `out` if it exists.
@@ -96,7 +96,7 @@ def import_maps(
     ------
     UsageError
         If `out` exists, no map is found, or maps and truth do not fit together as a whole. What does not fit singly is
-        left out and told.
+        left out and reported.
 
     Notes
     -----
@@ -118,19 +118,25 @@ def import_folder(
     images: str | Path | None = None,
     force: bool = False,
 ) -> ImportReport:
-    """Do what :func:`import_maps` does and return what there was and what was left out."""
+    """Do what :func:`import_maps` does and return what there was and what was left out.
+
+    Parameters
+    ----------
+    folder, truth, out, method, model, images, force
+        As for :func:`import_maps`.
+    """
     folder, out, problems = Path(folder), Path(out), Problems()
     if out.is_dir() or (out.exists() and not force):
         raise UsageError(
-            f"{out.name} exists already.",
-            "Name another file with -o (cxrx merge joins files)" + ("." if out.is_dir() else ", or add --force."),
+            f"{out.name} exists already",
+            "name another file with -o (cxrx merge joins files)" + ("" if out.is_dir() else ", or add --force"),
         )
     check_key(model, "model")
     if method is not None:
         check_key(method, "method")
     maps = find_maps(folder, method, problems)
     pictures = find_pictures(Path(images), names_of(maps), problems) if images is not None else {}
-    known = read_known(Path(truth) if truth is not None else None, folder, maps, pictures, problems)
+    known = read_picture_truth(Path(truth) if truth is not None else None, folder, maps, pictures, problems)
     plan = _plan(maps, known, pictures)
     identity = _IDENTITY[0 if not pictures else 1 if len(pictures) == len(known.ids) else 2]
     imported = {
@@ -165,10 +171,10 @@ def _imported(
     return Imported(attrs, keys, [item.shape for item in maps], values)
 
 
-def _plan(maps: Incoming, known: Known, pictures: Mapping[str, ImageRecord]) -> Plan:
+def _plan(maps: MapFolder, known: PictureTruth, pictures: Mapping[str, ImageRecord]) -> Plan:
     records = []
     for image in sorted(known.ids):
-        record = pictures.get(image) or stand_in(image, *known.told.get(image, maps.largest[image]))
+        record = pictures.get(image) or stand_in(image, *known.sizes.get(image, maps.largest[image]))
         records.append(replace(record, link=replace(record.link, patient=known.patients[image])))
     table = known.table()
     if table is not None:

@@ -1,4 +1,4 @@
-"""The pictures that maps made elsewhere are of, where they are at hand: they tell sizes and identities."""
+"""The pictures that maps made elsewhere are of, where they are at hand: they have sizes and identities."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from cxrx.datasets.chexpert import unfolded
 from cxrx.datasets.match import Index
 from cxrx.datasets.sheet import Table
-from cxrx.importing.incoming import Problems, sha256_of
+from cxrx.importing.folder import Problems, sha256_of
 from cxrx.reading.find import find
 from cxrx.reading.item import Item
 from cxrx.reading.options import ReadOptions
@@ -26,7 +26,7 @@ def find_pictures(folder: Path, images: Sequence[str], problems: Problems) -> di
     -------
     records
         Image to its row. Names are matched by path, base name or stem, as far as these are unique; what is not found
-        or cannot be read is told and has no row.
+        or cannot be read is reported and has no row.
 
     Raises
     ------

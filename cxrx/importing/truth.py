@@ -1,4 +1,4 @@
-"""The truth beside maps made elsewhere, and how large their pictures are: masks and tables tell, else the maps do."""
+"""The truth beside maps made elsewhere, and how large their pictures are: from masks and tables, else from the maps."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from cxrx.datasets.sheet import (
 )
 from cxrx.datasets.truth import FolderTruth, read_truth
 from cxrx.errors import UsageError
-from cxrx.importing.incoming import Incoming, Name, Problems, Shape, id_of, listed, names_of, split_name
+from cxrx.importing.folder import MapFolder, Name, Problems, Shape, id_of, listed, names_of, split_name
 from cxrx.reading.record import ImageRecord
 from cxrx.results.truth import Mask, TruthTable
 from cxrx.specs import Box, FilmTruth
@@ -41,24 +41,24 @@ _SLACK = 1  # pixels by which rounding may move a box
 
 
 @dataclass
-class Known:
+class PictureTruth:
     """What is known of the pictures by their names.
 
     Attributes
     ----------
     ids
         The image_id of every mapped picture.
-    told
-        The size of a picture where something but its maps tells it.
+    sizes
+        ``(rows, columns)`` of a picture where something but its maps says it.
     patients
-        Key of a picture's patient; empty where nothing tells it.
+        Key of a picture's patient; empty where it is unknown.
     """
 
     ids: dict[str, str]
     labels: dict[str, dict[str, int]] = field(default_factory=dict)
     boxes: dict[str, list[Box]] = field(default_factory=dict)
     masks: dict[str, list[Mask]] = field(default_factory=dict)
-    told: dict[str, Shape] = field(default_factory=dict)
+    sizes: dict[str, Shape] = field(default_factory=dict)
     patients: dict[str, str] = field(default_factory=dict)
 
     def findings(self) -> set[str]:
@@ -81,17 +81,21 @@ class Known:
         )
 
 
-def read_known(
-    truth: Path | None, folder: Path, maps: Incoming, pictures: Mapping[str, ImageRecord], problems: Problems
-) -> Known:
+def read_picture_truth(
+    truth: Path | None, folder: Path, maps: MapFolder, pictures: Mapping[str, ImageRecord], problems: Problems
+) -> PictureTruth:
     """Read what is known of the mapped pictures.
 
     Parameters
     ----------
     truth
         A folder of masks or tables, or a table; None: what lies beside the maps in `folder`, if anything does.
+    folder, maps
+        The folder of the maps, and what was found in it.
     pictures
         Those that are at hand.
+    problems
+        Collects what is left out or odd.
 
     Raises
     ------
@@ -99,8 +103,8 @@ def read_known(
         If `truth` holds none, speaks of none of the pictures, or its boxes show that maps are not in source pixels.
     """
     images = names_of(maps)
-    known = Known({image: pictures[image].image_id if image in pictures else id_of(image) for image in images})
-    known.told = {image: (record.rows, record.columns) for image, record in pictures.items()}
+    known = PictureTruth({image: pictures[image].image_id if image in pictures else id_of(image) for image in images})
+    known.sizes = {image: (record.rows, record.columns) for image, record in pictures.items()}
     place = truth if truth is not None else folder
     strangers = _add_masks(known, place, set(images), problems) if place.is_dir() else []
     required = truth is not None and not known.masks and not known.labels
@@ -110,11 +114,11 @@ def read_known(
     if required and not known.labels:
         raise _of_others(place, list(table.entries()) if table is not None else [], images)
     if not known.labels:
-        problems.tell(
+        problems.warn(
             "no truth lies beside the maps, so they can only be compared with each other; give it with --truth"
         )
     _fit_boxes(known, maps.largest, problems)
-    _tell_gaps(known, place, maps, problems)
+    _warn_gaps(known, place, maps, problems)
     for image in images:
         own = pictures[image].link.patient if image in pictures else ""
         known.patients[image] = own or known.patients.get(image, "") or _patient_in(image)
@@ -122,7 +126,7 @@ def read_known(
 
 
 def _patient_in(image: str) -> str:
-    """Return the patient that the name of a picture of ChestX-ray14 or CheXpert tells; empty for other names."""
+    """Return the patient that the name of a picture of ChestX-ray14 or CheXpert holds; empty for other names."""
     first_part = unfolded(image).partition("/")[0]
     if first_part.startswith("patient") and first_part[7:].isdigit():
         return first_part
@@ -133,7 +137,7 @@ def _patient_in(image: str) -> str:
 # Masks
 
 
-def _add_masks(known: Known, folder: Path, images: set[str], problems: Problems) -> list[str]:
+def _add_masks(known: PictureTruth, folder: Path, images: set[str], problems: Problems) -> list[str]:
     """Take the masks ``IMAGE__FINDING.png`` of mapped pictures; return the names of those of other pictures."""
     strangers = []
     for path in sorted(folder.glob("*.png")):
@@ -146,19 +150,26 @@ def _add_masks(known: Known, folder: Path, images: set[str], problems: Problems)
     return strangers
 
 
-def _add_mask(known: Known, path: Path, name: Name, problems: Problems) -> None:
+def _add_mask(known: PictureTruth, path: Path, name: Name, problems: Problems) -> None:
     image, finding = name
     mask = _read_mask(path)
     if mask is None:
         problems.add("{n} masks cannot be read as pictures and were left out", path.name)
         return
     shape = (int(mask.shape[0]), int(mask.shape[1]))
-    if known.told.setdefault(image, shape) != shape:
-        problems.add("{n} masks have another size than their picture (or its other masks) and were left out", path.name)
+    if not _has_size(known, image, shape, path.name, problems):
         return
     known.labels.setdefault(image, {})[finding] = int(mask.any())
     if mask.any():
         known.masks.setdefault(image, []).append(Mask.encode(known.ids[image], finding, mask))
+
+
+def _has_size(known: PictureTruth, image: str, shape: Shape, name: str, problems: Problems) -> bool:
+    """Whether a mask has the size of its picture, which the first mask gives where nothing else does."""
+    if known.sizes.setdefault(image, shape) == shape:
+        return True
+    problems.add("{n} masks have another size than their picture (or its other masks) and were left out", name)
+    return False
 
 
 def _read_mask(path: Path) -> NDArray[np.bool_] | None:
@@ -190,9 +201,9 @@ def _table(place: Path, strangers: Sequence[str], images: Sequence[str], *, requ
             raise _of_others(place, strangers, images) from error
         if place.suffix.lower() == ".json":
             raise UsageError(
-                f"{place.name} is not read as the truth.",
-                "CheXlocalize calls its truth gt_segmentations*.json or gt_annotations*.json; what else has this form "
-                "are predictions.",
+                f"{place.name} is not read as the truth",
+                "the truth of CheXlocalize is called gt_segmentations*.json or gt_annotations*.json; other files of "
+                "this form are predictions",
             ) from error
         raise
 
@@ -201,15 +212,15 @@ def _of_others(place: Path, names: Sequence[str], images: Sequence[str]) -> Usag
     """Return the error that no picture of the truth has a map, with the names that come nearest."""
     near = difflib.get_close_matches(images[0], names, n=1, cutoff=0.3) or names[:1]
     return UsageError(
-        f"{place.name} speaks of none of the {len(images)} mapped pictures.",
-        f"The maps are of {listed(images)}; {place.name} has {near[0] if near else 'none at all'}, for example. "
-        "Map and mask of a picture have the same name before the last __.",
+        f"{place.name} speaks of none of the {len(images)} mapped pictures",
+        f"the maps are of {listed(images)}; {place.name} has {near[0] if near else 'none at all'}, for example; "
+        "map and mask of a picture have the same name before the last __",
     )
 
 
-def _add_table(known: Known, table: FolderTruth, place: Path, images: Sequence[str], problems: Problems) -> None:
+def _add_table(known: PictureTruth, table: FolderTruth, place: Path, images: Sequence[str], problems: Problems) -> None:
     for sentence in table.problems:
-        problems.tell(sentence if place.name in sentence else f"{place.name}: {sentence}")
+        problems.warn(sentence if place.name in sentence else f"{place.name}: {sentence}")
     sizes, sides = _sizes(table, images), set(table.sides.values())
     for image in images:
         film = table.truth(image)
@@ -219,23 +230,21 @@ def _add_table(known: Known, table: FolderTruth, place: Path, images: Sequence[s
         known.patients[image] = film.patient
         _add_film_masks(known, image, film, problems)
         if image in sizes:
-            known.told.setdefault(image, sizes[image])
+            known.sizes.setdefault(image, sizes[image])
         elif film.boxes and len(sides) == 1:  # of data sets whose boxes lie on one grid
-            known.told.setdefault(image, (min(sides), min(sides)))
+            known.sizes.setdefault(image, (min(sides), min(sides)))
         if film.boxes:
             known.boxes[image] = list(film.boxes)
 
 
-def _add_film_masks(known: Known, image: str, film: FilmTruth, problems: Problems) -> None:
+def _add_film_masks(known: PictureTruth, image: str, film: FilmTruth, problems: Problems) -> None:
     for mask in film.masks:
-        if known.told.setdefault(image, mask.shape) != mask.shape:
-            problems.add("{n} masks have another size than their picture (or its other masks) and were left out", image)
-        else:
+        if _has_size(known, image, mask.shape, image, problems):
             known.masks.setdefault(image, []).append(Mask.of_film(known.ids[image], mask))
 
 
 def _sizes(table: FolderTruth, images: Sequence[str]) -> dict[str, Shape]:
-    """Return the sizes of pictures that columns such as ``rows,columns`` tell."""
+    """Return the sizes of pictures that columns such as ``rows,columns`` give."""
     sizes: dict[str, Shape] = {}
     for path in table.tables:
         if path.suffix.lower() not in _TABLES:
@@ -262,24 +271,24 @@ def _sizes(table: FolderTruth, images: Sequence[str]) -> dict[str, Shape]:
 # What does not fit
 
 
-def _fit_boxes(known: Known, largest: Mapping[str, Shape], problems: Problems) -> None:
-    """Leave out boxes that lie outside their picture; where only the map tells its size, all that reach beyond."""
-    guessed = [image for image in known.boxes if image not in known.told]
+def _fit_boxes(known: PictureTruth, largest: Mapping[str, Shape], problems: Problems) -> None:
+    """Leave out boxes that lie outside their picture; where only the map gives its size, all that reach beyond."""
+    guessed = [image for image in known.boxes if image not in known.sizes]
     beyond = [image for image in guessed for box in known.boxes[image] if not _within(box, largest[image])]
     boxes = sum(len(known.boxes[image]) for image in guessed)
     if len(beyond) > _TOO_MANY * boxes:
         raise UsageError(
             f"{len(beyond)} of {boxes} boxes reach beyond their map ({listed(beyond)}), so the maps are not in source "
-            "pixels and nothing tells the size of the pictures.",
-            "Give the pictures with --images DIR, or add columns rows,columns to the table of boxes.",
+            "pixels and the size of the pictures is unknown",
+            "give the pictures with --images DIR, or add columns rows,columns to the table of boxes",
         )
     for image, own in known.boxes.items():
-        shape = known.told.get(image, largest[image])
+        shape = known.sizes.get(image, largest[image])
         kept = []
         for box in own:
             if image in guessed and not _within(box, shape):
                 problems.add(
-                    "{n} boxes reach beyond their map, the only one to tell their picture's size; left out", image
+                    "{n} boxes reach beyond their map, the only one to give their picture's size; left out", image
                 )
             elif box.x >= shape[1] or box.y >= shape[0] or box.x + box.width <= 0 or box.y + box.height <= 0:
                 problems.add("{n} boxes lie outside their picture and were left out", image)
@@ -299,8 +308,8 @@ def _within(box: Box, shape: Shape) -> bool:
     )
 
 
-def _tell_gaps(known: Known, place: Path, maps: Incoming, problems: Problems) -> None:
-    """Tell maps that no truth speaks of: pictures, and findings that may be misspelt."""
+def _warn_gaps(known: PictureTruth, place: Path, maps: MapFolder, problems: Problems) -> None:
+    """Report maps that no truth speaks of: pictures, and findings that may be misspelt."""
     if not known.labels:
         return
     name = place.name.replace("{", "{{").replace("}", "}}")

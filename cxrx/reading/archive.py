@@ -7,7 +7,7 @@ import zipfile
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from cxrx.reading.item import HEAD_BYTES, Rejected, printable, rejected, tame
+from cxrx.reading.item import HEAD_BYTES, Rejected, printable, rejected, safe_relative
 from cxrx.reading.source import BROKEN_ARCHIVE, MAX_FILE_BYTES
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def members(archive: Item) -> Iterator[tuple[Item | Rejected, bytes]]:
 
 
 def _member(archive: Item, name: str, size: int, data: bytes | None = None, offset: int = -1) -> Item:
-    relative = f"{archive.relative}/{tame(name)}"
+    relative = f"{archive.relative}/{safe_relative(name)}"
     return replace(archive, relative=relative, size=size, member=printable(name), data=data, offset=offset)
 
 
@@ -50,7 +50,7 @@ def _too_large(item: Item) -> tuple[Rejected, bytes]:
 
 def _zip(archive: Item) -> Iterator[tuple[Item | Rejected, bytes]]:
     with zipfile.ZipFile(archive.path) as file:
-        for info in sorted(file.infolist(), key=lambda info: tame(info.filename)):
+        for info in sorted(file.infolist(), key=lambda info: safe_relative(info.filename)):
             if info.is_dir() or _hidden(info.filename):
                 continue
             item = _member(archive, info.filename, info.file_size)
@@ -72,7 +72,7 @@ def _zip(archive: Item) -> Iterator[tuple[Item | Rejected, bytes]]:
 def _tar(archive: Item) -> Iterator[tuple[Item | Rejected, bytes]]:
     with tarfile.open(archive.path, "r:") as file, archive.path.open("rb") as raw:
         infos = [info for info in file if info.isfile() and not info.issparse() and not _hidden(info.name)]
-        for info in sorted(infos, key=lambda info: tame(info.name)):
+        for info in sorted(infos, key=lambda info: safe_relative(info.name)):
             item = _member(archive, info.name, info.size, offset=info.offset_data)
             if info.size > MAX_FILE_BYTES:
                 yield _too_large(item)

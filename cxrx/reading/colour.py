@@ -20,6 +20,6 @@ def grey_of(rgb: NDArray[np.integer]) -> tuple[NDArray[np.float32], tuple[str, .
     red, green, blue = (rgb[..., i] for i in range(3))
     if np.array_equal(red, green) and np.array_equal(red, blue):
         return (red * scale).astype(np.float32, copy=False), ()
-    spread = np.maximum(np.maximum(red, green), blue) - np.minimum(np.minimum(red, green), blue)
+    difference = np.maximum(np.maximum(red, green), blue) - np.minimum(np.minimum(red, green), blue)
     grey = np.minimum((rgb @ LUMA) * scale, 1).astype(np.float32, copy=False)
-    return grey, () if spread.max() <= JPEG_NOISE else ("colour: turned to grey by luma",)
+    return grey, () if difference.max() <= JPEG_NOISE else ("colour: turned to grey by luma",)

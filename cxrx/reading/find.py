@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from cxrx.errors import UsageError
 from cxrx.reading.archive import members
-from cxrx.reading.item import HEAD_BYTES, Item, Rejected, printable, rejected, tame
+from cxrx.reading.item import HEAD_BYTES, Item, Rejected, printable, rejected, safe_relative
 from cxrx.reading.readers import DICOM, DICOM_SUFFIXES, IMAGE_SUFFIXES, is_builtin, readers
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ class _Finder:
                 if not line:
                     continue
                 path = next((p for p in (table.parent / line, Path(line)) if _exists(p)), None)
-                relative = tame(line)
+                relative = safe_relative(line)
                 if path is None:
                     item = Item(table, relative, 0, 0, "")
                     yield rejected(item, "missing", "the list names a file that does not exist", "failed")

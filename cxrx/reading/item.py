@@ -59,6 +59,8 @@ def rejected(item: Item, code: str, message: str, kind: str = "skipped") -> Reje
 
     Parameters
     ----------
+    item
+        The candidate.
     code, message, kind
         As in :class:`~cxrx.specs.Unreadable`.
     """
@@ -70,7 +72,7 @@ def printable(name: str) -> str:
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
-def tame(name: str) -> str:
+def safe_relative(name: str) -> str:
     """Return a relative posix path that stays where it is joined: no root, no drive, no ``..``."""
     parts = printable(name).replace("\\", "/").split("/")
     return "/".join(part.replace(":", "_") for part in parts if part not in {"", ".", ".."}) or "_"

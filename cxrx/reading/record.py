@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import TYPE_CHECKING
 
-from cxrx.reading.item import tame
+from cxrx.reading.item import safe_relative
 from cxrx.specs import Film, Unreadable
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ class ImageRecord:
 
 def record_of(item: Item, found: Film | Unreadable) -> ImageRecord:
     """Return the record of what was found in `item`."""
-    relative = item.relative if found.member == item.member else f"{item.relative}/{tame(found.member)}"
+    relative = item.relative if found.member == item.member else f"{item.relative}/{safe_relative(found.member)}"
     uid, patient = (found.uid, found.patient) if isinstance(found, Film) else ("", "")
     own = found.sha256[:16]
     link = Link("film", own, relative, str(item.path), found.member, uid, patient, item.size, item.mtime_ns)

@@ -1,4 +1,4 @@
-"""How reading says no: one exception that carries what the user is told about the file."""
+"""How reading says no: one exception that carries the reason that the user is shown."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from cxrx.specs import Unreadable
 class RefusalError(Exception):
     """A file (or archive member) gives no film.
 
-    Never leaves the room: :func:`cxrx.reading.prepare.read_films` turns it into :class:`~cxrx.specs.Unreadable`.
+    Never leaves the package: :func:`cxrx.reading.readers.read_films` turns it into :class:`~cxrx.specs.Unreadable`.
 
     Parameters
     ----------

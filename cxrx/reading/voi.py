@@ -147,6 +147,15 @@ def display(
 ) -> tuple[Callable[[Floats], Floats] | None, list[str]]:
     """Choose how modality values become greys: VOI LUT, else window, else (8 bits) the whole range.
 
+    Parameters
+    ----------
+    dataset, form
+        The header, and its image description.
+    values
+        ``(n,)``, the modality values that a pixel can take.
+    index
+        Which of several tables or windows is used, from 0.
+
     Returns
     -------
     function
@@ -244,6 +253,15 @@ def to_grey(
     pixels: NDArray[np.integer[Any]], dataset: Dataset, form: PixelFormat, voi_index: int
 ) -> tuple[NDArray[np.float32], tuple[str, ...]]:
     """Return ``(rows, columns)`` float32 greys in [0, 1] (0 is black) of single-sample pixels, and flags.
+
+    Parameters
+    ----------
+    pixels
+        ``(rows, columns)``, as stored.
+    dataset, form
+        The header, and its image description.
+    voi_index
+        Which of several look-up tables or windows is used, from 0.
 
     Raises
     ------

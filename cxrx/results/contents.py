@@ -171,7 +171,7 @@ def _block(
     if kind == "predictions":
         return block
     if present.shape != (len(image_ids), len(findings)) or group["values"].shape[:2] != present.shape:
-        raise ResultsError(f"{path.name} is damaged: {group.name} has arrays that do not fit together.")
+        raise ResultsError(f"{path.name} is damaged: {group.name} has arrays that do not fit together")
     block.stored["values"] = group["values"].shape[2:], group["values"].dtype
     for name, dataset in group["extras"].items():
         if dataset.shape[:2] == present.shape:  # else a bare dimension

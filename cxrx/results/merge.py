@@ -33,9 +33,9 @@ def merge(paths: Sequence[Path], out: Path) -> None:
         If a file is damaged, or of another major schema version.
     """
     if out.exists():
-        raise UsageError(f"{out.name} exists already.", "Name another file with -o.")
+        raise UsageError(f"{out.name} exists already", "name another file with -o")
     if not paths:
-        raise UsageError("There is nothing to merge.")
+        raise UsageError("there is nothing to merge")
     sources = [load_results(path) for path in paths]
     plan = make_plan(sources, None, None)
     with Files() as files:
@@ -52,8 +52,8 @@ def _check_agree(first: Contents, second: Contents, files: Files) -> None:
         differing = _differing(first.blocks[key], second.blocks[key], dataset, files)
         if differing:
             raise UsageError(
-                f"{names} contradict each other: {name_of(key)} differ on {differing} films.",
-                "They were made with the same settings; leave one of the files out.",
+                f"{names} contradict each other: {name_of(key)} differ on {differing} films",
+                "they were made with the same settings; leave one of the files out",
             )
     for key in first.ragged.keys() & second.ragged.keys():
         _check_no_overlap(key, first, second, files)
@@ -84,7 +84,7 @@ def _check_no_overlap(key: Key, first: Contents, second: Contents, files: Files)
     groups: list[h5py.Group] = [files.get(source.path)[f"maps/{key[0]}/{key[1]}"] for source in (first, second)]
     listed = [set(zip(group["image"][...].tolist(), group["finding"][...].tolist(), strict=True)) for group in groups]
     if listed[0] & listed[1]:
-        raise UsageError(f"{first.path.name} and {second.path.name} both hold {name_of(key)} of the same films.")
+        raise UsageError(f"{first.path.name} and {second.path.name} both hold {name_of(key)} of the same films")
 
 
 def _check_labels(first: Contents, second: Contents, names: str) -> None:
@@ -94,4 +94,4 @@ def _check_labels(first: Contents, second: Contents, names: str) -> None:
         other = second.truth.labels.get(image_id, {})
         for finding in row.keys() & other.keys():
             if row[finding] != other[finding]:
-                raise UsageError(f"{names} contradict each other: the label {finding} of film {image_id}.")
+                raise UsageError(f"{names} contradict each other: the label {finding} of film {image_id}")

@@ -39,6 +39,10 @@ def pack(
 
     Parameters
     ----------
+    store
+        The parts.
+    out
+        The results file.
     truth
         Labels, boxes and masks to add; None leaves what is there.
     run
@@ -83,6 +87,17 @@ def write_plan(
     out: Path, plan: Plan, sources: Sequence[Contents], imported: Mapping[Key, Imported] | None = None
 ) -> None:
     """Write `plan`, which takes from `sources`, and maps from elsewhere to `out`, all or nothing.
+
+    Parameters
+    ----------
+    out
+        The file to write.
+    plan
+        What it holds.
+    sources
+        Parts and results files that the arrays come from.
+    imported
+        Maps from elsewhere, by model and method.
 
     Raises
     ------

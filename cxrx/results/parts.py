@@ -40,7 +40,7 @@ _NAME = re.compile(r"[^\s/\x00-\x1f]+")
 class PartStore:
     """The folder ``<out>.parts`` beside the results file `out`.
 
-    Parts are named after their content (settings, position in the plan, films), so that writing one again after a
+    Parts are named after their content (settings, position in the run, films), so that writing one again after a
     crash replaces it by itself.
     """
 
@@ -51,7 +51,7 @@ class PartStore:
         self.plan_path = self.folder / "plan.json"  # what a run notes for its resumption
 
     def write(self, part: Contents, start: int) -> Path:
-        """Write `part`, whose first film has position `start` in the plan; return its path.
+        """Write `part`, whose first film has position `start` in the run; return its path.
 
         Raises
         ------

@@ -223,7 +223,7 @@ def _layout(key: Key, sources: Sequence[Contents], rows: Mapping[str, int]) -> L
 def _place(layout: Layout, index: int, block: Block, rows: Mapping[str, int], key: Key) -> None:
     """Fill what is still free in `layout` from `block`."""
     if not rows.keys() >= set(block.image_ids):
-        raise ResultsError(f"The {name_of(key)} have rows of films that are not listed.")
+        raise ResultsError(f"the {name_of(key)} have rows of films that are not listed")
     target = np.array([rows[image_id] for image_id in block.image_ids], dtype=np.int64)
     if key[1]:
         position = {name: k for k, name in enumerate(layout.findings)}
@@ -241,19 +241,20 @@ def _place(layout: Layout, index: int, block: Block, rows: Mapping[str, int], ke
 def _check_same(key: Key, first: Block, other: Block) -> None:
     if first.attrs.get(FINGERPRINT) != other.attrs.get(FINGERPRINT):
         differing = differences(first.attrs.get(SETTINGS, {}), other.attrs.get(SETTINGS, {}))
-        raise UsageError(
-            f"The {name_of(key)} are there already with other settings: {'; '.join(differing[:5])}.",
-            "Keep both by giving the new one a name: --as NAME",
-        )
+        raise _taken(key, f"with other settings: {'; '.join(differing[:5])}")
     if not key[1] and first.findings != other.findings:
-        raise UsageError(f"The {name_of(key)} are there already for other findings.", "Use --as NAME.")
+        raise _taken(key, "for other findings")
     if first.grid != other.grid:
-        raise UsageError(f"The {name_of(key)} are there already on another grid.", "Use --as NAME.")
+        raise _taken(key, "on another grid")
     for name in first.extras.keys() & other.extras.keys():
         if first.extras[name] != other.extras[name]:
-            raise UsageError(
-                f"The {name_of(key)} are there already with another {name.removeprefix(EXTRAS)}.", "Use --as NAME."
-            )
+            raise _taken(key, f"with another {name.removeprefix(EXTRAS)}")
+
+
+def _taken(key: Key, how: str) -> UsageError:
+    return UsageError(
+        f"the {name_of(key)} are there already, made {how}", "keep both by giving the new one a name: --as NAME"
+    )
 
 
 def _ragged(sources: Sequence[Contents], layouts: Mapping[Key, Layout]) -> dict[Key, tuple[dict[str, Any], list[Path]]]:
@@ -262,7 +263,7 @@ def _ragged(sources: Sequence[Contents], layouts: Mapping[Key, Layout]) -> dict[
         for key, attrs in source.ragged.items():
             known, paths = ragged.setdefault(key, (attrs, []))
             if key in layouts or known.get(FINGERPRINT) != attrs.get(FINGERPRINT):
-                raise UsageError(f"The {name_of(key)} are there already, made in another way.", "Use --as NAME.")
+                raise _taken(key, "in another way")
             paths.append(source.path)
     return dict(sorted(ragged.items()))
 

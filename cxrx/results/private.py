@@ -60,7 +60,7 @@ def read_private(path: Path) -> list[Link]:
     except FileNotFoundError:
         return []
     except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
-        raise ResultsError(f"{path.name} is damaged; move it away and name the films with --images DIR.") from error
+        raise ResultsError(f"{path.name} is damaged", "move it away and name the films with --images DIR") from error
 
 
 def _row(line: Mapping[str, str]) -> Link:

@@ -120,10 +120,9 @@ class Results:
         if len(found) == 1:
             return found[0]
         there = ", ".join(models) or "none"
-        if name is None or found:
-            raise UsageError(f"{self.path.name} holds several models: name one of {there}." if found else
-                             f"{self.path.name} holds no model.")  # fmt: skip
-        raise UsageError(f"{self.path.name} holds no model {name!r}; it holds {there}.")
+        if found:
+            raise UsageError(f"{self.path.name} holds several models", f"name one of {there}")
+        raise UsageError(f"{self.path.name} holds no model{f' {name!r}; it holds {there}' if name else ''}")
 
     def row(self, image: str) -> int:
         """Return the row of the film with this image_id.
@@ -134,7 +133,7 @@ class Results:
             If there is none.
         """
         if image not in self._row:
-            raise UsageError(f"{self.path.name} holds no film {image!r}.", "List them with: cxrx info")
+            raise UsageError(f"{self.path.name} holds no film {image!r}", "list them with: cxrx info")
         return self._row[image]
 
     # -----------------------------------------------------------------------------------------------------------------
@@ -229,26 +228,26 @@ class Results:
 
     def predicted(self, model: str | None = None) -> NDArray[np.bool_]:
         """Return which films went through `model`, ``(N,)``."""
-        return self._array(self._predictions(self.model(model)), "present").astype(np.bool_)
+        return self._prediction(model, "present").astype(np.bool_)
 
     def logits(self, model: str | None = None) -> FloatArray:
         """Return the raw outputs of `model`, ``(N, K)``; NaN where a film was not predicted."""
-        return self._array(self._predictions(self.model(model)), "logit")
+        return self._prediction(model, "logit")
 
     def probabilities(self, model: str | None = None) -> FloatArray:
         """Return the probabilities of `model`, ``(N, K)``; NaN where a film was not predicted."""
-        return self._array(self._predictions(self.model(model)), "probability")
+        return self._prediction(model, "probability")
 
     def affine(self, model: str | None = None) -> NDArray[np.float64]:
         """Return ``(N, 2, 3)``: (x, y, 1) of the model's input grid to (x, y) of source pixels."""
-        return self._array(self._predictions(self.model(model)), "affine")
+        return self._prediction(model, "affine")
 
-    def _predictions(self, slug: str) -> h5py.Group:
+    def _prediction(self, model: str | None, name: str) -> NDArray[Any]:
+        slug = self.model(model)
         with self._reading():
-            group = self._file["predictions"]
-            if slug not in group:
-                raise UsageError(f"{self.path.name} holds no predictions of {slug}.")
-            return group[slug]
+            if slug not in self._file["predictions"]:
+                raise UsageError(f"{self.path.name} holds no predictions of {slug}")
+            return self._array(self._file["predictions"][slug], name)
 
     def _array(self, group: h5py.Group, name: str) -> NDArray[Any]:
         with self._reading():
@@ -261,6 +260,15 @@ class Results:
     def maps(self, method: str, model: str | None = None, *, image: str, finding: str) -> FloatArray:
         """Return the map ``(h, w)`` of one film and finding, raw.
 
+        Parameters
+        ----------
+        method, model
+            Whose map.
+        image
+            The film's image_id.
+        finding
+            The finding that was explained.
+
         Raises
         ------
         UsageError
@@ -272,11 +280,11 @@ class Results:
             return self._ragged_map(slug, method, image, finding)
         names = self.findings(slug, method)
         if finding not in names:
-            raise UsageError(f"{method} on {slug} has no finding {finding!r}; it has {', '.join(names)}.")
+            raise UsageError(f"{method} on {slug} has no finding {finding!r}; it has {', '.join(names)}")
         k = names.index(finding)
         with self._reading():
             if not group["present"][row, k]:
-                raise UsageError(f"{method} on {slug} has no map of {finding} on film {image}.")
+                raise UsageError(f"{method} on {slug} has no map of {finding!r} on film {image}")
             values: FloatArray = group["values"][row, k]
             return values
 
@@ -325,11 +333,20 @@ class Results:
     def extra(
         self, model: str | None, method: str, name: str, rows: slice | Sequence[int] | NDArray[Any] = slice(None)
     ) -> NDArray[Any]:
-        """Return what the method kept under `name`, ``(N, K, ...)``; of some films only with `rows`."""
+        """Return what the method kept beside its maps, ``(N, K, ...)``.
+
+        Parameters
+        ----------
+        model, method
+            Who kept it.
+        name
+            One of :meth:`extras`.
+        rows
+            Rows of the films, ``(n,)``; all where it is left out.
+        """
         if name not in self.extras(model, method):
-            raise UsageError(
-                f"{method} kept no {name!r}; it kept {', '.join(self.extras(model, method)) or 'nothing'}."
-            )
+            kept = ", ".join(self.extras(model, method)) or "nothing"
+            raise UsageError(f"{method} kept no {name!r}; it kept {kept}")
         return self._rows(self._dense(model, method)["extras"], name, rows)
 
     def _rows(self, group: h5py.Group, name: str, rows: slice | Sequence[int] | NDArray[Any]) -> NDArray[Any]:
@@ -354,13 +371,13 @@ class Results:
             there = list(maps[slug]) if slug in maps else []
         if method not in there:
             held = ", ".join(there) or "none"
-            raise UsageError(f"{self.path.name} holds no maps of {method} on {slug}; it holds {held}.")
+            raise UsageError(f"{self.path.name} holds no maps of {method} on {slug}; it holds {held}")
         return maps[slug][method]
 
     def _dense(self, model: str | None, method: str) -> h5py.Group:
         group = self._maps(self.model(model), method)
         if self._is_ragged(group):
-            raise UsageError(f"The maps of {method} were imported, each in its own size: take them one by one.")
+            raise UsageError(f"the maps of {method} were imported, each in its own size", "take them one by one")
         return group
 
     def _is_ragged(self, group: h5py.Group) -> bool:
@@ -376,7 +393,7 @@ class Results:
     def _ragged_map(self, slug: str, method: str, image: str, finding: str) -> FloatArray:
         index = self._index(slug, method)
         if (image, finding) not in index:
-            raise UsageError(f"{method} on {slug} has no map of {finding!r} on film {image}.")
+            raise UsageError(f"{method} on {slug} has no map of {finding!r} on film {image}")
         start, shape = index[image, finding]
         with self._reading():
             values: FloatArray = self._maps(slug, method)["values"][start : start + shape[0] * shape[1]]
@@ -422,8 +439,8 @@ class Results:
         rows = [row for row in self.links() if row.kind == "film"]
         if not rows and images_dir is None:
             raise UsageError(
-                f"{private_path(self.path).name} is missing, so the films of {self.path.name} cannot be found.",
-                "Say where they are with --images DIR; they are found by their content.",
+                f"{private_path(self.path).name} is missing, so the films of {self.path.name} cannot be found",
+                "name the folder they are in with --images DIR; they are recognised by their content",
             )
         return locate(sha256, rows, Path(images_dir) if images_dir is not None else None)
 

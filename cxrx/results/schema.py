@@ -105,7 +105,17 @@ def texts(dataset: h5py.Dataset) -> list[str]:
 
 
 def scale(group: h5py.Group, name: str, values: Sequence[str] | NDArray[Any] | int, meaning: str) -> h5py.Dataset:
-    """Create a dimension scale: with `values`, or as a bare dimension of that many steps."""
+    """Create a dimension scale.
+
+    Parameters
+    ----------
+    group, name
+        Where it goes.
+    values
+        One value a step, ``(n,)``; a number: a bare dimension of that many steps.
+    meaning
+        For the attribute ``long_name``.
+    """
     if isinstance(values, int):
         dataset = group.create_dataset(name, shape=(values,), dtype="f4", track_times=False)
         dataset.make_scale(_DIMENSION_ONLY % values)
@@ -125,12 +135,34 @@ def put(
     *,
     units: str = "1",
 ) -> h5py.Dataset:
-    """Create a small data set whose axes are the scales `axes`."""
+    """Create a small data set.
+
+    Parameters
+    ----------
+    group, name
+        Where it goes.
+    data
+        An array, or texts.
+    axes, meaning, units
+        As for :func:`label`.
+    """
     return label(_create(group, name, data), axes, meaning, units)
 
 
 def label(dataset: h5py.Dataset, axes: Sequence[h5py.Dataset], meaning: str, units: str = "1") -> h5py.Dataset:
-    """Attach scales and the attributes `units`, `axes` and `long_name`."""
+    """Attach scales and the attributes ``units``, ``axes`` and ``long_name``.
+
+    Parameters
+    ----------
+    dataset
+        A data set without them.
+    axes
+        The scale of each of its axes.
+    meaning
+        For the attribute ``long_name``.
+    units
+        As UDUNITS writes them, e.g. ``"pixel"``; ``"1"`` for numbers without one.
+    """
     for dimension, axis in zip(dataset.dims, axes, strict=True):
         dimension.attach_scale(axis)
     _describe(dataset, " ".join(axis.name.rsplit("/", 1)[-1] for axis in axes), meaning, units)
@@ -161,8 +193,17 @@ def storage_of(space: str, trailing: tuple[int, ...]) -> Storage:
 def create_maps(group: h5py.Group, name: str, shape: tuple[int, ...], dtype: Any, storage: Storage) -> h5py.Dataset:
     """Create the data set for one array of maps.
 
-    ``map``: chunks ``(1, 1, ...)``, shuffle and gzip-1; a chunk that is never written takes no space and reads as the
-    fill value. ``dense``: chunks of up to 256 films, uncompressed, with a checksum.
+    Parameters
+    ----------
+    group, name
+        Where it goes.
+    shape
+        ``(N, K, ...)``, or ``(N, ...)`` of predictions.
+    dtype
+        Its fill value is NaN for floats, else 0.
+    storage
+        ``"map"``: chunks ``(1, 1, ...)``, shuffle and gzip-1; a chunk that is never written takes no space and reads
+        as the fill value. ``"dense"``: chunks of up to 256 films, uncompressed, with a checksum.
     """
     dtype = np.dtype(dtype)
     fill = np.nan if dtype.kind == "f" else 0
@@ -216,7 +257,7 @@ def reading(name: str) -> Iterator[None]:
     try:
         yield
     except (OSError, KeyError, RuntimeError, ValueError, TypeError, UnicodeError) as error:
-        raise ResultsError(f"{name} is damaged: {_first_line(error)}.") from error
+        raise ResultsError(f"{name} is damaged: {_first_line(error)}") from error
 
 
 def _first_line(error: BaseException) -> str:
@@ -235,14 +276,14 @@ def open_checked(path: Path, kind: str = RESULTS_FORMAT) -> h5py.File:
         If it is damaged, foreign, unfinished, of another major schema version, or reaches into other files.
     """
     if not path.is_file():
-        raise UsageError(f"There is no results file {path.name}.", "Write one with: cxrx predict DIR")
+        raise UsageError(f"there is no results file {path.name}", "write one with: cxrx predict DIR")
     try:
         file = h5py.File(path, "r", locking="best-effort")
     except OSError as error:
         if error.errno:  # the system's word, not one about the content: permissions, locks, too many open files
-            raise ResultsError(f"{path.name} cannot be opened: {os.strerror(error.errno)}.") from error
+            raise ResultsError(f"{path.name} cannot be opened: {os.strerror(error.errno)}") from error
         reason = "damaged or unfinished" if h5py.is_hdf5(path) else "not a results file of cxrx"
-        raise ResultsError(f"{path.name} is {reason}.") from error
+        raise ResultsError(f"{path.name} is {reason}") from error
     try:
         with reading(path.name):
             _check_header(file, path.name, kind)
@@ -256,25 +297,25 @@ def open_checked(path: Path, kind: str = RESULTS_FORMAT) -> h5py.File:
 
 def _check_header(file: h5py.File, name: str, kind: str) -> None:
     if decode(file.attrs.get("format", "")) != kind:
-        raise ResultsError(f"{name} is an HDF5 file, but not one of cxrx.")
+        raise ResultsError(f"{name} is an HDF5 file, but not one of cxrx")
     version = str(decode(file.attrs.get("schema_version", "")))
     if version.partition(".")[0] != SCHEMA_VERSION.partition(".")[0]:
         raise ResultsError(
-            f"{name} has schema version {version or 'none'}; this cxrx reads {SCHEMA_VERSION}.", "Update cxrx."
+            f"{name} has schema version {version or 'none'}; this cxrx reads {SCHEMA_VERSION}", "update cxrx"
         )
     if int(file.attrs.get("complete", 0)) != 1:
-        raise ResultsError(f"{name} is unfinished: its writer stopped before the end.")
+        raise ResultsError(f"{name} is unfinished: its writer stopped before the end")
 
 
 def _refuse_foreign(group: h5py.Group, name: str, depth: int = 0) -> None:
     """Refuse whatever reaches into other files; the depth limit also ends loops of links."""
     if depth > _DEEPEST:
-        raise ResultsError(f"{name} is nested deeper than a results file can be.")
+        raise ResultsError(f"{name} is nested deeper than a results file can be")
     for key in group:
         if not isinstance(group.get(key, getlink=True), h5py.HardLink):
-            raise ResultsError(f"{name} holds a link ({group.name.rstrip('/')}/{key}); links are refused.")
+            raise ResultsError(f"{name} holds a link ({group.name.rstrip('/')}/{key}); links are refused")
         item = group[key]
         if isinstance(item, h5py.Group):
             _refuse_foreign(item, name, depth + 1)
         elif isinstance(item, h5py.Dataset) and (item.is_virtual or item.external):
-            raise ResultsError(f"{name} keeps the data of {item.name} in another file; such files are refused.")
+            raise ResultsError(f"{name} keeps the data of {item.name} in another file; such files are refused")

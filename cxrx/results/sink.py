@@ -1,4 +1,4 @@
-"""A file object for HDF5 that never fails under it: HDF5 does not survive a full disk, so it is not told."""
+"""A file object for HDF5 that never fails under it: HDF5 does not survive a full disk, so it never sees one."""
 
 from __future__ import annotations
 

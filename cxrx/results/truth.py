@@ -123,9 +123,9 @@ def check_truth(truth: TruthTable) -> None:
     """Raise UsageError for a label that is none, or a box without area."""
     values = {value for row in truth.labels.values() for value in row.values()}
     if values - {1, 0, -1, UNKNOWN}:
-        raise UsageError("A label is 1 (present), 0 (absent) or -1 (uncertain).")
+        raise UsageError("a label is 1 (present), 0 (absent) or -1 (uncertain)")
     if not all(np.isfinite(box[2:]).all() and box[4] > 0 and box[5] > 0 for box in truth.boxes):
-        raise UsageError("A box needs finite x, y and a width and height above 0.")
+        raise UsageError("a box needs finite x, y and a width and height above 0")
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -135,7 +135,19 @@ def check_truth(truth: TruthTable) -> None:
 def write_truth(
     group: h5py.Group, truth: TruthTable, image_ids: h5py.Dataset, findings: h5py.Dataset, rows: Mapping[str, int]
 ) -> None:
-    """Write `truth` (normalised) into ``/truth``; `rows` is image_id to row."""
+    """Write what is known of the films into ``/truth``.
+
+    Parameters
+    ----------
+    group
+        ``/truth``, empty.
+    truth
+        Normalised.
+    image_ids, findings
+        The scales of films and findings.
+    rows
+        image_id to row.
+    """
     columns = {name: k for k, name in enumerate(texts(findings))}
     labels = np.full((len(rows), len(columns)), UNKNOWN, dtype=np.int8)
     for image_id, row in truth.labels.items():

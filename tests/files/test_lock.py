@@ -22,7 +22,7 @@ with RunLock(Path(sys.argv[1])):
 def test_a_second_lock_is_refused_and_the_first_can_be_had_again(tmp_path):
     path = tmp_path / "results.h5.parts" / "run.lock"
     with RunLock(path):
-        with pytest.raises(LockedError, match="Another run") as refused, RunLock(path):
+        with pytest.raises(LockedError, match="another run") as refused, RunLock(path):
             pass
         assert refused.value.exit_code == 5
     with RunLock(path):

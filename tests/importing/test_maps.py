@@ -73,7 +73,7 @@ def test_maps_and_masks_come_back(folder, tmp_path):
         np.testing.assert_array_equal(found.decode(), truth["a__b__Mass"])
         assert results.attrs("imported", "imported")["identity"] == "sha256 of the picture's name"
         assert results.attrs("imported") == {}
-        with pytest.raises(UsageError, match="one by one"):
+        with pytest.raises(UsageError, match="each in its own size"):
             results.values(None, "imported", [0])
         with pytest.raises(UsageError, match="no map"):
             results.maps("imported", image=id_of("c d"), finding="Effusion")

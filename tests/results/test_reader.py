@@ -76,8 +76,9 @@ def test_two_variants_of_one_name_are_not_guessed_at(store, made):
     store.write(Contents([made.film(0)], [], keyed(made.predictions([0], "net@1"), made.predictions([0], "net@2"))), 0)
     pack(store, store.out, truth=None, run={})
     with open_results(store.out) as results:
-        with pytest.raises(UsageError, match="several models: name one of net@1, net@2"):
+        with pytest.raises(UsageError, match="several models") as error:
             results.model("net")
+        assert error.value.hint == "name one of net@1, net@2"
         assert results.model("net@2") == "net@2"
 
 

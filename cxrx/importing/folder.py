@@ -18,19 +18,19 @@ Name = tuple[str, str]
 
 _SHOWN = 3
 _PICKLES = {".pkl", ".pickle"}
-HINT = "A map is a two-dimensional array IMAGE__FINDING.npy, here or in a folder named by its method."
+HINT = "a map is a two-dimensional array IMAGE__FINDING.npy, here or in a folder named by its method"
 
 
 class Problems:
-    """Sentences on what was left out or is odd, each told once with some of the names that it is about."""
+    """Sentences on what was left out or is odd, each reported once with some of the names that it is about."""
 
     def __init__(self) -> None:
-        self._told: list[str] = []
+        self._sentences: list[str] = []
         self._names: dict[str, list[str]] = {}
 
-    def tell(self, sentence: str) -> None:
+    def warn(self, sentence: str) -> None:
         """Note a sentence as it is."""
-        self._told.append(sentence)
+        self._sentences.append(sentence)
 
     def add(self, sentence: str, name: str) -> None:
         """Note that `sentence`, with a place ``{n}`` for how many, is about `name`."""
@@ -39,7 +39,7 @@ class Problems:
     def sentences(self) -> list[str]:
         """Return the sentences."""
         counted = [f"{text.format(n=len(names))} ({listed(names)})" for text, names in self._names.items()]
-        return [*self._told, *counted]
+        return [*self._sentences, *counted]
 
 
 def listed(names: Sequence[str]) -> str:
@@ -59,7 +59,7 @@ class MapFile:
 
     def read(self, problems: Problems) -> FloatArray:
         """Return the map in single precision, and note what makes it useless."""
-        with np.errstate(over="ignore"):  # what is too large becomes infinite, and is told
+        with np.errstate(over="ignore"):  # what is too large becomes infinite, and is reported
             values: FloatArray = np.load(self.path, allow_pickle=False).astype(np.float32).reshape(self.shape)
         if not np.isfinite(values).all():
             problems.add("{n} maps hold NaN or infinity, and will count as misses", self.path.name)
@@ -69,7 +69,7 @@ class MapFile:
 
 
 @dataclass
-class Incoming:
+class MapFolder:
     """All maps of a folder, by method, in order of pictures and findings."""
 
     methods: dict[str, list[MapFile]] = field(default_factory=dict)
@@ -105,7 +105,7 @@ def split_name(path: Path) -> Name | None:
     return (image, finding) if separator and image and finding else None
 
 
-def find_maps(folder: Path, method: str | None, problems: Problems) -> Incoming:
+def find_maps(folder: Path, method: str | None, problems: Problems) -> MapFolder:
     """Find the maps in a folder, and in the folders of methods in it.
 
     Parameters
@@ -119,34 +119,33 @@ def find_maps(folder: Path, method: str | None, problems: Problems) -> Incoming:
         If it is no folder, holds no map, or the name of a method is none.
     """
     if not folder.is_dir():
-        raise UsageError(f"{folder.name} is not a folder of maps.", HINT)
+        raise UsageError(f"{folder.name} is not a folder of maps", HINT)
     below = {path.name: path for path in sorted(folder.iterdir()) if path.is_dir() and not path.name.startswith(".")}
     own = _maps_in(folder, problems)
     found = {name: maps for name, path in below.items() if (maps := _maps_in(path, problems))}
     if method is not None and found and not own:
         raise UsageError(
-            f"The folders in {folder.name} name the methods ({listed(list(found))}).",
-            "Leave --method out, or give the folder of one method.",
+            f"the folders in {folder.name} name the methods ({listed(list(found))})",
+            "leave --method out, or give the folder of one method",
         )
     if own:
         name = method or "imported"
         if name in found:
             raise UsageError(
-                f"{folder.name} holds maps and a folder {name} of maps.", "Name the maps outside it with --method NAME."
+                f"{folder.name} holds maps and a folder {name} of maps", "name the maps outside it with --method NAME"
             )
         found = {name: own, **found}
     if not found:
-        told = problems.sentences()
-        raise UsageError(f"{folder.name} holds no maps{f': {told[0]}' if told else ''}.", HINT)
+        raise UsageError(": ".join([f"{folder.name} holds no maps", *problems.sentences()[:1]]), HINT)
     for name in found:
         check_key(name, "method")
-    return Incoming(found)
+    return MapFolder(found)
 
 
 def check_key(name: str, what: str) -> None:
     """Raise UsageError unless `name` can name a model or method in a results file."""
     if not name or name in {".", ".."} or "/" in name or any(c.isspace() or not c.isprintable() for c in name):
-        raise UsageError(f"{name!r} cannot name a {what}.", "Use a name without blanks and slashes.")
+        raise UsageError(f"{name!r} cannot name a {what}", "use a name without blanks and slashes")
 
 
 def _maps_in(folder: Path, problems: Problems) -> list[MapFile]:
