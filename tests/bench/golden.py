@@ -22,6 +22,7 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+from safetensors.numpy import load_file
 
 SAMPLE = Path(__file__).resolve().parents[2] / "sample_data"
 CONVOLUTIONAL = {
@@ -125,8 +126,8 @@ def trainings(folder: Path) -> dict[str, str]:
         "--allow-failures",
     )
     for weights in sorted([*folder.glob("trained/*.safetensors"), *folder.glob("mae/*.safetensors")]):
-        found[str(weights.relative_to(folder))] = digest(weights.read_bytes())
-    found["metrics of training"] = digest((folder / "trained" / "metrics.csv").read_bytes())
+        for name, tensor in sorted(load_file(weights).items()):
+            found[f"{weights.relative_to(folder)}:{name}"] = digest(tensor.tobytes())
     return found
 
 
