@@ -1,12 +1,15 @@
 """The hooks a plugin may implement (pluggy; entry-point group ``cxrx``).
 
-Each hook hands the plugin a callback (or the Typer app); the plugin calls it once for every thing it brings::
+Each hook hands the plugin a callback (or the Typer app); the plugin calls it once for every thing it brings:
 
-    from cxrx import hookimpl, ExplainerSpec
-
-    @hookimpl
-    def register_explainers(register):
-        register(ExplainerSpec("mine", build=..., options=MyOptions))
+>>> from cxrx import ExplainerSpec, hookimpl
+>>> @hookimpl
+... def register_explainers(register):
+...     register(ExplainerSpec("mine", build=..., options=...))
+>>> found = []
+>>> register_explainers(found.append)  # as cxrx does it
+>>> found[0].name
+'mine'
 """
 
 from __future__ import annotations

@@ -48,6 +48,13 @@ class Film:
         Sentences on what was odd, without patient data. A film with flags is processed and marked.
     synthetic
         Whether ``cxrx phantom`` made it.
+
+    Examples
+    --------
+    >>> import cxrx, numpy as np
+    >>> film = cxrx.Film(np.zeros((8, 8), dtype=np.float32), sha256="", view="PA", decoder="mine 1.0")
+    >>> film.pixels.shape, film.flags
+    ((8, 8), ())
     """
 
     pixels: FloatArray
@@ -75,6 +82,12 @@ class Unreadable:
         One sentence without patient data and without the path.
     sha256
         Digest of the bytes, empty where they could not be read.
+
+    Examples
+    --------
+    >>> import cxrx
+    >>> cxrx.Unreadable("failed", "truncated", "the pixels end after 3 of 8 rows").code
+    'truncated'
     """
 
     kind: Literal["skipped", "failed"]
@@ -114,6 +127,13 @@ class InputSpec:
     crops
         1, or 10: the four corners and the centre of the resized film and of its mirror image, each of `size`, over
         which the prediction is averaged. Only with ``fit="crop"`` and a `resize` of at least `size`.
+
+    Examples
+    --------
+    >>> import cxrx
+    >>> spec = cxrx.InputSpec(size=(512, 512), channels=1, mean=(0.5,), std=(0.25,))
+    >>> spec.fit, spec.interpolation, spec.crops
+    ('crop', 'bilinear', 1)
     """
 
     size: tuple[int, int] = (224, 224)
@@ -158,6 +178,16 @@ class ModelSpec:
         (``"norm-linear"``: dropout, layer norm, linear). None: there is one network only.
     demo
         Trained on synthetic films only; every output then says so.
+
+    Examples
+    --------
+    >>> import cxrx
+    >>> def build(labels):
+    ...     from torch import nn  # imported when the model is built, not when it is listed
+    ...     return nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, len(labels)))
+    >>> spec = cxrx.ModelSpec("tiny", build, labels=("Mass", "Nodule"), input=cxrx.InputSpec())
+    >>> spec.build(spec.labels)[-1]
+    Linear(in_features=4, out_features=2, bias=True)
     """
 
     name: str
@@ -191,6 +221,13 @@ class Maps:
         ``(B, T, h, w)`` float32 tensor on the method's native grid; signed where the method is signed.
     extras
         Named tensors of shape ``(B, T, ...)`` worth keeping, e.g. ``achieved_area``.
+
+    Examples
+    --------
+    >>> import cxrx, torch
+    >>> maps = cxrx.Maps(torch.zeros(2, 3, 8, 8), extras={"achieved_area": torch.zeros(2, 3)})
+    >>> maps.values.shape
+    torch.Size([2, 3, 8, 8])
     """
 
     values: Any
@@ -245,6 +282,23 @@ class ExplainerSpec:
         the number of films a call are made from it; None: one.
     per_finding
         Whether each finding has a map of its own; False: one map of a film for all of them.
+
+    Examples
+    --------
+    >>> from dataclasses import dataclass
+    >>> import cxrx, torch
+    >>> @dataclass(frozen=True)
+    ... class Options:
+    ...     power: float = 1.0
+    >>> def build(options):
+    ...     def explain(model, x, targets, seeds):
+    ...         grey = x.mean(dim=1, keepdim=True) ** options.power  # (B, 1, H, W)
+    ...         return cxrx.Maps(grey.expand(-1, targets.shape[1], -1, -1))
+    ...     return explain
+    >>> spec = cxrx.ExplainerSpec("brightness", build, Options, needs=frozenset(), space="input", control=True)
+    >>> explain = spec.build(spec.options(power=2))
+    >>> explain(None, torch.ones(2, 1, 8, 8), torch.zeros(2, 3, dtype=torch.int64), torch.zeros(2)).values.shape
+    torch.Size([2, 3, 8, 8])
     """
 
     name: str
@@ -283,6 +337,19 @@ class ReaderSpec:
         ``decode(data, options)``: for a format whose file is one film, the film of these bytes; `options` is a
         :class:`~cxrx.reading.options.ReadOptions`. With it films are read from archives too, and are not read again
         to find out that they are done. None: `open` is used, and files in archives are left alone.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> import cxrx, numpy as np
+    >>> def open_npy(path):
+    ...     for number, pixels in enumerate(np.load(path)):  # several films a file
+    ...         yield cxrx.Film(pixels, sha256="", member=str(number), decoder="numpy")
+    >>> spec = cxrx.ReaderSpec("npy", lambda path, head: head[1:6] == b"NUMPY", open_npy)
+    >>> np.save("films.npy", np.zeros((2, 8, 8), dtype=np.float32))
+    >>> path = Path("films.npy")
+    >>> spec.sniff(path, path.read_bytes()[:512]), [film.member for film in spec.open(path)]
+    (True, ['0', '1'])
     """
 
     name: str
@@ -378,6 +445,19 @@ class DatasetSpec:
     data set may have a list ``problems`` of sentences, which are shown to the user. The built-in layouts are an
     exception to this hook: their tables may lie together in one folder and are read together
     (:func:`cxrx.datasets.discover`), so that their specs only list and recognise them.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> import cxrx
+    >>> from cxrx.specs import FilmTruth
+    >>> class ByName:
+    ...     name, findings = "by-name", ("Mass",)
+    ...     def truth(self, relative_path):
+    ...         return FilmTruth({"Mass": int("mass" in relative_path)})
+    >>> spec = cxrx.DatasetSpec("by-name", lambda folder: (folder / "by-name.txt").exists(), lambda folder: ByName())
+    >>> spec.sniff(Path()), spec.open(Path()).truth("films/mass_01.png").labels
+    (False, {'Mass': 1})
     """
 
     name: str
@@ -400,6 +480,12 @@ class Measure:
     unit
         ``""`` for what may be compared between models; else its unit, ``"logits"``, of which every model has its own
         scale, so that it is compared between methods of one model only.
+
+    Examples
+    --------
+    >>> import cxrx
+    >>> cxrx.Measure("mean absolute error", higher_is_better=False).unit
+    ''
     """
 
     sentence: str = ""
@@ -432,6 +518,15 @@ class MetricSpec:
     agreement with every map ranked once, a :class:`cxrx.compare.faithfulness.family.Family` with the passes that
     methods share run once. A plugin may register a Family too; any other metric is called map by map (faithfulness:
     batch by batch).
+
+    Examples
+    --------
+    >>> import cxrx, numpy as np
+    >>> def cosine(a, b):
+    ...     return {"cosine": float((a * b).sum() / np.sqrt((a**2).sum() * (b**2).sum()))}
+    >>> spec = cxrx.MetricSpec("cosine", "agreement", cosine, "cosine of the angle between two maps")
+    >>> spec.compute(np.eye(8), 2 * np.eye(8))
+    {'cosine': 1.0}
     """
 
     name: str
@@ -463,6 +558,14 @@ class ExporterSpec:
         it should be its owner's only (mode 0600).
     options
         A frozen dataclass type whose fields all have defaults; ``-O name=value`` sets them. None: there are no options.
+
+    Examples
+    --------
+    >>> import cxrx
+    >>> def write(results, out):
+    ...     results.predictions().to_json(out, orient="records", lines=True)
+    >>> cxrx.ExporterSpec("jsonl", ".jsonl", write, "predictions, one a line").suffix
+    '.jsonl'
     """
 
     name: str

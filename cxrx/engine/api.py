@@ -67,6 +67,19 @@ def run(
     ------
     CxrxError
         With a sentence that says what fits; finished work is kept.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> import cxrx
+    >>> from cxrx.phantom import write_folder
+    >>> from torch import nn
+    >>> write_folder(Path("phantoms"), 2, seed=11, size=(96, 96))  # two synthetic films
+    >>> network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+    >>> model = cxrx.wrap_model(network, ["Effusion", "Nodule"], input_size=32)
+    >>> report = cxrx.run(model, "phantoms/films", methods=["gradcam"], targets="all", out="results.h5")
+    >>> report.counts["ok"], report.failed, report.methods
+    (2, 0, ('gradcam',))
     """
     loaded = load_model(model, device=device) if isinstance(model, str) else model
     requests = request_methods(methods, method_options or {}, loaded, as_name)

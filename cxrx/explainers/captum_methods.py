@@ -368,7 +368,7 @@ def superpixels(picture: torch.Tensor, options: SuperpixelOptions) -> torch.Tens
     labels = _squares(picture, options.segments) if options.shape == "grid" else _slic(picture, options.segments)
     numbers, numbered = np.unique(labels, return_inverse=True)
     if len(numbers) < 2:
-        raise UsageError("the picture makes a single superpixel", "ask for more with -O segments=N")
+        raise UsageError("the picture makes a single superpixel", "ask for more with the option segments")
     return torch.from_numpy(numbered).view(picture.shape[1:]).to(picture.device)
 
 

@@ -42,7 +42,7 @@ STABILISER = 1e-9
 
 Rule: TypeAlias = Callable[[torch.Tensor], torch.Tensor]
 """From the relevance of an output to that of the input."""
-Passed: TypeAlias = tuple[torch.Tensor, torch.Tensor]
+InputOutput: TypeAlias = tuple[torch.Tensor, torch.Tensor]
 """Input and output of a module in a forward pass."""
 PairRule: TypeAlias = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 """From the relevance of an output to those of two inputs."""
@@ -169,7 +169,7 @@ class BlockRules:
         ``(B, heads, N, N)``.
     """
 
-    def __init__(self, block: Any, seen: Mapping[str, Passed], attention: torch.Tensor) -> None:
+    def __init__(self, block: Any, seen: Mapping[str, InputOutput], attention: torch.Tensor) -> None:
         entered = {name: before.detach() for name, (before, _) in seen.items()}
         left = {name: after.detach() for name, (_, after) in seen.items()}
         self.heads = attention.shape[1]
@@ -327,9 +327,9 @@ def _run_exactly(transformer: Any, pictures: torch.Tensor) -> _Pass:
 
 
 @contextmanager
-def _watched(modules: Mapping[str, nn.Module]) -> Iterator[dict[str, Passed]]:
+def _watched(modules: Mapping[str, nn.Module]) -> Iterator[dict[str, InputOutput]]:
     """Collect the first input and the output of modules, by name, in a forward pass inside the block."""
-    seen: dict[str, Passed] = {}
+    seen: dict[str, InputOutput] = {}
 
     def watch(name: str) -> Callable[..., None]:
         def hook(_module: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:

@@ -146,6 +146,18 @@ def explain(
     ------
     UsageError
         The method, a target or an option does not exist or does not fit the model; the sentence says what does.
+
+    Examples
+    --------
+    >>> import cxrx, torch
+    >>> from torch import nn
+    >>> network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+    >>> model = cxrx.wrap_model(network, ["Mass", "Nodule"], input_size=32)
+    >>> a = cxrx.explain(model, model.prepare(torch.rand(3, 32, 32)), "gradcam", targets="all")
+    >>> a.values.shape, a.upsample(relu=True).shape
+    ((3, 2, 30, 30), (3, 2, 32, 32))
+    >>> cxrx.explain(model, model.prepare(torch.rand(3, 32, 32)), "smoothgrad", targets="Mass", n=5).targets.tolist()
+    [[0], [0], [0]]
     """
     spec = load_registry().explainers.find(method)
     parsed: Any = parse_options(spec.options, options, spec.name)

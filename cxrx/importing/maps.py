@@ -101,6 +101,17 @@ def import_maps(
     Notes
     -----
     Without its picture a film's identity is the sha256 of its name, and the attributes say so.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> import cxrx, numpy as np
+    >>> from PIL import Image
+    >>> Path("maps").mkdir()
+    >>> np.save("maps/film1__Mass.npy", np.eye(8, dtype=np.float32))
+    >>> Image.fromarray(np.eye(64, dtype=np.uint8) * 255).save("maps/film1__Mass.png")  # the truth
+    >>> cxrx.import_maps("maps", out="results.h5").name
+    'results.h5'
     """
     report = import_folder(folder, truth, out, method=method, model=model, images=images, force=force)
     for sentence in report.problems:

@@ -107,6 +107,17 @@ def score_localisation(
     ------
     UsageError
         If either array is not two-dimensional or empty, or the protocol is unknown.
+
+    Examples
+    --------
+    >>> import cxrx, numpy as np
+    >>> truth = np.zeros((64, 64), dtype=bool)
+    >>> truth[16:32, 16:40] = True
+    >>> map_2d = np.zeros((8, 8))
+    >>> map_2d[2:4, 2:5] = 1
+    >>> scores = cxrx.score_localisation(map_2d, truth)
+    >>> scores["hit"], round(scores["mass"], 2)
+    (1.0, 0.8)
     """
     values, truth = np.asarray(map_2d), np.asarray(truth_mask).astype(bool)
     if values.ndim != 2 or truth.ndim != 2 or 0 in (*values.shape, *truth.shape):

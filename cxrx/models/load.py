@@ -79,6 +79,25 @@ def load_model(
     ------
     UsageError
         Unknown name, unfit weights, unavailable device; the sentence says what fits.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> import cxrx
+    >>> model = cxrx.load_model("densenet121", labels=["Mass", "Nodule"], device="cpu")
+    >>> model.input.channels, model.input.size
+    (3, (224, 224))
+
+    A network of one's own:
+
+    >>> _ = Path("net.py").write_text('''
+    ... from torch import nn
+    ... def build(labels):
+    ...     return nn.Sequential(nn.Conv2d(1, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, len(labels)))
+    ... ''')
+    >>> model = cxrx.load_model("./net.py:build", labels=["Mass", "Nodule"], input_size=32, device="cpu")
+    >>> model.input.channels, model.labels
+    (1, ('Mass', 'Nodule'))
     """
     chosen = pick_device(device)
     name, brought = _located(name, weights)
@@ -252,6 +271,20 @@ def wrap_model(
         Of pixels in [0, 1]. Default: ImageNet's for three channels, 0.5 and 0.25 for one.
     output, activation
         As in :class:`cxrx.ModelSpec`.
+    name
+        What results call it; default: the name of its class.
+    device
+        As in :func:`load_model`.
+
+    Examples
+    --------
+    >>> import cxrx, torch
+    >>> from torch import nn
+    >>> network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+    >>> model = cxrx.wrap_model(network, ["Mass", "Nodule"], input_size=32)
+    >>> x = model.prepare(torch.rand(3, 32, 32))  # grey pictures in [0, 1]
+    >>> model.logits(x).shape
+    torch.Size([3, 2])
     """
     base = change_input(IMAGENET, input_size, in_chans)
     spec = replace(

@@ -6,12 +6,8 @@ import re
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from cxrx.reading.header import library_settings
 from cxrx.reading.item import HEAD_BYTES, Item
 from cxrx.reading.options import ReadOptions
-from cxrx.reading.polarity import check_polarity
 from cxrx.reading.refusal import RefusalError, fail
 from cxrx.reading.source import digest, load
 from cxrx.registry import load as load_registry
@@ -122,11 +118,13 @@ def read_films(item: Item, options: ReadOptions) -> Iterator[Film | Unreadable]:
 def _decoded(spec: ReaderSpec, data: bytes, item: Item, options: ReadOptions, sha256: str) -> Film | Unreadable:
     """Return the one film of these bytes."""
     assert spec.decode is not None  # noqa: S101 - the caller has looked
+    from cxrx.reading.header import library_settings
+
     try:
         with library_settings():
             found = spec.decode(data, options)
         found = replace(found, sha256=sha256, member=item.member)
-        return found if isinstance(found, Unreadable) else check_polarity(_checked(found, item), options.polarity)
+        return found if isinstance(found, Unreadable) else _upright(_checked(found, item), options)
     except RefusalError:
         raise
     except MemoryError:
@@ -143,7 +141,7 @@ def _opened(spec: ReaderSpec, item: Item, options: ReadOptions, sha256: str) -> 
     try:
         for number, found in enumerate(spec.open(item.path)):
             named = _named(found, number, sha256)
-            yield named if isinstance(named, Unreadable) else check_polarity(_checked(named, item), options.polarity)
+            yield named if isinstance(named, Unreadable) else _upright(_checked(named, item), options)
         return
     except RefusalError as refusal:
         broken = refusal.unreadable()
@@ -163,6 +161,8 @@ def _checked(film: Film, item: Item) -> Film:
     """Return a film as specified, whoever decoded it."""
     if is_builtin(item.reader):
         return film
+    import numpy as np
+
     pixels = np.asarray(film.pixels, np.float32)
     if pixels.ndim != 2 or pixels.size == 0 or not np.isfinite(pixels).all():
         raise fail("reader", "the reader gave pixels that are no finite (rows, columns) array")
@@ -171,6 +171,12 @@ def _checked(film: Film, item: Item) -> Film:
     if not _DIGEST.fullmatch(film.sha256):
         raise fail("reader", "the reader gave a sha256 that is no 64 hex digits")
     return replace(film, pixels=pixels)
+
+
+def _upright(film: Film, options: ReadOptions) -> Film:
+    from cxrx.reading.polarity import check_polarity
+
+    return check_polarity(film, options.polarity)
 
 
 def film_digests(item: Item) -> list[tuple[str, str]]:

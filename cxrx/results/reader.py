@@ -35,6 +35,19 @@ def open_results(path: str | Path) -> Results:
         If it is missing.
     ResultsError
         If it is damaged, foreign, unfinished or of another major schema version.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> import cxrx, numpy as np
+    >>> Path("maps").mkdir()
+    >>> np.save("maps/film1__Mass.npy", np.eye(8, dtype=np.float32))
+    >>> out = cxrx.import_maps("maps", out="results.h5", method="mine")
+    >>> with cxrx.open_results("results.h5") as r:
+    ...     films, methods = r.images(), r.methods()
+    ...     map_2d = r.maps("mine", image=films.image_id[0], finding="Mass")
+    >>> films.status.tolist(), methods, map_2d.shape
+    (['ok'], ['mine'], (8, 8))
     """
     return Results(path)
 
