@@ -101,6 +101,9 @@ def read_as(**changes):
 def several(path):
     """Yield each row of pixels of a toy file as a film, and what is between them as none."""
     (film,) = open_toy(path)
+    if isinstance(film, Unreadable):
+        yield film
+        return
     for i, row in enumerate(film.pixels):
         yield Film(row[None], hashlib.sha256(row.tobytes()).hexdigest(), f"row {i}")
         yield Unreadable("skipped", "gap", "this is no film", member=f"gap {i}")
