@@ -158,6 +158,7 @@ def test_share_leaves_names_out(tiny, comparison, page, tmp_path):
     assert any(image_id in shared for image_id in tiny.ids)
 
 
+@pytest.mark.slow
 def test_demo_banner_and_missing_films(make_tiny, tmp_path):
     own = make_tiny(n=5, demo=True)
     own.films.rename(tmp_path / "moved")
@@ -199,6 +200,7 @@ def test_poor_files_still_give_a_page(make_tiny, tmp_path, options):
     assert "What was left out, and why" in page
 
 
+@pytest.mark.slow
 def test_the_same_input_gives_the_same_bytes(comparison, page, tmp_path, full, filled, made_gallery):
     assert write_report(comparison, tmp_path / "again.html").read_text(encoding="utf-8") == page
     assert render(filled, made_gallery(filled, 6)) == full
