@@ -22,7 +22,7 @@ from cxrx.options import parse_options
 
 SPEC = next(spec for spec in BUILTIN_EXPLAINERS if spec.name == "extremal")
 SIZE = 64
-SHORT = {"steps": 200, "every": 2}
+SHORT = {"steps": 100, "every": 2}
 
 
 class ReadsPatches(nn.Module):
@@ -143,7 +143,7 @@ def test_the_first_steps_are_those_of_the_published_algorithm():
 
 
 def test_rows_together_are_rows_one_by_one(cnn, pictures):
-    options = ExtremalOptions(steps=10, stop=False)
+    options = ExtremalOptions(steps=6, stop=False)
     rows = all_rows()
     together = masks_of(cnn, pictures, rows, options, at_once=12)
     for row in rows[::5]:
@@ -152,11 +152,11 @@ def test_rows_together_are_rows_one_by_one(cnn, pictures):
         torch.testing.assert_close(together[row].reward, alone.reward, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("stop", [False, True])
+@pytest.mark.parametrize("stop", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_a_queue_changes_no_mask(patches, stop):
     """With as many rows in every pass, to the last bit."""
     model, x = patches
-    options = ExtremalOptions(steps=30, stop=stop, areas=(0.05, 0.2))
+    options = ExtremalOptions(steps=20, stop=stop, areas=(0.05, 0.2))
     rows = all_rows(1, options.areas)
     queued = masks_of(model, x, rows, options, at_once=4)
     assert set(queued) == set(rows)
@@ -259,7 +259,7 @@ def test_the_visible_area_is_the_one_asked_for(patches, variant):
 
 def test_the_published_area_is_that_of_the_padded_canvas(patches):
     model, x = patches
-    achieved = run(model, x[:1], torch.tensor([[1]]), area_on="padded", steps=100).extras["achieved_area"]
+    achieved = run(model, x[:1], torch.tensor([[1]]), area_on="padded", steps=50).extras["achieved_area"]
     assert (achieved > 0.115).all()  # of the picture, where 0.1 of the larger canvas was asked for
 
 
@@ -319,7 +319,7 @@ def test_a_larger_film_has_the_same_constants_in_proportion(patches):
 
 def test_a_mask_is_the_same_to_the_last_bit_whatever_is_optimised_beside_it(cnn, pictures):
     rows = [Row(b, 0, b % 3, 0, 0.2) for b in range(4)]
-    options = parse_options(SPEC.options, {"steps": 20}, SPEC.name)
+    options = parse_options(SPEC.options, {"steps": 12}, SPEC.name)
     with guard(cnn.module):
         together = dict(optimise(cnn, pictures, rows, options))
         for row in rows[::2]:

@@ -175,6 +175,7 @@ def test_share_leaves_names_out(tiny, page, tmp_path, report):
     assert any(image_id in shared for image_id in tiny.ids)
 
 
+@pytest.mark.slow
 def test_demo_banner_and_missing_films(make_tiny, tmp_path, report):
     own = make_tiny(n=5, demo=True)
     own.films.rename(tmp_path / "moved")
@@ -215,6 +216,7 @@ def test_poor_files_still_give_a_page(make_tiny, tmp_path, options, report):
     assert "What was left out, and why" in page
 
 
+@pytest.mark.slow
 def test_the_same_input_gives_the_same_bytes(tiny, page, tmp_path, full, filled, made_gallery, report):
     assert report(tiny.results, tmp_path / "again.html", n_boot=50).read_text(encoding="utf-8") == page
     assert render(filled, made_gallery(filled, 6)) == full

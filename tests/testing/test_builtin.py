@@ -30,7 +30,7 @@ QUICK = {
     "gradientshap": {"n": 4},
     "lime": {"samples": 20},
     "kernelshap": {"samples": 20},
-    "extremal": {"steps": 3},
+    "extremal": {"steps": 2},
     "rise": {"masks": 16},
     "occlusion": {"window": 64, "stride": 32},
 }
@@ -82,6 +82,7 @@ class TestGradCamOnOwnModel(ExplainerConformance):
         return wrap_model(network, ["only"], (16, 20), 3)
 
 
+@pytest.mark.slow
 class TestResNet(ModelConformance):
     """A model by its registered name."""
 
