@@ -215,7 +215,7 @@ class Pretraining(Training):
     """
 
     betas: ClassVar = (0.9, 0.95)
-    remedies: ClassVar = ("dtype=fp32",)
+    remedies: ClassVar[tuple[str, ...]] = ("dtype=fp32",)
     key = "autoencoder"
 
     def __init__(
