@@ -50,10 +50,7 @@ class Training(ABC):
     """
 
     betas: ClassVar[tuple[float, float]] = (0.9, 0.999)
-    remedies: ClassVar[tuple[str, ...]] = (
-        "dtype=fp32",
-        "clip=1",
-    )  # options against a loss that is no number, beside a lower rate
+    remedies: ClassVar[tuple[str, ...]] = ("dtype=fp32", "clip=1")  # for a loss that is no number
     key = "network"  # of the state
 
     def __init__(
