@@ -501,7 +501,8 @@ class MetricSpec:
     ----------
     compute
         By kind: ``"localisation"`` (map ``(h, w)``, truth ``(H, W)`` bool) -> dict of floats; ``"agreement"`` (a, b)
-        -> dict of floats; ``"faithfulness"`` (model, x, maps, targets) -> dict of ``(B, T)``. The keys become names of
+        -> dict of floats; ``"faithfulness"`` (model, x ``(B, C, H, W)``, maps ``(B, T, h, w)``, targets ``(B, T)``,
+        tensors) -> dict of ``(B, T)``. The keys become names of
         metrics in the tables; one that another metric has already is left out, with a warning.
     measures
         Key to what its number is. Of a key that is not here, higher is better and the summary tells what it is.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import pytest
 import cxrx
 
 PACKAGE = Path(cxrx.__file__).parent
+README = (PACKAGE.parent / "README.md").read_text(encoding="utf-8")
 
 ORDER = (
     ("errors",), ("files", "metrics"), ("options",), ("specs",), ("hookspecs",), ("plugins",), ("registry",),
@@ -104,6 +107,22 @@ def modules() -> Iterator[tuple[str, Path]]:
 def test_every_room_imports_only_from_below():
     broken = [text for module, path in modules() for text in violations(path.read_text(encoding="utf-8"), module)]
     assert not broken, "\n".join(broken)
+
+
+def test_the_readme_draws_this_order():
+    drawing = README.split("## How it is built")[1].split("```")[1].strip().splitlines()
+    floors = [re.split(r" {3,}", line)[0].split() for line in drawing]
+    assert floors == [list(rooms) for rooms in reversed(ORDER) if rooms != ("__main__",)]
+
+
+def test_no_room_has_more_than_a_seventh_of_the_lines():
+    """A room that outgrows this is two rooms."""
+    lines = Counter()
+    for path in PACKAGE.rglob("*"):
+        if path.suffix in {".py", ".html", ".css", ".js"}:
+            lines[path.relative_to(PACKAGE).parts[0]] += len(path.read_text(encoding="utf-8").splitlines())
+    room, most = lines.most_common(1)[0]
+    assert most <= 0.14 * lines.total(), f"{room} has {most} of {lines.total()} lines"
 
 
 def test_all_rooms_are_seen():

@@ -61,7 +61,7 @@ def compare(
     n_boot: int = 1000,
     seed: int = 0,
 ) -> Comparison:
-    """Compare the maps and predictions of one or several results files.
+    r"""Compare the maps and predictions of one or several results files.
 
     Parameters
     ----------
@@ -100,6 +100,23 @@ def compare(
         Unknown metric, protocol or stratum, too few resamples, no file, no such truth.
     ResultsError
         A file is damaged or no results file.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> import numpy as np
+    >>> import cxrx
+    >>> from cxrx.compare.run import compare
+    >>> truth = np.zeros((8, 8))
+    >>> truth[2:4, 2:4] = 1
+    >>> for i in range(12):
+    ...     np.save(f"film{i}__Nodule.npy", truth)
+    >>> rows = [f"film{i},Nodule,2,2,2,2,8,8" for i in range(12)]
+    >>> _ = Path("boxes.csv").write_text("\n".join(["path,finding,x,y,w,h,rows,columns", *rows]))
+    >>> comparison = compare(cxrx.import_maps(".", truth="boxes.csv", out="results.h5"), metrics="localisation")
+    >>> table = comparison.summary
+    >>> float(table[(table.method == "imported") & (table.metric == "iou") & (table.finding == "all")].value.iloc[0])
+    1.0
     """
     selection = select(metrics, max_pairs)
     _check(protocol, n_boot, stratify)

@@ -13,7 +13,7 @@ from typing import Any, get_args
 
 from cxrx.reading.options import ReadOptions
 from cxrx.specs import DatasetSpec, ExporterSpec, Film, FilmTruth, MetricSpec, ReaderSpec, Split, Unreadable
-from cxrx.testing.outcome import Outcome, attempt, require, require_names
+from cxrx.testing.outcome import Outcome, attempt, require, require_names, require_options
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Metrics
@@ -299,5 +299,7 @@ def check_exporter(spec: ExporterSpec) -> list[Outcome]:
 def _declared_exporter(spec: ExporterSpec) -> None:
     require_names(spec)
     require(spec.suffix == "" or spec.suffix.startswith("."), f"suffix {spec.suffix!r} must begin with a dot")
+    if spec.options is not None:
+        require_options(spec.options)
     parameters = inspect.signature(spec.write).parameters
     require(list(parameters)[:2] == ["results", "out"], "write must take (results, out, **options)")

@@ -10,6 +10,7 @@ import pytest
 
 from cxrx.cli.compare import show
 from cxrx.compare import selection
+from cxrx.compare.corpus import open_corpus
 from cxrx.compare.faithfulness import FAMILIES, deletion
 from cxrx.compare.faithfulness.family import Family
 from cxrx.compare.run import compare
@@ -80,7 +81,9 @@ def test_what_judges_no_map_is_in_the_tables_and_in_no_test(register, tiny):
 
 def test_they_are_on_the_screen_and_in_the_report(register, tiny, tmp_path, capsys):
     register(LOCALISATION, AGREEMENT)
-    found = compare(tiny.results, metrics="fast", n_boot=0)
+    with open_corpus([tiny.results]) as corpus:
+        found = compare(corpus, metrics="fast", n_boot=0)
+        page = write_report(found, corpus, tmp_path / "report.html").read_text()
     assert {kind: list(measures) for kind, measures in found.plugin_metrics.items()} == {
         "localisation": ["size", "peak"], "agreement": ["distance"], "faithfulness": [],
     }  # fmt: skip
@@ -90,7 +93,6 @@ def test_they_are_on_the_screen_and_in_the_report(register, tiny, tmp_path, caps
     assert "size" in screen
     assert "peak" in screen
     assert "agreement: distance of two methods' maps" in screen
-    page = write_report(found, tmp_path / "report.html").read_text()
     for words in (">Size<", ">Peak<", "Distance, n =", "mean distance; higher is better"):
         assert words in page
 

@@ -115,7 +115,7 @@ def measure(
         wanted = np.concatenate(list(asked.values()), axis=1)
         found = score_faithfulness(rerun.model, x, beside, wanted, families, seeds=seeds)
         for m, (name, values) in enumerate(maps.items()):
-            inputs = rerun.model, x, np.nan_to_num(values), asked[name]
+            inputs = rerun.model, x, torch.from_numpy(np.nan_to_num(values)), torch.from_numpy(asked[name])
             others = single.scores(f"batches of {name}", *inputs, shape=targets.shape)
             _note(behaviour, corpus, data, name, members, asked[name], m * width, found, others)
     return behaviour

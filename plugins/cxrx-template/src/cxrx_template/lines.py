@@ -29,6 +29,5 @@ def write_lines(results: Any, out: Path, *, above: float = 0.0, digits: int = 4)
 @hookimpl
 def register_exporters(register: Any) -> None:
     """Register the format: its name, the suffix of its files, and what writes them."""
-    register(
-        ExporterSpec("lines", ".jsonl", write_lines, summary="predictions, a line of JSON for each film and model")
-    )
+    summary = "predictions, a line of JSON for each film and model"
+    register(ExporterSpec("lines", ".jsonl", write_lines, summary=summary, options=LineOptions))

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from cxrx import MetricSpec, hookimpl
+from cxrx import Measure, MetricSpec, hookimpl
 
 SHARE = 0.1
 
@@ -40,6 +40,7 @@ def fall_without_tenth(model: Any, x: Any, maps: Any, targets: Any) -> dict[str,
 
 @hookimpl
 def register_metrics(register: Any) -> None:
-    """Register the metric: its name and its kind; the keys that it returns are columns of the tables."""
-    summary = "fall of the logit without the strongest tenth of the map, in logits"
-    register(MetricSpec("tenth", "faithfulness", fall_without_tenth, summary=summary))
+    """Register the metric: its name, its kind, and what each key that it returns is (higher is better: the default)."""
+    fall = Measure("fall of the logit without the strongest tenth of the map", unit="logits")
+    measures = {"fall_without_tenth": fall}
+    register(MetricSpec("tenth", "faithfulness", fall_without_tenth, measures=measures))
