@@ -56,8 +56,6 @@ def export(
             raise UsageError(f"{name} is given twice, as a flag and by -O")
         options |= {name: value} if value else {}
     target = out or results.with_name(results.stem + exporter.suffix)
-    if images is not None and (csv or chexnet_csv):
-        raise UsageError("--images is for formats that show films, and a table shows none")
     with open_results(results) as opened:
         write(exporter, opened, target, options, images=images, share=share)
     typer.echo(str(target))

@@ -24,7 +24,10 @@ PEERS = {
 
 NETWORKS = {
     "densenet121": (lambda: timm.create_model("densenet121", num_classes=3), (96, 64)),
-    "vgg16": (lambda: timm.create_model("vgg16", num_classes=3, num_features=64), (64, 64)),  # 4096 take seconds
+    "vgg16": (
+        lambda: timm.create_model("vgg16", num_classes=3, mlp_ratio=1 / 64),
+        (64, 64),
+    ),  # 4096 features take seconds
     "vit-token": (lambda: vit(global_pool="token"), (48, 32)),
     "vit-average": (lambda: vit(global_pool="avg", class_token=False, fc_norm=True), (48, 32)),
     "vit-registers": (lambda: vit(global_pool="token", reg_tokens=4), (48, 32)),

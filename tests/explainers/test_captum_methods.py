@@ -611,7 +611,7 @@ def test_nothing_is_printed(net, name, capfd):
     assert capfd.readouterr() == ("", "")
 
 
-QUICK = {"gradientshap": {"n": 4}, "lime": {"samples": 20}, "kernelshap": {"samples": 20}}
+QUICK = {"gradientshap": {"n": 4}, "lime": {"samples": 20}, "kernelshap": {"samples": 150}}
 
 
 @pytest.mark.parametrize("name", EXPLAINERS)
