@@ -132,7 +132,7 @@ class RunFlags:
 def with_flags(command: Callable[..., None]) -> Callable[..., None]:
     """Give `command` an option for every field of its dataclass parameters, and call it with those dataclasses made."""
     hints = get_type_hints(command, include_extras=True)
-    groups = {name: kind for name, kind in hints.items() if is_dataclass(kind)}
+    groups: dict[str, Any] = {name: kind for name, kind in hints.items() if is_dataclass(kind)}
     parameters: list[inspect.Parameter] = []
     for name, parameter in inspect.signature(command).parameters.items():
         if name in groups:
