@@ -98,7 +98,7 @@ def test_from_films_to_lines(ward, tmp_path):
         image = opened.predictions().image_id[0]
         assert opened.maps("tiles", image=image, finding="Nodule").shape == (4, 4)
     run("compare", results, "--metrics", "tenth", "--device", "cpu")
-    assert "fall_without_tenth" in (tmp_path / "report.html").read_text()
+    assert "Fall without tenth" in (tmp_path / "report.html").read_text()
     run("export", results, "--format", "lines", "-o", lines)
     written = [json.loads(line) for line in lines.read_text().splitlines()]
     assert len(written) == 3
