@@ -57,3 +57,25 @@ def test_every_hook_is_documented():
 
 def test_every_public_name_has_a_docstring():
     assert not [name for name in cxrx.__all__ if not name.startswith("__") and not getattr(cxrx, name).__doc__]
+
+
+def public_functions(body):
+    """Yield the functions of a module and of its classes that others may call."""
+    for node in body:
+        if isinstance(node, ast.ClassDef):
+            yield from public_functions(node.body)
+        elif isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
+            yield node
+
+
+def test_every_public_function_with_four_arguments_describes_them():
+    """Commands are described by their options."""
+    bare = []
+    for path in sorted((ROOT / "cxrx").rglob("*.py")):
+        body = ast.parse(path.read_text(encoding="utf-8")).body if path.parent.name != "cli" else []
+        for node in public_functions(body):
+            arguments = {a.arg for a in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)}
+            arguments -= {"self", "cls"}
+            if len(arguments) >= 4 and "Parameters\n" not in (ast.get_docstring(node) or ""):
+                bare.append(f"{path.relative_to(ROOT)}:{node.lineno} {node.name}")
+    assert not bare

@@ -178,11 +178,11 @@ def _read(
     place = {pair: i for i, pair in enumerate(pairs)}
     for chunk in by_films(pairs):
         for pair, grid in corpus.read(model, method, chunk, signed=signed).items():
-            values[place[pair]] = framed(grid, model, frame or model, corpus.films[pair[0]]).ravel()
+            values[place[pair]] = _framed(grid, model, frame or model, corpus.films[pair[0]]).ravel()
     return _Maps(values)
 
 
-def framed(values: NDArray[np.floating], model: ModelData, frame: ModelData, film: FilmInfo) -> agree.Float:
+def _framed(values: NDArray[np.floating], model: ModelData, frame: ModelData, film: FilmInfo) -> agree.Float:
     """Bring a map of `model` to the common grid over what `frame` saw of the film; 0 where `model` saw nothing."""
     (own, size), (target, shape) = model.window(film), frame.window(film)
     if size == shape and np.array_equal(own, target):

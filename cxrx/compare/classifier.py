@@ -24,7 +24,17 @@ class Classifier:
 
 
 def classifier(corpus: Corpus, bootstrap: PatientBootstrap, seed: int, notes: Notes) -> Classifier:
-    """Score every model of the results against the labels."""
+    """Score every model of the results against the labels.
+
+    Parameters
+    ----------
+    corpus
+        The open results.
+    bootstrap, seed
+        What draws patients, and folds of them.
+    notes
+        Takes what is left out.
+    """
     rows, points, judged = [], [], []
     for model in corpus.models.values():
         ids = [image_id for image_id in corpus.films if image_id in model.probability]

@@ -67,6 +67,15 @@ def results_of(corpus: Corpus, slug: str) -> Results:
 def check_within_reach(corpus: Corpus, data: ModelData, images: Path | None = None, *, given: bool = False) -> None:
     """Check that a model and its films are still there, as far as can be told without loading the model.
 
+    Parameters
+    ----------
+    corpus, data
+        The open results, and the model.
+    images
+        Folder of moved films.
+    given
+        Whether the user names the model.
+
     Raises
     ------
     UsageError
@@ -103,7 +112,17 @@ def read_pictures(
 def prepared_films(
     paths: Paths, wanted: Iterable[str], spec: InputSpec, options: ReadOptions
 ) -> Iterator[tuple[str, Prepared]]:
-    """Decode films onto a model's input grid, in worker processes; films that are gone or changed are left out."""
+    """Decode films onto a model's input grid, in worker processes; films that are gone or changed are left out.
+
+    Parameters
+    ----------
+    paths
+        Where the films are.
+    wanted
+        image_ids.
+    spec, options
+        What the model expects to see, and how the files are read.
+    """
     ids = set(wanted)
     items = (item for item, _ in stored_items(paths, sorted(ids)))
     with decoded(items, spec, options, min(cores(), len(ids)), _AHEAD) as films:

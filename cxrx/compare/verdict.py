@@ -107,6 +107,17 @@ def verdict(
     A difference counts where Holm's correction leaves it significant and its interval leaves 0 out; else it is
     undecided. `controls` are the methods that never look at the model, `faithfulness` is what the numbers of that
     section are.
+
+    Parameters
+    ----------
+    tables
+        Of a comparison, by name.
+    controls
+        Methods that never look at the model.
+    protocol
+        How localisation was scored.
+    faithfulness
+        What the numbers of that section are.
     """
     statements = []
     tests = tables["paired_tests"]

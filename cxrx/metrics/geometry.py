@@ -113,7 +113,7 @@ def to_source(
     ResultsError
         If the affine rotates or shears, which no cxrx preprocessing does.
     """
-    rows, columns = source_weights(affine, input_size, np.shape(values), shape)
+    rows, columns = _source_weights(affine, input_size, np.shape(values), shape)
     grid = np.asarray(values, dtype=np.float64)
     result = multiply(rows, grid, columns)
     if outside != 0 or not np.isfinite(grid).all():
@@ -121,7 +121,7 @@ def to_source(
     return result
 
 
-def source_weights(
+def _source_weights(
     affine: ArrayLike, input_size: tuple[int, int], grid: tuple[int, ...], shape: tuple[int, int]
 ) -> tuple[csr_array, csr_array]:
     """Return the ``(rows, h)`` and ``(columns, w)`` weights of :func:`to_source`; all zero outside the field of view.
@@ -148,7 +148,7 @@ def _seen_weights(scale: float, offset: float, size: int, cells: int, pixels: in
 
 def coverage(affine: ArrayLike, input_size: tuple[int, int], shape: tuple[int, int]) -> Mask:
     """Return which source pixels the model saw, ``shape`` bool."""
-    return _seen(*source_weights(affine, input_size, (1, 1), shape))
+    return _seen(*_source_weights(affine, input_size, (1, 1), shape))
 
 
 def _seen(rows: csr_array, columns: csr_array) -> Mask:

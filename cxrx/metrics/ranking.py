@@ -63,7 +63,17 @@ def weighted_ranking(
 
 
 def weighted_auroc(y: NDArray[np.integer], p: Float, weights: Float, chunk: int = 8) -> Float:
-    """Return the AUROC of every replicate, ``(R,)``; see :func:`weighted_ranking`."""
+    """Return the AUROC of every replicate, ``(R,)``; see :func:`weighted_ranking`.
+
+    Parameters
+    ----------
+    y, p
+        ``(n,)`` labels 0 or 1, and scores.
+    weights
+        ``(R, n)`` how often each film is in each replicate.
+    chunk
+        Replicates at once; it bounds the memory.
+    """
     return weighted_ranking(y, p, weights, chunk=chunk)[0]
 
 

@@ -81,6 +81,13 @@ def rows_of(
 def random_pairs(maps: CommonMaps, pairs: pd.DataFrame, seed: int, draws: int = 3) -> pd.DataFrame:
     """Compare every map with one of the same finding from another patient, `draws` times: the random-pair baseline.
 
+    Parameters
+    ----------
+    maps, pairs
+        Maps on a common grid, and their rows of patient and finding.
+    seed, draws
+        What draws the other patient, and how often.
+
     Returns
     -------
     rows

@@ -88,7 +88,7 @@ def _judged(y: Labels, p: Float, rule: str, stored: float | None, fold: NDArray[
         return {"threshold": 0.5, "chosen": "fixed", **rates(y, p >= 0.5)}
     if stored is not None:
         return {"threshold": float(stored), "chosen": "validation", **rates(y, p >= stored)}
-    chosen = cross_fitted(y, p, fold, rule)
+    chosen = _cross_fitted(y, p, fold, rule)
     said = p >= chosen[fold]
     found = rates(y, said) if np.isfinite(chosen).all() else dict.fromkeys(COLUMNS[4:], np.nan)
     return {"threshold": float(np.median(chosen)), "chosen": "cross-fitted", **found}
@@ -151,7 +151,7 @@ def patient_folds(patients: Sequence[str], y: Labels, folds: int = FOLDS, seed: 
     return of_patient[index]
 
 
-def cross_fitted(y: Labels, p: Float, fold: NDArray[np.intp], rule: str) -> Float:
+def _cross_fitted(y: Labels, p: Float, fold: NDArray[np.intp], rule: str) -> Float:
     """Return for every fold the threshold that `rule` chooses on the others; NaN where they hold one class only."""
     chosen = np.full(int(fold.max()) + 1, np.nan)
     for i in range(len(chosen)):

@@ -59,7 +59,19 @@ def attempt(subject: str, check: str, function: Callable[[], str | None]) -> Out
 def attempt_all(
     subject: str, checks: Mapping[str, Callable[[Subject], str | None]], thing: Subject, wanted: Container[str]
 ) -> list[Outcome]:
-    """Run those of `checks` whose names are `wanted` on `thing`."""
+    """Run those of `checks` whose names are `wanted` on `thing`.
+
+    Parameters
+    ----------
+    subject
+        What is checked, for the outcomes.
+    checks
+        Name to check.
+    thing
+        What a check gets.
+    wanted
+        Names of the checks to run.
+    """
     return [attempt(subject, name, partial(check, thing)) for name, check in checks.items() if name in wanted]
 
 

@@ -39,7 +39,13 @@ class Trial:
         targets: torch.Tensor | None = None,
         seeds: torch.Tensor | None = None,
     ) -> Maps:
-        """Explain under the guard, with some of the inputs replaced."""
+        """Explain under the guard, with some of the inputs replaced.
+
+        Parameters
+        ----------
+        model, x, targets, seeds
+            In place of the trial's own, where they are given.
+        """
         from cxrx.explainers.guard import guard
 
         model = self.model if model is None else model

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cxrx.compare.agreement import _right, agreement, framed
+from cxrx.compare.agreement import _framed, _right, agreement
 from cxrx.compare.corpus import FilmInfo, ModelData, open_corpus
 from cxrx.compare.notes import Notes
 from cxrx.compare.run import compare
@@ -33,10 +33,10 @@ def test_models_that_saw_other_parts_of_a_film_are_compared_at_the_same_places()
     cells = np.arange(50) + 0.5
     of_whole = smooth(cells * 8 - 0.5, cells * 6 - 0.5)  # the same picture, each in its own frame
     of_middle = smooth(cells * 6 - 0.5 + 50, cells * 6 - 0.5)
-    same = framed(of_whole, whole, middle, FILM)
+    same = _framed(of_whole, whole, middle, FILM)
     np.testing.assert_allclose(same[2:-2, 2:-2], common_grid(of_middle)[2:-2, 2:-2], atol=0.02)
     assert np.abs(common_grid(of_whole) - common_grid(of_middle)).max() > 0.5
-    back = framed(of_middle, middle, whole, FILM)
+    back = _framed(of_middle, middle, whole, FILM)
     assert (back[:7] == 0).all()  # the top 50 pixels, which it never saw
     np.testing.assert_allclose(back[10:-10, 2:-2], common_grid(of_whole)[10:-10, 2:-2], atol=0.02)
 
@@ -44,9 +44,9 @@ def test_models_that_saw_other_parts_of_a_film_are_compared_at_the_same_places()
 def test_equal_frames_and_imported_maps_are_not_resampled():
     one, imported = model((32, 32), [[2.0, 0, 0.5], [0, 2.0, 0.5]]), ModelData("i", (), None, False, {})
     grid = np.random.default_rng(0).random((7, 7))
-    np.testing.assert_array_equal(framed(grid, one, one, FILM), common_grid(grid))
-    np.testing.assert_array_equal(framed(grid, imported, imported, FILM), common_grid(grid))
-    assert framed(grid, imported, one, FILM).shape == (GRID, GRID)
+    np.testing.assert_array_equal(_framed(grid, one, one, FILM), common_grid(grid))
+    np.testing.assert_array_equal(_framed(grid, imported, imported, FILM), common_grid(grid))
+    assert _framed(grid, imported, one, FILM).shape == (GRID, GRID)
 
 
 def test_models_are_compared_where_none_is_wrong(tiny):

@@ -24,7 +24,7 @@ from cxrx.metrics import classification as made
 from cxrx.metrics.bootstrap import PatientBootstrap
 from cxrx.metrics.calibration import expected_calibration_error, reliability
 from cxrx.metrics.ranking import mean_curve, precision_recall, roc, thinned, weighted_ranking
-from cxrx.metrics.thresholds import RULES, choose, cross_fitted, patient_folds, rates, threshold_table
+from cxrx.metrics.thresholds import RULES, _cross_fitted, choose, patient_folds, rates, threshold_table
 
 NOBODY = PatientBootstrap([], 0, 0)
 
@@ -330,7 +330,7 @@ def test_cross_fitting_judges_films_by_thresholds_that_never_saw_them():
         below = scores[train][scores[train] < cut].max()
         chosen.append((cut + below) / 2)
         said[test] = scores[test] >= chosen[-1]
-    np.testing.assert_allclose(cross_fitted(y, scores, fold, "youden"), chosen)
+    np.testing.assert_allclose(_cross_fitted(y, scores, fold, "youden"), chosen)
     assert row["threshold"] == pytest.approx(np.median(chosen))
     assert row["chosen"] == "cross-fitted"
     assert row["sensitivity"] == pytest.approx(recall_score(y, said))

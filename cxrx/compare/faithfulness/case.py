@@ -71,7 +71,17 @@ class Case:
     def replaced(
         self, order: NDArray[np.integer], taken: list[int], first: torch.Tensor, then: torch.Tensor
     ) -> Iterator[torch.Tensor]:
-        """Yield, for every n in `taken`, the n first pixels in `order` ``(H, W)`` of `first`, the others of `then`."""
+        """Yield, for every n in `taken`, the n first pixels in `order` ``(H, W)`` of `first`, the others of `then`.
+
+        Parameters
+        ----------
+        order
+            ``(H, W)`` place of each pixel in the order.
+        taken
+            How many pixels of `first` each picture has.
+        first, then
+            ``(C, H, W)``.
+        """
         places = self.tensor(order)
         for n in taken:
             yield torch.where(places < n, first, then)
@@ -131,7 +141,19 @@ class References:
         return Response(f[:-2], p[:-2], (float(f[-2]), float(p[-2])), (float(f[-1]), float(p[-1])))
 
     def response_between(self, logits: torch.Tensor, kind: Baseline, target: int, *, shown: bool = False) -> Response:
-        """Read a curve whose ends are the picture and the baseline (`shown`: the other way), which all maps share."""
+        """Read a curve whose ends are the picture and the baseline (`shown`: the other way), which all maps share.
+
+        Parameters
+        ----------
+        logits
+            ``(n, K)`` of the pictures between the ends.
+        kind
+            The baseline.
+        target
+            Index of the logit.
+        shown
+            Whether the curve begins at the baseline.
+        """
         ends = [self.full[None], self.baselines[kind][None]]
         start, end = ends[::-1] if shown else ends
         return self.response(torch.cat([start, logits, end]), kind, target)

@@ -54,13 +54,29 @@ class Family(MetricSpec):
 
 
 def measured(sentence: str, source: str = "", *, higher_is_better: bool, unit: str = "") -> Measure:
-    """Describe a score that judges a map, with its direction and its source in the sentence."""
+    """Describe a score that judges a map, with its direction and its source in the sentence.
+
+    Parameters
+    ----------
+    sentence, source
+        How the score is computed, and who published it.
+    higher_is_better, unit
+        As in :class:`cxrx.Measure`.
+    """
     said = f"{sentence}; {'higher' if higher_is_better else 'lower'} is better" + (f" ({source})" if source else "")
     return Measure(said, higher_is_better, unit)
 
 
 def three_forms(name: str, sentence: str, source: str = "", *, higher_is_better: bool) -> dict[str, Measure]:
-    """Describe a score of the logit, of the probability, and of the logit on a scale from baseline to picture."""
+    """Describe a score of the logit, of the probability, and of the logit on a scale from baseline to picture.
+
+    Parameters
+    ----------
+    name
+        Key of the score of the logit.
+    sentence, source, higher_is_better
+        As for :func:`measured`.
+    """
     return {
         name: measured(sentence, source, higher_is_better=higher_is_better, unit="logits"),
         f"{name}_probability": Measure(f"{name} {PROBABILITY}", higher_is_better),

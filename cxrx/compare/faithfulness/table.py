@@ -33,7 +33,17 @@ CURVES = ("model", "method", "curve", "x", "value", "low", "high", "n")
 
 
 def draw_pairs(corpus: Corpus, data: ModelData, limit: int, seed: int) -> list[Pair]:
-    """Draw at most `limit` explained pairs of a model by seed; those that every method explains come first."""
+    """Draw at most `limit` explained pairs of a model by seed; those that every method explains come first.
+
+    Parameters
+    ----------
+    corpus, data
+        The open results, and the model.
+    limit
+        At most so many.
+    seed
+        What draws them.
+    """
     methods = [name for name in data.methods if name not in data.controls]
     pairs = [pair for pair in data.pairs() if pair[0] in corpus.films and pair[0] in data.logit]
     shared = [pair for pair in pairs if all(data.source(name, pair) is not None for name in methods)]

@@ -112,7 +112,19 @@ def _masks(root: Path, films: Mapping[str, str], notes: Notes) -> Iterator[tuple
 def mass_in_regions(
     corpus: Corpus, regions: Regions, scoring: Scoring, edges: Mapping[str, Float], bootstrap: PatientBootstrap
 ) -> pd.DataFrame:
-    """Return how much of every method's relevance lies in each region, per finding: the columns :data:`COLUMNS`."""
+    """Return how much of every method's relevance lies in each region, per finding: the columns :data:`COLUMNS`.
+
+    Parameters
+    ----------
+    corpus, regions
+        The open results, and the regions of their films.
+    scoring
+        In which form maps are taken, and what draws the control ``random``.
+    edges
+        image_id to the control ``edge``, ``(h, w)``.
+    bootstrap
+        What draws patients.
+    """
     rows = []
     for model in corpus.models.values():
         for chunk in by_films([pair for pair in model.pairs() if pair[0] in regions]):

@@ -29,6 +29,17 @@ def removal(
 
     Regions of more than a twentieth of the picture (the lungs) are left out. The rows have no method: the model alone
     is asked.
+
+    Parameters
+    ----------
+    rerun
+        The model, loaded again.
+    corpus, regions
+        The open results, and the regions of their films.
+    pairs
+        Explained pairs of film and finding.
+    bootstrap
+        What draws patients.
     """
     data = rerun.data
     by_film: dict[str, list[Pair]] = {}

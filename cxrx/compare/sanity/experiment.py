@@ -119,7 +119,19 @@ class Experiment:
     def explain(
         self, x: torch.Tensor, targets: torch.Tensor, seeds: torch.Tensor, size: int | None = None
     ) -> torch.Tensor:
-        """Return the maps ``(b, T, h, w)`` of `x`, in their published form, on the CPU."""
+        """Return the maps ``(b, T, h, w)`` of `x`, in their published form, on the CPU.
+
+        Parameters
+        ----------
+        x
+            ``(b, C, H, W)``.
+        targets
+            ``(b, T)``.
+        seeds
+            ``(b,)``.
+        size
+            Films a call; None: as the experiment has it.
+        """
         size = self.size if size is None else size
         starts = range(0, len(x), size)
         parts = ((part[start : start + size] for part in (x, targets, seeds)) for start in starts)

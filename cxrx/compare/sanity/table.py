@@ -43,6 +43,19 @@ def sanity(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Run the tests for every method of a model, and for the control ``edge``, which must fail.
 
+    Parameters
+    ----------
+    rerun, corpus
+        The model, loaded again, and the open results.
+    pairs
+        Explained pairs of film and finding.
+    tests
+        Names of the tests.
+    bootstrap, seed
+        What draws patients, and everything else.
+    notes
+        Takes what is left out.
+
     Returns
     -------
     rows, verdicts
