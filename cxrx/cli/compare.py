@@ -76,9 +76,9 @@ def compare(
     from cxrx.report.html import write_report
 
     network = ModelFlags(model, weights, labels, device=device)
-    _refuse_what_has_no_use(context, metrics, network)
+    uses_model = _refuse_what_has_no_use(context, metrics, network)
     files = results or [DEFAULT_RESULTS]
-    given = make_model(network) if network.named else None
+    given = make_model(network) if network.named and uses_model else None
     with open_corpus(files) as corpus:
         if given is not None and given.slug not in corpus.models:
             known = ", ".join(corpus.models) or "none"
@@ -100,8 +100,8 @@ def compare(
         demo_banner()
 
 
-def _refuse_what_has_no_use(context: typer.Context, metrics: str, network: ModelFlags) -> None:
-    """Refuse options for sections that `metrics` leaves out, and those of a model where none is named."""
+def _refuse_what_has_no_use(context: typer.Context, metrics: str, network: ModelFlags) -> bool:
+    """Refuse options for sections that `metrics` leaves out; return whether one of the sections runs the model."""
     from cxrx.compare.selection import select
 
     sections = set(select(metrics).sections)
@@ -117,6 +117,7 @@ def _refuse_what_has_no_use(context: typer.Context, metrics: str, network: Model
             refuse(context, names, f"is for {needed}, which --metrics {metrics} leaves out")
     if not network.named:
         refuse(context, ["labels"], "belongs to a model that is named", "name it: -m NAME or --weights FILE")
+    return bool(sections & {"faithfulness", "sanity"})
 
 
 SHOWN_METRICS = ("hit", "iou", "mass", "rank", "auprc", "average_precision")
@@ -161,9 +162,9 @@ def show_means(section: str, table: DataFrame, metrics: tuple[str, ...]) -> None
     rows = []
     for (model, method), group in macro.groupby(["model", "method"], sort=False):
         by_metric = {row["metric"]: row for row in _records(group)}
-        shown = [by_metric[metric] for metric in names]
-        cells = (_with_interval(row["value"], row["low"], row["high"]) for row in shown)
-        rows.append((model, method, max(row["n"] for row in shown), *cells))
+        cells = ("-" if row is None else _with_interval(row["value"], row["low"], row["high"])
+                 for row in map(by_metric.get, names))  # fmt: skip
+        rows.append((model, method, group["n"].max(), *cells))
     print_table(("model", "method", "n", *names), rows)
 
 

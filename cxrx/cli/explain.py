@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cxrx.cli.flags import Images, ModelFlags, ReadFlags, RunFlags, Seed, refuse, with_flags
+from cxrx.cli.flags import Images, ModelFlags, ReadFlags, RunFlags, Seed, is_given, refuse, with_flags
 from cxrx.cli.runs import (
     check_inputs,
     demo_banner,
@@ -22,6 +22,7 @@ from cxrx.errors import UsageError
 
 if TYPE_CHECKING:
     from cxrx.engine.report import RunReport
+    from cxrx.models.model import Model
 
 
 @with_flags
@@ -78,7 +79,7 @@ def explain(
     if films:
         refuse(context, ["images"], "finds the films of a results file again, and here films are named")
     else:
-        _refuse_what_is_fixed(context, stored, network, work)
+        _refuse_what_is_fixed(context, stored, work)
     options = engine_options(reading, work) | {
         "method_options": parse_method_options(option, layer=layer),
         "as_name": as_name,
@@ -90,7 +91,9 @@ def explain(
     if films:
         reports = _explain_films(films, method, network, work.out, options)
     else:
-        reports = _explain_stored(stored, method, network, options)
+        named = is_given(context, "model", "weights")
+        models = [make_model(network)] if named else None
+        reports = _explain_stored(stored, method, models, network.device, options)
     for report in reports:
         show_report(report, allow_failures=work.allow_failures)
 
@@ -103,7 +106,7 @@ def _films(inputs: list[Path]) -> list[Path]:
     return [] if files else inputs
 
 
-def _refuse_what_is_fixed(context: typer.Context, stored: Path, network: ModelFlags, work: RunFlags) -> None:
+def _refuse_what_is_fixed(context: typer.Context, stored: Path, work: RunFlags) -> None:
     """Refuse options that an explanation of the predictions in `stored` cannot follow."""
     if not stored.exists():
         raise UsageError(
@@ -112,7 +115,8 @@ def _refuse_what_is_fixed(context: typer.Context, stored: Path, network: ModelFl
     fixed = f"is fixed by the predictions in {stored.name}"
     elsewhere = "predict anew into another file: cxrx predict DIR -o FILE"
     refuse(context, ("views", "polarity", "voi_index", "frame", "dtype"), fixed, elsewhere)
-    if not network.named:
+    refuse(context, ("non_chest", "for_processing", "force_dicom"), f"let films into {stored.name}, and these are in")
+    if not is_given(context, "model", "weights"):
         own = ("labels", "input_size", "in_chans", "activation")
         refuse(context, own, fixed, "or name the model as well: -m NAME or --weights FILE")
     refuse(context, ["add"], f"adds films, and {stored.name} is explained as it is", "name films: cxrx explain DIR")
@@ -131,11 +135,12 @@ def _explain_films(
     return [report]
 
 
-def _explain_stored(stored: Path, methods: list[str], network: ModelFlags, options: dict[str, Any]) -> list[RunReport]:
+def _explain_stored(
+    stored: Path, methods: list[str], models: list[Model] | None, device: str, options: dict[str, Any]
+) -> list[RunReport]:
     from cxrx.engine.api import explain_results
 
-    models = [make_model(network)] if network.named else None
-    reports = explain_results(stored, methods, models, device=network.device, **options)
+    reports = explain_results(stored, methods, models, device=device, **options)
     if models is None and any(report.model.startswith("demo-") for report in reports):
         demo_banner()
     return reports

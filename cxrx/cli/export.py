@@ -7,12 +7,13 @@ from typing import Annotated, Any
 
 import typer
 
-from cxrx.cli.flags import DEFAULT_RESULTS
+from cxrx.cli.flags import DEFAULT_RESULTS, is_given
 from cxrx.cli.runs import parse_method_options
 from cxrx.errors import UsageError
 
 
 def export(
+    context: typer.Context,
     results: Annotated[Path, typer.Argument(help="Results file.")] = DEFAULT_RESULTS,
     csv: Annotated[bool, typer.Option("--csv", help="Long table: a row for every film, model and finding.")] = False,
     chexnet_csv: Annotated[
@@ -48,13 +49,17 @@ def export(
         raise UsageError("export takes one format", "name it: --csv, --chexnet-csv, --png or --format NAME")
     exporter = load().exporters.find(wanted[0])
     from cxrx.export.run import export as write
+    from cxrx.export.run import option_names, takes
     from cxrx.results.reader import open_results
 
     options: dict[str, Any] = dict(parse_method_options(option))
-    for name, value in (("grid", grid), ("methods", method), ("findings", finding)):
+    for flag, name, value in (("grid", "grid", grid), ("method", "methods", method), ("finding", "findings", finding)):
         if value and name in options:
             raise UsageError(f"{name} is given twice, as a flag and by -O")
-        options |= {name: value} if value else {}
+        if value and (is_given(context, flag) or name in option_names(exporter)):
+            options[name] = value
+    if not is_given(context, "images") and not takes(exporter, "images"):
+        images = None
     target = out or results.with_name(results.stem + exporter.suffix)
     with open_results(results) as opened:
         write(exporter, opened, target, options, images=images, share=share)

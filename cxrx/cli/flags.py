@@ -156,6 +156,12 @@ def with_flags(command: Callable[..., None]) -> Callable[..., None]:
     return called
 
 
+def is_given(context: typer.Context, *names: str | None) -> bool:
+    """Whether the command line itself gives one of the parameters `names`, and not cxrx.toml or ``CXRX_*``."""
+    sources = [context.get_parameter_source(name) for name in names if name]
+    return any(source is not None and source.name == "COMMANDLINE" for source in sources)
+
+
 def refuse(context: typer.Context, names: Iterable[str], why: str, hint: str = "") -> None:
     """Refuse those of the parameters `names` that the command line itself gives.
 
@@ -167,8 +173,7 @@ def refuse(context: typer.Context, names: Iterable[str], why: str, hint: str = "
         ``--FLAG WHY``, for the first of them.
     """
     for parameter in context.command.params:
-        source = context.get_parameter_source(parameter.name or "")
-        if parameter.name in names and source is not None and source.name == "COMMANDLINE":
+        if parameter.name in names and is_given(context, parameter.name):
             raise UsageError(f"{max(parameter.opts, key=len)} {why}", hint)
 
 

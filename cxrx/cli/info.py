@@ -34,7 +34,9 @@ def info(
         if rows:
             print_table(("method", "maps", "films", "grid", "options"), rows)
     if described["failures"]:
-        typer.echo(f"\n{described['failures']} failures (cxrx export --csv lists them)")
+        from cxrx.results.private import failures_path
+
+        typer.echo(f"\n{described['failures']} failures ({failures_path(results).name} lists them)")
     made = f"schema {described['schema_version']}, made by {described['created_by']}"
     typer.echo(f"\n{len(described['runs'])} runs, {made}")
     if any(model["demo"] for model in described["models"]):

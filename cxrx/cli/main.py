@@ -75,7 +75,7 @@ def _refuse_repeats(command: Any) -> None:
         if not context.resilient_parsing:
             _, _, order = command.make_parser(context).parse_args(list(args))
             for parameter, times in Counter(order).items():
-                if times > 1 and not parameter.multiple:
+                if times > 1 and not parameter.multiple and not getattr(parameter, "count", False):
                     raise UsageError(f"{max(parameter.opts, key=len)} may be given once, and is given {times} times")
         return parse_args(context, args)
 

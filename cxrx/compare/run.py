@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -40,7 +40,6 @@ if TYPE_CHECKING:
 
 __all__ = ["SECTIONS", "Comparison", "compare", "write_tables"]
 
-Stratum = Literal["size", "confidence", "outcome"]
 MIN_RESAMPLES = 10
 MAX_EDGES = 300
 """Films that are read again for the control ``edge``; beyond, it costs more than it is worth."""

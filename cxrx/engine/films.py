@@ -86,7 +86,7 @@ def list_films(inputs: Sequence[Path] | None, ledger: Ledger, out: Path, options
 
 def _refuse_others(films: FilmList, ledger: Ledger, out: Path) -> None:
     """Refuse films that the existing file does not hold, before anything is computed."""
-    others = [item for item in films.items if not ledger.known(item) and _is_new(item, ledger)]
+    others = [item for item in films.items if _is_new(item, ledger)]
     if others:
         raise UsageError(
             f"{out.name} exists and does not hold {len(others)} of these {len(films.items)} films",
@@ -96,7 +96,8 @@ def _refuse_others(films: FilmList, ledger: Ledger, out: Path) -> None:
 
 def _is_new(item: Item, ledger: Ledger) -> bool:
     """Whether a file holds films that the ledger does not know; members of archives are known by their place only."""
-    if item.member:
+    known = ledger.known(item)
+    if item.member or (known and all(ledger.status(image_id) is not None for image_id in known)):
         return False
     return any(ledger.status(digest[:16]) is None for digest, _ in film_digests(item))
 

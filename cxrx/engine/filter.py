@@ -120,11 +120,10 @@ class FilmFilter:
                     yield film
         read = {result.image_id for result in found if isinstance(result, Prepared)}
         for image_id in sorted((expected or frozenset()) - read):
-            lost = next((result for result in found if isinstance(result, Unreadable)), None)
-            code, message = ("changed", "the file is no longer the film that was predicted")
-            if lost is not None:
-                code, message = lost.code, lost.message
-            self.report.fail(item.relative, image_id, "read", code, message)
+            code, message = "changed", "the file is no longer the film that was predicted"
+            if len(found) == 1 and isinstance(found[0], Unreadable):
+                code, message = found[0].code, found[0].message
+            self.report.lose(item.relative, image_id, code, message)
 
     def _film(self, item: Item, film: Prepared) -> Prepared | None:
         """Note a film that was read; return it if it is to be worked on."""
@@ -153,8 +152,9 @@ class FilmFilter:
     def _completed(self, record: ImageRecord) -> ImageRecord:
         """Fill in from tables what the file does not say."""
         truth = truth_of(self.truth, record)
-        if truth is None:
-            return record
+        if truth is None:  # films of a results file: their tables were read with the prediction
+            known = self.ledger.records.get(record.image_id)
+            return record if record.view or known is None else replace(record, view=known.view)
         link = replace(record.link, patient=record.link.patient or truth.patient)
         return replace(record, view=record.view or truth.view, link=link)
 

@@ -22,6 +22,10 @@ File = tuple[str, str, int, int]
 """``(path, member, size, mtime_ns)`` of a file that needs no second reading."""
 
 
+FINAL = {"not-finite", "not-reproduced", "out-of-memory"}
+"""Codes of what fails at a method again; a film whose file is gone, or changed, may come back."""
+
+
 class Ledger:
     """Answers what is known of a film, and what is still to do.
 
@@ -58,11 +62,13 @@ class Ledger:
         self.slug = slug
         old = [base] if base else []
         everything = old + self._parts
-        self.records = _records(old) | _records(self._parts)
+        self.records = records_of(old) | records_of(self._parts)
         self.holds_films = bool(base and base.images)
         self.labels = base.truth.labels if base and base.truth else {}
         failures = [failure for contents in everything for failure in contents.failures]
-        self._failed = {(f.image_id, f.method) for f in failures if f.stage == "explain" and f.model == slug}
+        self._failed = {
+            (f.image_id, f.method) for f in failures if f.stage == "explain" and f.model == slug and f.code in FINAL
+        }
         self._files_of_base = _files(old)
         self._files_of_parts = _files(self._parts)
         self._mapped: dict[str, dict[str, set[str]]] = defaultdict(dict)  # method, image_id: findings with a map
@@ -94,6 +100,11 @@ class Ledger:
             The parts do.
         """
         for key, new in settings.items():
+            if self._base and (self.slug, key) in self._base.ragged:
+                raise UsageError(
+                    f"the results already hold maps of {key!r} on {self.slug} that were imported",
+                    "store these under another name with --as NAME",
+                )
             old = self._base.blocks.get((self.slug, key)) if self._base else None
             if old is not None and (changed := differences(old.attrs.get(SETTINGS, {}), new)):
                 what = f"maps of {key!r}" if key else "predictions"
@@ -115,7 +126,7 @@ class Ledger:
     def known(self, item: Item) -> frozenset[str]:
         """Return the image_ids of the films that were read from this very file before."""
         key = (str(item.path), item.member, item.size, item.mtime_ns)
-        return self._files_of_parts.get(key) or self._files_of_base.get(key) or frozenset()
+        return self._files_of_parts.get(key, frozenset()) | self._files_of_base.get(key, frozenset())
 
     def read_whole(self, item: Item) -> bool:
         """Whether all films of `item` are known; of several in one file a run that was stopped may have lost some."""
@@ -152,8 +163,8 @@ class Ledger:
         return image_id in self._mapped.get(method, {})
 
 
-def _records(everything: Iterable[Contents]) -> dict[str, ImageRecord]:
-    """Return the record of each film: that of a success where there are several."""
+def records_of(everything: Iterable[Contents]) -> dict[str, ImageRecord]:
+    """Return image_id to the record of each film: that of a success where there are several."""
     records: dict[str, ImageRecord] = {}
     for contents in everything:
         for record in contents.images:

@@ -152,6 +152,18 @@ class RunReport:
         self.counts["failed"] += stage == "read"
         log.warning("failed: %s: %s", relative, message)
 
+    def lose(self, relative: str, image_id: str, code: str, message: str) -> None:
+        """Note a film of the results file that its file no longer gives, so that no method gets to it.
+
+        Parameters
+        ----------
+        relative, image_id, code, message
+            As for :meth:`skip`.
+        """
+        for method in self.methods:
+            self.fail(relative, image_id, "explain", code, message, method)
+        self.counts["failed"] += 1
+
     def why_nothing(self) -> str:
         """Return the most frequent reasons why there was nothing to process."""
         reasons = Counter(f.message for f in self.failures) + Counter(reason for _, reason in self.skipped)

@@ -19,7 +19,7 @@ from cxrx.engine.batch import BatchWorker
 from cxrx.engine.films import FilmList, list_films, with_data
 from cxrx.engine.filter import FilmFilter, truth_of
 from cxrx.engine.interrupts import Interrupts
-from cxrx.engine.ledger import Ledger
+from cxrx.engine.ledger import Ledger, records_of
 from cxrx.engine.options import MethodRequest, RunOptions, map_settings, prediction_settings
 from cxrx.engine.progress import Progress
 from cxrx.engine.report import RunReport
@@ -179,9 +179,7 @@ class _Run:
         return size
 
     def _pack(self, films: FilmList, truth: FolderTruth, argv: Sequence[str], started: float) -> None:
-        report, new = self.report, {}
-        for record in (record for part in self.store.contents() for record in part.images):
-            new[record.image_id] = record
+        report, new = self.report, records_of(self.store.contents())
         processed = [record for record in new.values() if record.status.processed]
         if not processed and not any(record.status.processed for record in self.ledger.records.values()):
             raise NothingReadableError("none of the inputs held a film that could be read", report.why_nothing())
@@ -207,7 +205,7 @@ class _Run:
             return None
         table = TruthTable(truth.findings)
         for image_id, record in records.items():
-            known = truth_of(truth, record)
+            known = truth_of(truth, record) if record.link.relative else None  # without the link table it has no name
             if known is not None:
                 table.labels[image_id] = dict(known.labels)
                 table.boxes += [(image_id, b.finding, b.x, b.y, b.width, b.height) for b in known.boxes]

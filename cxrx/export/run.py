@@ -52,16 +52,25 @@ def export(
     parsed: Any = parse_options(spec.options or _NoOptions, options, spec.name)
     keywords = {field.name: getattr(parsed, field.name) for field in fields(parsed)}
     parameters = inspect.signature(spec.write).parameters
-    knows_films = "films" in parameters  # they know both themselves
-    takes_all = not knows_films and any(one.kind is one.VAR_KEYWORD for one in parameters.values())
     for name, value, why in (("images", images, "reads no films"), ("share", share, "cannot leave file names out")):
-        if name in parameters or (takes_all and value):
-            keywords[name] = value
-        elif value and not knows_films:
+        if value and not takes(spec, name):
             raise UsageError(f"{spec.name} {why}, so --{name} has no use")
-    if knows_films:
+        if name in parameters or (value and "films" not in parameters):
+            keywords[name] = value
+    if "films" in parameters:
         from cxrx.compare.corpus import Corpus
         from cxrx.export.films import Films
 
         keywords["films"] = Films(Corpus([results]), images, share=share)
     spec.write(results, out, **keywords)
+
+
+def option_names(spec: ExporterSpec) -> set[str]:
+    """Return the names of an exporter's options."""
+    return {field.name for field in fields(spec.options or _NoOptions)}
+
+
+def takes(spec: ExporterSpec, name: str) -> bool:
+    """Whether `write` takes ``images`` or ``share``: by itself, in ``films``, which know both, or as any keyword."""
+    parameters = inspect.signature(spec.write).parameters
+    return bool({name, "films"} & parameters.keys()) or any(p.kind is p.VAR_KEYWORD for p in parameters.values())

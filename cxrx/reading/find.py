@@ -42,6 +42,7 @@ def find(
     *,
     formats: Mapping[str, ReaderSpec] | None = None,
     force_dicom: bool = False,
+    everything: bool = False,
     passed_over: Counter[str] | None = None,
 ) -> Iterator[Item | Rejected]:
     """Stream the candidates below `inputs`, in lexicographic order of their relative paths within each input.
@@ -57,6 +58,8 @@ def find(
         Readers by full name, asked in this order; None: all that are registered, the built-in ones first.
     force_dicom
         Take files without the ``DICM`` mark for DICOM where their name does not say otherwise.
+    everything
+        Look into hidden folders and files too, into those of masks, and at files whose names are of no picture.
     passed_over
         Counts files that are plainly not pictures, by suffix; they give no row.
 
@@ -70,7 +73,7 @@ def find(
         if not path.exists():
             raise UsageError(f"{path} does not exist", "name a folder, a film, an archive or a .txt list of paths")
     asked = dict(readers() if formats is None else formats)
-    finder = _Finder(asked, force_dicom, Counter() if passed_over is None else passed_over)
+    finder = _Finder(asked, force_dicom, everything, Counter() if passed_over is None else passed_over)
     return (found for path in paths for found in finder.input(path))
 
 
@@ -78,12 +81,13 @@ def find(
 class _Finder:
     formats: dict[str, ReaderSpec]
     force_dicom: bool
+    everything: bool
     passed_over: Counter[str]
 
     @property
     def any_suffix(self) -> bool:
         """Whether a plugin's reader may want files that are plainly no pictures to those of this package."""
-        return not all(map(is_builtin, self.formats))
+        return self.everything or not all(map(is_builtin, self.formats))
 
     def input(self, path: Path, relative: str = "") -> Iterator[Item | Rejected]:
         """Yield what one input holds; `relative` is how a list named it."""
@@ -125,7 +129,7 @@ class _Finder:
             relative = f"{prefix}/{printable(entry.name)}" if prefix else printable(entry.name)
             if not _is_folder(entry):
                 yield from self.entry(entry, relative)
-            elif entry.name.startswith(".") or entry.name.lower() in SKIPPED_FOLDERS:
+            elif self.is_hidden(entry) or (entry.name.lower() in SKIPPED_FOLDERS and not self.everything):
                 self.passed_over[f"{entry.name.lower()}/"] += 1
             elif (identity := _identity(Path(entry.path))) in trail and identity != VANISHED:
                 yield rejected(Item(Path(entry.path), relative, 0, 0, ""), "symlink-loop", "a link to its own folder")
@@ -133,9 +137,12 @@ class _Finder:
                 stack.append((iter(_listing(Path(entry.path))), relative))
                 trail.append(identity)
 
+    def is_hidden(self, entry: os.DirEntry[str]) -> bool:
+        return entry.name.startswith(".") and not self.everything
+
     def entry(self, entry: os.DirEntry[str], relative: str) -> Iterator[Item | Rejected]:
         suffix = Path(entry.name).suffix.lower()
-        if entry.name.startswith("."):
+        if self.is_hidden(entry):
             self.passed_over["hidden"] += 1
         elif suffix in NOT_PICTURES and not self.any_suffix and not entry.name.lower().endswith(ARCHIVE_SUFFIXES):
             self.passed_over[suffix] += 1

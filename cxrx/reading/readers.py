@@ -137,23 +137,28 @@ def _decoded(spec: ReaderSpec, data: bytes, item: Item, options: ReadOptions, sh
 
 def _opened(spec: ReaderSpec, item: Item, options: ReadOptions, sha256: str) -> Iterator[Film | Unreadable]:
     """Yield the films of a file, each under a name and an identity of its own; what breaks off is one more of them."""
-    number = 0
+    names: set[str] = set()
     try:
-        for number, found in enumerate(spec.open(item.path)):
-            named = _named(found, number, sha256)
+        for found in spec.open(item.path):
+            named = _named(found, names, sha256)
             yield named if isinstance(named, Unreadable) else _upright(_checked(named, item), options)
         return
     except RefusalError as refusal:
         broken = refusal.unreadable()
     except Exception as error:  # noqa: BLE001 - a plugin may raise anything
         broken = Unreadable("failed", "reader", f"reader {item.reader} failed ({type(error).__name__})")
-    yield _named(broken, number, sha256)
+    yield _named(broken, names, sha256)
 
 
-def _named(found: Film | Unreadable, number: int, sha256: str) -> Film | Unreadable:
-    """Give a film a name in its file, but for the first, and a digest, where its reader gave none."""
-    member = found.member or (str(number) if number else "")
+def _named(found: Film | Unreadable, names: set[str], sha256: str) -> Film | Unreadable:
+    """Give a film a name of its own in its file (the first may do without) and a digest, where its reader gave none."""
+    member = found.member or (str(len(names)) if names else "")
+    while member in names:
+        member += "'"
+    names.add(member)
     own = found.sha256 or (digest(f"{sha256}/{member}".encode()) if member else sha256)
+    if not _DIGEST.fullmatch(own):
+        raise fail("reader", "the reader gave a sha256 that is no 64 hex digits")
     return replace(found, member=member, sha256=own)
 
 
@@ -168,8 +173,6 @@ def _checked(film: Film, item: Item) -> Film:
         raise fail("reader", "the reader gave pixels that are no finite (rows, columns) array")
     if pixels.min() < 0 or pixels.max() > 1:
         raise fail("reader", "the reader gave pixels outside [0, 1]")
-    if not _DIGEST.fullmatch(film.sha256):
-        raise fail("reader", "the reader gave a sha256 that is no 64 hex digits")
     return replace(film, pixels=pixels)
 
 
@@ -187,4 +190,4 @@ def film_digests(item: Item) -> list[tuple[str, str]]:
     except RefusalError:
         return []
     films = read_films(item, ReadOptions(views=("all",), force_dicom=True, non_chest=True, for_processing=True))
-    return [(film.sha256, film.member) for film in films if isinstance(film, Film)]
+    return [(film.sha256, film.member) for film in films]

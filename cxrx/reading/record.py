@@ -95,10 +95,12 @@ class ImageRecord:
 
 def record_of(item: Item, found: Film | Unreadable) -> ImageRecord:
     """Return the record of what was found in `item`."""
-    relative = item.relative if found.member == item.member else f"{item.relative}/{safe_relative(found.member)}"
+    relative = item.relative if found.member in {"", item.member} else f"{item.relative}/{safe_relative(found.member)}"
     uid, patient = (found.uid, found.patient) if isinstance(found, Film) else ("", "")
     own = found.sha256[:16]
-    link = Link("film", own, relative, str(item.path), found.member, uid, patient, item.size, item.mtime_ns)
+    link = Link(
+        "film", own, relative, str(item.path), found.member or item.member, uid, patient, item.size, item.mtime_ns
+    )
     if isinstance(found, Unreadable):
         status = Status.SKIPPED if found.kind == "skipped" else Status.FAILED
         return ImageRecord(found.sha256, "", 0, 0, "", status, f"{found.code}: {found.message}", False, link)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 
 from cxrx.errors import UsageError
@@ -33,15 +34,16 @@ def locate(sha256: Mapping[str, str], links: Sequence[Link], folder: Path | None
         If `folder` is none.
     """
     found: dict[str, Place] = {}
+    digests = cache(_digests)  # of a file of several films they take a decoding
     for link in links:
-        if link.image_id in sha256 and link.image_id not in found and _is_still(link, sha256[link.image_id]):
+        if link.image_id in sha256 and link.image_id not in found and _is_still(link, sha256[link.image_id], digests):
             found[link.image_id] = (Path(link.path), link.member)
     missing = {digest: image_id for image_id, digest in sha256.items() if image_id not in found}
     if folder is None or not missing:
         return found
     if not folder.is_dir():
         raise UsageError(f"{folder.name} is not a folder")
-    for item in _items(folder):
+    for item in _items(folder, everything=True):
         for digest, member in film_digests(item):
             if digest in missing:
                 found[missing.pop(digest)] = (item.path, member)
@@ -77,11 +79,19 @@ def stored_items(
                     yield item, ids
 
 
-def _items(path: Path, *, force_dicom: bool = True) -> Iterator[Item]:
-    return (entry for entry in find([path], force_dicom=force_dicom) if isinstance(entry, Item))
+def _items(path: Path, *, force_dicom: bool = True, everything: bool = False) -> Iterator[Item]:
+    found = find([path], force_dicom=force_dicom, everything=everything)
+    return (entry for entry in found if isinstance(entry, Item))
 
 
-def _is_still(link: Link, digest: str) -> bool:
+def _digests(path: str) -> set[tuple[str, str]]:
+    """Return digest and name of every film in a file."""
+    return {film for item in _items(Path(path)) for film in film_digests(item)}
+
+
+def _is_still(link: Link, digest: str, digests: Callable[[str], set[tuple[str, str]]]) -> bool:
+    if not link.path:
+        return False  # a picture that was never at hand
     try:
         state = Path(link.path).stat()
     except OSError:
@@ -90,4 +100,4 @@ def _is_still(link: Link, digest: str) -> bool:
         return True  # the size may be that of a member of an archive
     if not link.member and state.st_size != link.size:
         return False
-    return any((digest, link.member) in film_digests(item) for item in _items(Path(link.path)))
+    return (digest, link.member) in digests(link.path)

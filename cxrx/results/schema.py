@@ -21,7 +21,7 @@ from cxrx.errors import ResultsError, UsageError
 from cxrx.results.records import FloatArray, plain
 
 RESULTS_FORMAT = "cxrx-results"
-PART_FORMAT = "cxrx-part"
+PART_FORMAT = "cxrx-part-2"
 SCHEMA_VERSION = "1.0"
 LIBVER = ("v110", "v110")
 SETTINGS, FINGERPRINT = "settings", "fingerprint"
@@ -296,7 +296,10 @@ def open_checked(path: Path, kind: str = RESULTS_FORMAT) -> h5py.File:
 
 
 def _check_header(file: h5py.File, name: str, kind: str) -> None:
-    if decode(file.attrs.get("format", "")) != kind:
+    found = str(decode(file.attrs.get("format", "")))
+    if kind == PART_FORMAT and found.startswith("cxrx-part") and found != kind:
+        raise ResultsError(f"{name} was left by another version of cxrx", "start afresh with --no-resume")
+    if found != kind:
         raise ResultsError(f"{name} is an HDF5 file, but not one of cxrx")
     version = str(decode(file.attrs.get("schema_version", "")))
     if version.partition(".")[0] != SCHEMA_VERSION.partition(".")[0]:

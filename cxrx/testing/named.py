@@ -113,10 +113,14 @@ def _check_all(specs: Sequence[tuple[str, Any]], name: str, sample: Path | None)
 
 
 def _knows(spec: Any, sample: Path) -> bool:
-    if sample.is_dir():
-        return bool(spec.sniff(sample))
-    with sample.open("rb") as file:
-        return bool(spec.sniff(sample, file.read(512)))
+    """Whether a reader or data set takes the sample; one that breaks on it is tried with it, which reports that."""
+    try:
+        if sample.is_dir():
+            return bool(spec.sniff(sample))
+        with sample.open("rb") as file:
+            return bool(spec.sniff(sample, file.read(512)))
+    except Exception:  # noqa: BLE001 - a plugin may raise anything
+        return True
 
 
 _LOAD = f"""

@@ -90,15 +90,17 @@ def _all_zero(spec: MetricSpec) -> None:
 
 def _names(spec: MetricSpec) -> None:
     """Check that no number has the name of another in the tables of its kind, which it would stand in the place of."""
+    from cxrx.compare.selection import taken_keys
     from cxrx.compare.specs import BUILTIN_METRICS
+    from cxrx.registry import load
 
     if spec in BUILTIN_METRICS:
         return
     given = _metric_input(spec)
     taken = dict.fromkeys(_COLUMNS, "a column of the table")
-    for other in BUILTIN_METRICS:
-        if other.kind == spec.kind:
-            taken |= dict.fromkeys(other.compute(*given), f"a number of cxrx's own metric {other.name!r}")
+    for key, owner in taken_keys(spec.kind).items():
+        if load().metrics.get(owner) is not spec:
+            taken.setdefault(key, f"a number of {owner}")
     clashes = [f"{name!r} is {taken[name]}" for name in spec.compute(*given) if name in taken]
     require(not clashes, f"{'; '.join(clashes)}: choose another name")
 

@@ -1,1 +1,1 @@
-"""Training: for now the demo models'."""
+"""Fine-tuning of classifiers, and masked autoencoders."""

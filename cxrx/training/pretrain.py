@@ -161,7 +161,8 @@ def pretrain(
     settings = {"model": model.name, "input": asdict(model.input), "options": asdict(options), "films": digest}
     with in_folder(config, settings, model) as stop:
         if (report := report_of(config, log)) is not None:
-            return PretrainingResult(config.out, report["epochs"], report["loss"])
+            unread = tuple(Unread(**entry) for entry in report["unread"])
+            return PretrainingResult(config.out, report["epochs"], report["loss"], unread)
         with decoded_films(config, paths, model, stop.watching(tick)) as decoded:
             pass
         patches = f"{options.mask_ratio:.0%} of {network.grid[0]}x{network.grid[1]} patches hidden"
@@ -172,7 +173,7 @@ def pretrain(
         progress = training.fit(stop)
         training.draw()
         result = PretrainingResult(config.out, progress.epoch, progress.history[-1]["loss"], decoded.unread)
-        counts = {"films": len(decoded.readable), "unreadable": len(decoded.unread)}
+        counts = {"films": len(decoded.readable), "unread": [asdict(one) for one in decoded.unread]}
         write_json(config.out / REPORT, {"epochs": result.epochs, "loss": result.loss, **counts, **settings})
         return result
 

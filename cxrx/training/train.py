@@ -99,7 +99,7 @@ def _note_on_choice(films: Labelled) -> list[str]:
 def _earlier_result(folder: Path, report: dict[str, Any]) -> TrainingResult:
     parts = {split: Evaluation(**report[split]) if report.get(split) else None for split in ("valid", "test")}
     progress = Progress(epoch=report["epochs"], best_epoch=report["best_epoch"], finished=True)
-    unread = (Unread("", "", ""),) * report["unreadable"]
+    unread = tuple(Unread(**entry) for entry in report["unread"])
     return TrainingResult(
         folder, tuple(report["findings"]), progress, parts["valid"], parts["test"], unread, report["thresholds"]
     )
@@ -117,7 +117,7 @@ def _finish(training: ClassifierTraining, progress: Progress, settings: dict[str
         "epochs": progress.epoch, "best_epoch": progress.best_epoch, "thresholds": thresholds,
         "thresholds_chosen": "half, for every finding" if recipe.threshold == "half" else
         f"{recipe.threshold}, on the validation films of epoch {progress.best_epoch}",
-        "films": {split: len(films.rows(split)) for split in SPLITS}, "unreadable": len(unread),
+        "films": {split: len(films.rows(split)) for split in SPLITS}, "unread": [asdict(one) for one in unread],
         "split": films.split_kind, "recipe": asdict(recipe),
         **{split: asdict(part) for split, part in parts.items() if part is not None},
     }  # fmt: skip

@@ -47,6 +47,7 @@ REFUSED = [
     (("compare", "--device", "cuda:99"), "'cuda:99' is not available here"),
     (("compare", "--metrics", "deletion", "-m", "demo-vit"), "--model gives demo-vit@"),
     (("export", "--csv", "--images", "films"), "csv reads no films"),
+    (("explain", "results.h5", "--method", "gradcam", "--non-chest"), "--non-chest let films into results.h5"),
     (("export", "--csv", "--grid"), "csv has no options"),
     (("train", "--show-recipe", "--split", "patient"), "--split is no part of a recipe"),
     (("train", "--show-recipe", "--films", "9"), "--films is no part of a recipe"),

@@ -15,6 +15,7 @@ from cxrx.cli.compare import show
 from cxrx.compare import selection
 from cxrx.compare.corpus import open_corpus
 from cxrx.compare.faithfulness import deletion
+from cxrx.compare.faithfulness.family import Family
 from cxrx.compare.faithfulness.score import score_faithfulness
 from cxrx.compare.faithfulness.table import draw_pairs, measure
 from cxrx.compare.notes import Notes
@@ -169,9 +170,33 @@ def test_plugins_that_fail_are_told_and_signed_maps_are_taken_as_stored(folder):
     )
 
 
+def test_a_family_that_fails_is_left_out_with_all_that_it_said(folder):
+    calls = []
+
+    def perturb(case):
+        def read(logits, references, explained):
+            calls.append(1)
+            if len(calls) > 3:
+                raise RuntimeError("no more")
+            return {"own": float(logits[0, 0])}, {"own": (np.zeros(1), np.zeros(1))}
+
+        return iter([case.picture]), read
+
+    notes, own = Notes(), Family("own", baseline="black", measures={"own": Measure()}, perturb=perturb)
+    with open_corpus([folder / "results.h5"]) as corpus:
+        rerun = load_again(corpus, next(iter(corpus.models)), notes)
+        pairs = draw_pairs(corpus, rerun.data, 2, 0)
+        found = measure(rerun, corpus, pairs, (deletion(), own), SingleMetrics({}, {}, notes), seed=0, notes=notes)
+    assert len(found.rows) == 8
+    assert not any("own" in row for row in found.rows)
+    assert "own" not in found.x
+    assert np.isfinite([row["deletion"] for row in found.rows]).all()
+    assert ("own of " + rerun.data.slug, "the metric failed (RuntimeError: no more)") in notes.skipped
+
+
 def test_a_faithfulness_metric_of_a_plugin_has_a_direction_and_takes_no_key_of_ours(folder, monkeypatch, capsys):
     def height(model, x, maps, targets):
-        values = maps.mean(axis=(2, 3)).astype(np.float64)
+        values = maps.mean(dim=(2, 3)).double().numpy()
         return {"road": values, "patient": values, "height": values, "films": np.full(targets.shape, 1.0)}
 
     spec = MetricSpec(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -10,6 +12,7 @@ from cxrx.errors import LockedError
 from cxrx.reading.item import Item
 from cxrx.reading.record import ImageRecord, Link, Status
 from cxrx.results.contents import Contents
+from cxrx.results.pack import pack
 from cxrx.results.parts import PartStore
 from cxrx.results.records import Block, FailureRecord, keyed
 
@@ -45,8 +48,6 @@ def store(tmp_path):
 
 
 def item(i, reader="cxrx/dicom"):
-    from pathlib import Path
-
     return Item(Path(f"/films/{i}.dcm"), f"{i}.dcm", 100 + i, i, reader)
 
 
@@ -77,15 +78,38 @@ def test_a_file_of_several_films_is_whole_only_where_a_run_has_ended(store, monk
     links = [Link("film", image_id(i), f"a.npz/{i}", "/films/a.npz", str(i), size=9, mtime_ns=1) for i in range(2)]
     images = [ImageRecord(link.image_id * 4, "", 9, 8, "x", Status.OK, "", False, link) for link in links]
     store.write(Contents(images), 0)
-    container = Item(__import__("pathlib").Path("/films/a.npz"), "a.npz", 9, 1, "third/npz")
+    container = Item(Path("/films/a.npz"), "a.npz", 9, 1, "third/npz")
     monkeypatch.setattr("cxrx.engine.ledger.holds_several", lambda item: True)
     ledger = Ledger(store, MODEL)
     assert ledger.known(container) == {image_id(0), image_id(1)}
     assert not ledger.read_whole(container)
-    from cxrx.results.pack import pack
-
     pack(store, store.out, truth=None, run={})
     assert Ledger(store, MODEL).read_whole(container)
+
+
+def test_a_skipped_film_does_not_hide_the_others_of_its_file(store, monkeypatch):
+    """A second model skips it anew, is killed, and goes on: the good film still lacks its prediction."""
+    links = [Link("film", image_id(i), f"a.npz/{i}", "/films/a.npz", str(i), size=9, mtime_ns=1) for i in range(2)]
+    good, bad = (
+        ImageRecord(link.image_id * 4, "", 9, 8, "x", status, "", False, link)
+        for link, status in zip(links, (Status.OK, Status.SKIPPED), strict=True)
+    )
+    store.write(Contents([good, bad]), 0)
+    pack(store, store.out, truth=None, run={})
+    store.write(Contents([bad]), 0)
+    assert Ledger(store, MODEL).known(Item(Path("/films/a.npz"), "a.npz", 9, 1, "third/npz")) == {
+        image_id(0),
+        image_id(1),
+    }
+
+
+def test_what_a_file_no_longer_gave_is_tried_again(store):
+    lost, broken = (
+        FailureRecord(image_id(i), "explain", code, "x", f"{i}.dcm", MODEL, "gradcam")
+        for i, code in enumerate(("changed", "not-finite"))
+    )
+    store.write(Contents([film(0), film(1)], [lost, broken]), 0)
+    assert [Ledger(store, MODEL).map_failed(image_id(i), "gradcam") for i in range(2)] == [False, True]
 
 
 def test_parts_of_other_settings_are_refused_by_name(store):

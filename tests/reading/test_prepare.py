@@ -223,3 +223,4 @@ def test_a_plugin_that_raises_fails_its_file_and_keeps_what_came_before(monkeypa
     results = third_party(monkeypatch, tmp_path, lambda path: itertools.chain([good], (1 / 0 for _ in range(1))))
     assert isinstance(results[0], Film)
     assert (results[1].code, results[1].message) == ("reader", "reader me/raw failed (ZeroDivisionError)")
+    assert results[0].sha256 != results[1].sha256  # else it would count as the same film once more

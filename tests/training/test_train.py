@@ -429,7 +429,7 @@ def test_unreadable_films_are_listed_and_left_out(tmp_path, config_of, run, writ
     assert set(listed) == {"films/007.png"}  # the folder decides which films there are: 021 is not among them
     assert (outcome.out / "failures.csv").stat().st_mode & 0o077 == 0
     report = json.loads((outcome.out / "report.json").read_text())
-    assert (report["unreadable"], sum(report["films"].values())) == (1, 38)
+    assert (len(report["unread"]), sum(report["films"].values())) == (1, 38)
 
 
 def test_films_that_a_table_calls_lateral_are_not_learned(tmp_path, config_of, run, write_films):

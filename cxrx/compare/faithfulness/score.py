@@ -46,6 +46,12 @@ class Faithfulness:
     full: Float
     baselines: dict[str, Float] = field(default_factory=dict)
 
+    def update(self, other: Faithfulness) -> None:
+        """Add the scores and curves of other families on the same maps."""
+        self.scores.update(other.scores)
+        self.curves.update(other.curves)
+        self.baselines.update(other.baselines)
+
     def normalised(self, curve: str) -> tuple[Float, Float]:
         """Return x ``(S,)`` and (f - f(baseline)) / (f(x) - f(baseline)) ``(B, T, S)``, unclipped.
 
@@ -223,8 +229,8 @@ class _Batch:
                     for name, value in scores.items():
                         found.scores[name][b, t] = value
                     for name, (x, f) in curves.items():
-                        found.curves.setdefault(name, (x, empty(len(x))))[1][b, t] = f
-                        if family.baseline:
+                        if family.baseline:  # where a curve ends
+                            found.curves.setdefault(name, (x, empty(len(x))))[1][b, t] = f
                             found.baselines[name] = ends[family.baseline]
                 start += count
         return found

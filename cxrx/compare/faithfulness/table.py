@@ -13,11 +13,13 @@ import torch
 from numpy.typing import NDArray
 
 from cxrx.compare.corpus import Corpus, ModelData, Pair
+from cxrx.compare.faithfulness import FAMILIES
 from cxrx.compare.faithfulness.family import Family
 from cxrx.compare.faithfulness.score import Faithfulness, score_faithfulness
 from cxrx.compare.notes import Notes
 from cxrx.compare.rerun import Rerun
 from cxrx.compare.single import SingleMetrics
+from cxrx.errors import CxrxError
 from cxrx.explainers.controls import edge_strength
 from cxrx.explainers.seeds import derive_seed
 from cxrx.explainers.targets import EMPTY
@@ -25,6 +27,7 @@ from cxrx.metrics.bootstrap import PatientBootstrap
 from cxrx.metrics.controls import centre_map, random_map
 from cxrx.metrics.geometry import Float
 from cxrx.metrics.perturbation import upsample
+from cxrx.plugins import describe_error
 
 log = logging.getLogger("cxrx")
 
@@ -73,6 +76,16 @@ class Behaviour:
     curves: dict[tuple[str, str], list[Float]] = field(default_factory=dict)
     keys: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
 
+    def forget(self, family: Family) -> None:
+        """Take back what a family has said so far."""
+        for row in self.rows:
+            for key in family.measures:
+                row.pop(key, None)
+        for curve in family.measures.keys() & self.x.keys():
+            del self.x[curve]
+            for drawn in [drawn for drawn in self.curves if drawn[1] == curve]:
+                del self.curves[drawn]
+
     def curve_table(self, bootstrap: PatientBootstrap) -> pd.DataFrame:
         """Return the mean curves over findings, with the columns :data:`CURVES`."""
         rows = []
@@ -109,6 +122,8 @@ def measure(
         Score maps as they are stored, not in their published form.
     """
     data, behaviour = rerun.data, Behaviour(rerun.data.slug)
+    own = [family for family in families if family in FAMILIES]
+    foreign = [family for family in families if family not in FAMILIES]
     by_film: dict[str, list[Pair]] = {}
     for pair in pairs:
         by_film.setdefault(pair[0], []).append(pair)
@@ -123,7 +138,16 @@ def measure(
         # all methods side by side: equal perturbations are run once
         beside = np.concatenate([np.nan_to_num(values) for values in maps.values()], axis=1)
         wanted = np.concatenate(list(asked.values()), axis=1)
-        found = score_faithfulness(rerun.model, x, beside, wanted, families, seeds=seeds)
+        found = score_faithfulness(rerun.model, x, beside, wanted, own, seeds=seeds)
+        for family in list(foreign):
+            try:
+                found.update(score_faithfulness(rerun.model, x, beside, wanted, [family], seeds=seeds))
+            except CxrxError:
+                raise
+            except Exception as error:  # noqa: BLE001 - a plugin's fault must not end the comparison
+                notes.skip(f"{family.name} of {data.slug}", f"the metric failed ({describe_error(error)})")
+                foreign.remove(family)
+                behaviour.forget(family)
         for m, (name, values) in enumerate(maps.items()):
             inputs = rerun.model, x, torch.from_numpy(np.nan_to_num(values)), torch.from_numpy(asked[name])
             others = single.scores(f"batches of {name}", *inputs, shape=targets.shape)

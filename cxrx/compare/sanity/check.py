@@ -12,14 +12,13 @@ from numpy.typing import NDArray
 from cxrx.compare.sanity.experiment import Experiment
 from cxrx.compare.sanity.randomise import randomisation
 from cxrx.compare.sanity.robustness import max_sensitivity, noisy, reseeded
+from cxrx.compare.selection import TESTS
 from cxrx.errors import UsageError
 from cxrx.explainers.seeds import derive_seed
 from cxrx.metrics.similarity import COLUMNS, compare_maps, map_entropy, prepare, random_pairs, rows_of
 from cxrx.models.stages import Stage, stages
 
 Float = NDArray[np.float64]
-
-TESTS = ("randomisation", "repeatability", "noise", "sensitivity")
 
 
 @dataclass(frozen=True)
