@@ -8,6 +8,7 @@ import h5py
 import pytest
 
 
+@pytest.mark.slow
 def test_fast_runs_no_model_and_says_so(cli, tiny, tmp_path):
     shown = cli("compare", tiny.results, "--metrics", "fast", "--n-boot", 50, "--out", tmp_path)
     assert "skipped faithfulness: --metrics fast does not run the model" in shown.stderr
@@ -27,6 +28,7 @@ def test_a_protocol_changes_the_table(cli, tiny, tmp_path, protocol):
     assert protocol in found["conventions"]["localisation: protocol"]
 
 
+@pytest.mark.slow
 def test_strata_can_be_chosen_or_left_out(cli, tiny, tmp_path):
     for given, expected in (("none", set()), ("size,outcome", {"size", "outcome"})):
         words = ("--metrics", "localisation", "--stratify", given, "--n-boot", 10)
@@ -53,6 +55,7 @@ def test_a_bad_request_is_told_and_writes_nothing(cli, tiny, tmp_path, words, se
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_every_file_is_opened_once(cli, tiny, tmp_path, monkeypatch):
     opened, real = [], h5py.File
     monkeypatch.setattr(h5py, "File", lambda path, *rest, **more: opened.append(path) or real(path, *rest, **more))
@@ -64,6 +67,7 @@ def test_every_file_is_opened_once(cli, tiny, tmp_path, monkeypatch):
     assert 'height="20.0"' in (tmp_path / "report.html").read_text()  # the truth that was given is drawn
 
 
+@pytest.mark.slow
 def test_share_leaves_names_out(cli, tiny, tmp_path):
     cli("compare", tiny.results, "--metrics", "localisation", "--share", "--n-boot", 10, "--out", tmp_path)
     written = "".join(path.read_text() for path in tmp_path.iterdir() if path.is_file())

@@ -29,6 +29,8 @@ from cxrx.registry import Registry
 from cxrx.results.reader import Results
 from cxrx.specs import Measure, MetricSpec
 
+pytestmark = pytest.mark.slow  # they run the demo models again
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):

@@ -152,6 +152,7 @@ def test_rows_together_are_rows_one_by_one(cnn, pictures):
         torch.testing.assert_close(together[row].reward, alone.reward, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_a_queue_changes_no_mask(patches, stop):
     """With as many rows in every pass, to the last bit."""
@@ -166,6 +167,7 @@ def test_a_queue_changes_no_mask(patches, stop):
             assert queued[row].steps == found.steps
 
 
+@pytest.mark.slow
 def test_a_row_that_has_settled_stops_early_and_loses_nothing(patches):
     """Which rows settle, and when, hangs on the last bits of a processor; what is found must not."""
     model, x = patches

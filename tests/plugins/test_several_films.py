@@ -60,7 +60,7 @@ def test_predict_explain_compare_export(add_plugin, run_cxrx, films, tmp_path_fa
     cxrx_does("export", file, "--png", "--finding", "Nodule")
     with cxrx.open_results(file) as results:
         private = results.private()
-        assert list(private["relative"]) == [f"{name}/{film}" for name, held in FILES.items() for film in held]
+        assert list(private["relative"]) == sorted(f"{name}/{film}" for name, held in FILES.items() for film in held)
         assert len(set(results.image_ids)) == 6
         assert len(results.boxes()) == 6
         slug = results.models()[0]

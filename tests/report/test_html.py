@@ -125,6 +125,7 @@ def test_it_says_what_counts_first(page, tiny):
         assert word in text
 
 
+@pytest.mark.slow
 def test_the_verdict_stands_under_its_models(full, filled, made, made_gallery):
     text = " ".join(" ".join(Page(full).text).split())
     first = (
@@ -188,6 +189,7 @@ def test_demo_banner_and_missing_films(make_tiny, tmp_path, report):
     assert page.count("data:image/jpeg") == len(set(re.findall(r'<use href="#f(\d+)"', page))) > 0
 
 
+@pytest.mark.slow
 def test_what_is_written_is_escaped(make_tiny, tmp_path, made, made_gallery, report):
     own = make_tiny(n=3)
     private = own.results.with_name("results.private.csv")

@@ -98,6 +98,7 @@ def run_length(tmp_path, made, faults) -> tuple[list[str], dict[str, bytes]]:
     return list(faults.log), everything(folder)
 
 
+@pytest.mark.slow
 def test_run_resumed_after_a_fault_at_each_step_equals_an_undisturbed_one(tmp_path, made, faults, fault):
     log, undisturbed = run_length(tmp_path, made, faults)
     assert {"allocate", "write_at", "sync", "rename", "sync_folder", "unlink"} <= set(log)

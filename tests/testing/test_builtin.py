@@ -43,7 +43,15 @@ def assert_all_passed(outcomes):
     assert not failed, "\n".join(failed)
 
 
-@pytest.mark.parametrize("name", [name for name in REGISTRY.explainers if name.startswith("cxrx/")])
+DEAR = {"cxrx/extremal", "cxrx/kernelshap", "cxrx/lime"}
+EXPLAINERS = [
+    pytest.param(name, marks=pytest.mark.slow if name in DEAR else ())
+    for name in REGISTRY.explainers
+    if name.startswith("cxrx/")
+]
+
+
+@pytest.mark.parametrize("name", EXPLAINERS)
 def test_every_explainer(name):
     spec = REGISTRY.explainers[name]
     assert_all_passed(check_explainer(spec, options=QUICK.get(spec.name), only=[DECLARATION, *CHECKS]))

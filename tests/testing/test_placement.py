@@ -62,7 +62,7 @@ SPOILT = {
     "negated": lambda v: -v,
     "flat": torch.ones_like,
 }
-METHODS = ("gradcam", "saliency", "occlusion", "extremal", "rise", "chefer")
+METHODS = ("gradcam", "saliency", "occlusion", pytest.param("extremal", marks=pytest.mark.slow), "rise", "chefer")
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +108,7 @@ def test_a_spoilt_map_is_caught(name, offence, sound):
         assert "evidence for a finding is positive" in found["sign"]
 
 
-@pytest.mark.parametrize("name", ["extremal", "chefer"])
+@pytest.mark.parametrize("name", [pytest.param("extremal", marks=pytest.mark.slow), "chefer"])
 def test_negative_values_of_a_method_without_a_sign_are_caught(name):
     def explain(model, x, targets, seeds):
         return Maps(-torch.rand(*targets.shape, 4, 6))
