@@ -18,6 +18,7 @@ def test_fast_runs_no_model_and_says_so(cli, tiny, tmp_path):
     assert found["versions"]["scikit-image"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("protocol", ["chexlocalize", "arun"])
 def test_a_protocol_changes_the_table(cli, tiny, tmp_path, protocol):
     cli("compare", tiny.results, "--metrics", "localisation", "--protocol", protocol, "--n-boot", 50, "--out", tmp_path)
@@ -27,6 +28,7 @@ def test_a_protocol_changes_the_table(cli, tiny, tmp_path, protocol):
     assert protocol in found["conventions"]["localisation: protocol"]
 
 
+@pytest.mark.slow
 def test_strata_can_be_chosen_or_left_out(cli, tiny, tmp_path):
     for given, expected in (("none", set()), ("size,outcome", {"size", "outcome"})):
         words = ("--metrics", "localisation", "--stratify", given, "--n-boot", 10)

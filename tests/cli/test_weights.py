@@ -80,6 +80,7 @@ def test_labels_given_at_conversion_stay_with_the_file(files, tmp_path):
     assert list(load_model("vit_small", out, device="cpu").labels) == names
 
 
+@pytest.mark.slow
 def test_a_base_is_converted_without_its_decoder_and_still_predicts_nothing(files, tmp_path):
     out = tmp_path / "base.safetensors"
     done = cxrx("weights", "convert", files / "base.pth", out)

@@ -106,6 +106,7 @@ def test_costs_are_there(comparison):
     assert (with_maps >= 6).all()  # at least one finding a film
 
 
+@pytest.mark.slow
 def test_a_model_that_is_gone_is_told_and_the_rest_is_made(folder, tmp_path):
     model = load_model("demo-vit")
     other = other_weights(tmp_path)
@@ -141,6 +142,7 @@ def test_pairs_are_drawn_by_seed_and_those_that_all_methods_share_come_first(fol
         assert set(few) < set(everything)
 
 
+@pytest.mark.slow
 def test_plugins_that_fail_are_told_and_signed_maps_are_taken_as_stored(folder):
     seen = []
 
@@ -198,6 +200,7 @@ def test_a_faithfulness_metric_of_a_plugin_has_a_direction_and_takes_no_key_of_o
     assert "faithfulness: mean over findings" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_moved_films_are_looked_for_once(folder, monkeypatch):
     calls = []
     search = Results.paths
@@ -206,6 +209,7 @@ def test_moved_films_are_looked_for_once(folder, monkeypatch):
     assert calls == [folder / "films"]  # for the edges, and twice for each of two models
 
 
+@pytest.mark.slow
 def test_a_film_is_taken_from_where_it_still_is(folder, tmp_path):
     for name in ("one", "two"):
         shutil.copytree(folder / "films", tmp_path / name / "films")
@@ -215,6 +219,7 @@ def test_a_film_is_taken_from_where_it_still_is(folder, tmp_path):
     assert len(compare(files, metrics="deletion", n_boot=0, max_pairs=2).faithfulness)
 
 
+@pytest.mark.slow
 def test_a_named_model_that_is_not_in_the_results_is_told(folder, tmp_path):
     model = load_model("demo-vit", other_weights(tmp_path))
     found = compare(folder / "results.h5", metrics="deletion", model=model, n_boot=0, max_pairs=1)
@@ -229,6 +234,7 @@ def other_weights(folder):
     return folder / "own.safetensors"
 
 
+@pytest.mark.slow
 def test_maps_that_hold_nan_are_told(folder, tmp_path):
     for name in ("results.h5", "results.private.csv"):
         shutil.copy(folder / name, tmp_path / name)

@@ -25,6 +25,7 @@ def test_the_screen_shows_what_the_protocol_has(tiny, tmp_path, protocol, shown)
     assert shown in header.split()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("protocol", ["chexlocalize", "arun"])
 def test_a_published_protocol_scores_at_native_size_also_when_fast(tiny, protocol):
     fast = compare(tiny.results, metrics="fast", protocol=protocol, n_boot=0)
@@ -73,6 +74,7 @@ def test_a_protocol_by_name_is_the_one_of_the_full_suite(tiny):
     assert (raw["chexlocalize_iou"] != raw["iou"]).any()
 
 
+@pytest.mark.slow
 def test_conventions_tell_the_form_and_only_what_was_measured(tiny):
     told = compare(tiny.results, metrics="localisation,agreement", n_boot=0).conventions
     assert "published form" in told["localisation: protocol"]

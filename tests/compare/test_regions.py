@@ -118,6 +118,7 @@ def test_an_honest_model_is_not_accused():
     assert "reads the marker" not in said
 
 
+@pytest.mark.slow
 def test_the_demo_model_does_not_read_the_marker(tmp_path):
     write_folder(tmp_path / "films", 6, 3, shortcut="Effusion", shortcut_strength=1.0, masks=False)
     model = load_model("demo-densenet")

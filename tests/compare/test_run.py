@@ -248,6 +248,7 @@ def test_sections_by_name(tiny):
     assert macro(with_protocol, "gradcam", "chexlocalize_hit")["value"] == 1
 
 
+@pytest.mark.slow
 def test_comparing_needs_no_torch(tiny, tmp_path):
     code = (
         "import sys; from pathlib import Path; from cxrx.compare.corpus import open_corpus\n"

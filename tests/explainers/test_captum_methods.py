@@ -614,6 +614,7 @@ def test_nothing_is_printed(net, name, capfd):
 QUICK = {"gradientshap": {"n": 4}, "lime": {"samples": 20}, "kernelshap": {"samples": 150}}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EXPLAINERS)
 def test_the_contract_is_kept(name):
     outcomes = check_explainer(load().explainers.find(name), options=QUICK.get(name))

@@ -257,6 +257,7 @@ def test_the_visible_area_is_the_one_asked_for(patches, variant):
     assert ((achieved / torch.tensor([0.05, 0.1, 0.2]) - 1).abs() < 0.1).all()
 
 
+@pytest.mark.slow
 def test_the_published_area_is_that_of_the_padded_canvas(patches):
     model, x = patches
     achieved = run(model, x[:1], torch.tensor([[1]]), area_on="padded", steps=50).extras["achieved_area"]

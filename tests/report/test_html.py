@@ -188,6 +188,7 @@ def test_demo_banner_and_missing_films(make_tiny, tmp_path, report):
     assert page.count("data:image/jpeg") == len(set(re.findall(r'<use href="#f(\d+)"', page))) > 0
 
 
+@pytest.mark.slow
 def test_what_is_written_is_escaped(make_tiny, tmp_path, made, made_gallery, report):
     own = make_tiny(n=3)
     private = own.results.with_name("results.private.csv")

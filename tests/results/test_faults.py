@@ -62,7 +62,7 @@ def faults(monkeypatch):
     return Faults(monkeypatch)
 
 
-@pytest.fixture(params=["error", "kill"])
+@pytest.fixture(params=[pytest.param("error", marks=pytest.mark.slow), "kill"])
 def fault(request):
     """Makes a fresh error: of the disk, or the end of the process."""
     return (lambda: OSError(errno.ENOSPC, "No space left on device")) if request.param == "error" else Kill
@@ -154,6 +154,7 @@ def test_no_write_of_packing_can_harm_the_old_file_or_the_parts(tmp_path, made, 
         shutil.rmtree(store.out.parent)
 
 
+@pytest.mark.slow
 def test_disk_full_on_a_real_small_disk(tmp_path, made):
     mount = tmp_path / "small"
     mount.mkdir()

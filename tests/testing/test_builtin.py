@@ -30,7 +30,7 @@ QUICK = {
     "gradientshap": {"n": 4},
     "lime": {"samples": 20},
     "kernelshap": {"samples": 20},
-    "extremal": {"steps": 2},
+    "extremal": {"steps": 3},
     "rise": {"masks": 16},
     "occlusion": {"window": 64, "stride": 32},
 }
@@ -43,7 +43,14 @@ def assert_all_passed(outcomes):
     assert not failed, "\n".join(failed)
 
 
-@pytest.mark.parametrize("name", [name for name in REGISTRY.explainers if name.startswith("cxrx/")])
+EXPLAINERS = [
+    pytest.param(name, marks=pytest.mark.slow) if name == "cxrx/extremal" else name
+    for name in REGISTRY.explainers
+    if name.startswith("cxrx/")
+]
+
+
+@pytest.mark.parametrize("name", EXPLAINERS)
 def test_every_explainer(name):
     spec = REGISTRY.explainers[name]
     assert_all_passed(check_explainer(spec, options=QUICK.get(spec.name), only=[DECLARATION, *CHECKS]))
