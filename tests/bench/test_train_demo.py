@@ -38,6 +38,7 @@ def test_demo_models_are_as_good_as_promised(unseen, spec, promised):
     assert np.mean(list(found.values())) == pytest.approx(roc_auc_score(labels, scores, average="macro"))
 
 
+@pytest.mark.slow
 def test_phantoms_are_prepared_as_in_inference():
     """Against the reading path itself, and whatever number of processes drew them."""
     from cxrx.phantom import make_film

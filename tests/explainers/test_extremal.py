@@ -192,6 +192,7 @@ def test_the_model_is_evaluated_at_every_nth_step_only(patches):
     assert found.evaluations == len(counts) == 5  # at steps 0, 5, 10, 15, and at the last one
 
 
+@pytest.mark.slow
 def test_a_permuted_batch_gives_permuted_maps(patches):
     model, x = patches
     targets = torch.tensor([[0, 2], [1, -1]])

@@ -33,6 +33,7 @@ SOURCE = """
 """
 
 
+@pytest.mark.slow
 def test_an_exporter_gets_options_pictures_geometry_and_share(tiny, add_plugin, run_cxrx, tmp_path):
     add_plugin("drawing", SOURCE)
     out = tmp_path / "out.json"

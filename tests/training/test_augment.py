@@ -76,6 +76,7 @@ def test_brightness_is_a_factor_within_its_range():
     assert 115 < means.max() <= 120
 
 
+@pytest.mark.slow
 def test_workers_do_not_matter(tmp_path, films):
     np.save(tmp_path / "pixels.npy", films.numpy())
     recipe = make_recipe("default", {"rotate": 20, "brightness": 0.2})
