@@ -66,6 +66,7 @@ def test_every_file_is_opened_once(cli, tiny, tmp_path, monkeypatch):
     assert 'height="20.0"' in (tmp_path / "report.html").read_text()  # the truth that was given is drawn
 
 
+@pytest.mark.slow
 def test_share_leaves_names_out(cli, tiny, tmp_path):
     cli("compare", tiny.results, "--metrics", "localisation", "--share", "--n-boot", 10, "--out", tmp_path)
     written = "".join(path.read_text() for path in tmp_path.iterdir() if path.is_file())

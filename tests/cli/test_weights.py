@@ -73,6 +73,7 @@ def test_a_converted_file_tells_all_and_gives_the_same_logits(files, tmp_path):
     assert metadata["arch"] == "vit_small"
 
 
+@pytest.mark.slow
 def test_labels_given_at_conversion_stay_with_the_file(files, tmp_path):
     names = [f"finding {i}" for i in range(14)]
     out = tmp_path / "mae.safetensors"

@@ -121,6 +121,7 @@ def test_a_model_that_is_gone_is_told_and_the_rest_is_made(folder, tmp_path):
     assert len(given.faithfulness)
 
 
+@pytest.mark.slow
 def test_films_that_are_gone_are_told(folder, tmp_path):
     (tmp_path / "films").symlink_to(folder / "films")
     run(load_model("demo-vit"), tmp_path / "films", ("random",), tmp_path / "r.h5", workers=0)

@@ -125,6 +125,7 @@ def test_files_written(comparison, tmp_path, tiny):
     assert str(tmp_path) not in text
 
 
+@pytest.mark.slow
 def test_truth_by_file_name_and_by_id(make_tiny, tmp_path):
     own = make_tiny(boxed=False, labelled=False)
     bare = compare(own.results, n_boot=0)

@@ -152,7 +152,8 @@ def test_rows_together_are_rows_one_by_one(cnn, pictures):
         torch.testing.assert_close(together[row].reward, alone.reward, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("stop", [pytest.param(False, marks=pytest.mark.slow), True])
+@pytest.mark.slow
+@pytest.mark.parametrize("stop", [False, True])
 def test_a_queue_changes_no_mask(patches, stop):
     """With as many rows in every pass, to the last bit."""
     model, x = patches

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 SOURCE = """
     import json
     from dataclasses import dataclass

@@ -17,6 +17,7 @@ SLOW = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SLOW)
 def test_a_slow_plugin_is_caught(name, add_plugin, monkeypatch):
     monkeypatch.setattr(named, "_TRIES", 2)

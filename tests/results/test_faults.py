@@ -62,7 +62,7 @@ def faults(monkeypatch):
     return Faults(monkeypatch)
 
 
-@pytest.fixture(params=[pytest.param("error", marks=pytest.mark.slow), "kill"])
+@pytest.fixture(params=["error", "kill"])
 def fault(request):
     """Makes a fresh error: of the disk, or the end of the process."""
     return (lambda: OSError(errno.ENOSPC, "No space left on device")) if request.param == "error" else Kill
@@ -98,6 +98,7 @@ def run_length(tmp_path, made, faults) -> tuple[list[str], dict[str, bytes]]:
     return list(faults.log), everything(folder)
 
 
+@pytest.mark.slow
 def test_run_resumed_after_a_fault_at_each_step_equals_an_undisturbed_one(tmp_path, made, faults, fault):
     log, undisturbed = run_length(tmp_path, made, faults)
     assert {"allocate", "write_at", "sync", "rename", "sync_folder", "unlink"} <= set(log)

@@ -62,7 +62,7 @@ SPOILT = {
     "negated": lambda v: -v,
     "flat": torch.ones_like,
 }
-METHODS = ("gradcam", "saliency", "occlusion", "extremal", "rise", "chefer")
+METHODS = ("gradcam", "saliency", "occlusion", pytest.param("extremal", marks=pytest.mark.slow), "rise", "chefer")
 
 
 @pytest.fixture(scope="module")

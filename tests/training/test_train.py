@@ -476,6 +476,7 @@ def test_too_many_unreadable_films_end_the_run_and_leave_nothing(tmp_path, confi
         run(config_of(data, cache=None))
 
 
+@pytest.mark.slow
 def test_films_are_decoded_once(easy, config_of, run, monkeypatch, tmp_path):
     from cxrx.training import films as films_module
 
