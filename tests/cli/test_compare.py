@@ -19,6 +19,7 @@ def test_fast_runs_no_model_and_says_so(cli, tiny, tmp_path):
     assert found["versions"]["scikit-image"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("protocol", ["chexlocalize", "arun"])
 def test_a_protocol_changes_the_table(cli, tiny, tmp_path, protocol):
     cli("compare", tiny.results, "--metrics", "localisation", "--protocol", protocol, "--n-boot", 50, "--out", tmp_path)

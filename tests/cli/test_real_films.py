@@ -14,7 +14,10 @@ from cxrx.cli import app
 
 REALDATA = Path(__file__).resolve().parents[3] / "shared" / "realdata"
 
-pytestmark = pytest.mark.skipif(not REALDATA.is_dir(), reason="the real films are not beside this checkout")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not REALDATA.is_dir(), reason="the real films are not beside this checkout"),
+]
 
 
 @pytest.fixture(scope="module")

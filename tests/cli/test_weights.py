@@ -73,6 +73,7 @@ def test_a_converted_file_tells_all_and_gives_the_same_logits(files, tmp_path):
     assert metadata["arch"] == "vit_small"
 
 
+@pytest.mark.slow
 def test_labels_given_at_conversion_stay_with_the_file(files, tmp_path):
     names = [f"finding {i}" for i in range(14)]
     out = tmp_path / "mae.safetensors"
@@ -80,6 +81,7 @@ def test_labels_given_at_conversion_stay_with_the_file(files, tmp_path):
     assert list(load_model("vit_small", out, device="cpu").labels) == names
 
 
+@pytest.mark.slow
 def test_a_base_is_converted_without_its_decoder_and_still_predicts_nothing(files, tmp_path):
     out = tmp_path / "base.safetensors"
     done = cxrx("weights", "convert", files / "base.pth", out)

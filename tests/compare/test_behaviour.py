@@ -109,6 +109,7 @@ def test_costs_are_there(comparison):
     assert (with_maps >= 6).all()  # at least one finding a film
 
 
+@pytest.mark.slow
 def test_a_model_that_is_gone_is_told_and_the_rest_is_made(folder, tmp_path):
     model = load_model("demo-vit")
     other = other_weights(tmp_path)
@@ -123,6 +124,7 @@ def test_a_model_that_is_gone_is_told_and_the_rest_is_made(folder, tmp_path):
     assert len(given.faithfulness)
 
 
+@pytest.mark.slow
 def test_films_that_are_gone_are_told(folder, tmp_path):
     (tmp_path / "films").symlink_to(folder / "films")
     run(load_model("demo-vit"), tmp_path / "films", ("random",), tmp_path / "r.h5", workers=0)
@@ -144,6 +146,7 @@ def test_pairs_are_drawn_by_seed_and_those_that_all_methods_share_come_first(fol
         assert set(few) < set(everything)
 
 
+@pytest.mark.slow
 def test_plugins_that_fail_are_told_and_signed_maps_are_taken_as_stored(folder):
     seen = []
 
@@ -225,6 +228,7 @@ def test_a_faithfulness_metric_of_a_plugin_has_a_direction_and_takes_no_key_of_o
     assert "faithfulness: mean over findings" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_moved_films_are_looked_for_once(folder, monkeypatch):
     calls = []
     search = Results.paths
@@ -233,6 +237,7 @@ def test_moved_films_are_looked_for_once(folder, monkeypatch):
     assert calls == [folder / "films"]  # for the edges, and twice for each of two models
 
 
+@pytest.mark.slow
 def test_a_film_is_taken_from_where_it_still_is(folder, tmp_path):
     for name in ("one", "two"):
         shutil.copytree(folder / "films", tmp_path / name / "films")
@@ -242,6 +247,7 @@ def test_a_film_is_taken_from_where_it_still_is(folder, tmp_path):
     assert len(compare(files, metrics="deletion", n_boot=0, max_pairs=2).faithfulness)
 
 
+@pytest.mark.slow
 def test_a_named_model_that_is_not_in_the_results_is_told(folder, tmp_path):
     model = load_model("demo-vit", other_weights(tmp_path))
     found = compare(folder / "results.h5", metrics="deletion", model=model, n_boot=0, max_pairs=1)
@@ -256,6 +262,7 @@ def other_weights(folder):
     return folder / "own.safetensors"
 
 
+@pytest.mark.slow
 def test_maps_that_hold_nan_are_told(folder, tmp_path):
     for name in ("results.h5", "results.private.csv"):
         shutil.copy(folder / name, tmp_path / name)

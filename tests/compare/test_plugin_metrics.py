@@ -50,6 +50,7 @@ LOCALISATION = MetricSpec(
 AGREEMENT = MetricSpec("distance", "agreement", distance, summary="mean distance")
 
 
+@pytest.mark.slow
 def test_keys_that_are_taken_are_left_out_with_a_sentence(register, tiny):
     plain = compare(tiny.results, metrics="localisation,agreement", n_boot=0)
     register(LOCALISATION, AGREEMENT, MetricSpec("late", "agreement", lambda *_: {"distance": 7.0}))

@@ -16,6 +16,7 @@ from cxrx.errors import UsageError
 from cxrx.importing.maps import import_maps
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("protocol", "shown"), [("native", "rank"), ("chexlocalize", "iou"), ("arun", "auprc")])
 def test_the_screen_shows_what_the_protocol_has(tiny, tmp_path, protocol, shown):
     words = ("compare", str(tiny.results), "--protocol", protocol, "--metrics", "fast", "--n-boot", "10")

@@ -118,6 +118,7 @@ def test_an_honest_model_is_not_accused():
     assert "reads the marker" not in said
 
 
+@pytest.mark.slow
 def test_the_demo_model_does_not_read_the_marker(tmp_path):
     write_folder(tmp_path / "films", 6, 3, shortcut="Effusion", shortcut_strength=1.0, masks=False)
     model = load_model("demo-densenet")
@@ -127,6 +128,7 @@ def test_the_demo_model_does_not_read_the_marker(tmp_path):
     assert (row["value"] < 0.1).all()
 
 
+@pytest.mark.slow
 def test_odd_regions_are_told_and_the_rest_is_made(tmp_path):
     write_folder(tmp_path / "films", 16, 3, size=(112, 112), shortcut="Nodule", shortcut_strength=1.0, masks=False)
     run(load_model("demo-vit"), tmp_path / "films", ("random",), tmp_path / "results.h5", targets="truth", workers=0)

@@ -125,6 +125,7 @@ def test_files_written(comparison, tmp_path, tiny):
     assert str(tmp_path) not in text
 
 
+@pytest.mark.slow
 def test_truth_by_file_name_and_by_id(make_tiny, tmp_path):
     own = make_tiny(boxed=False, labelled=False)
     bare = compare(own.results, n_boot=0)
@@ -248,6 +249,7 @@ def test_sections_by_name(tiny):
     assert macro(with_protocol, "gradcam", "chexlocalize_hit")["value"] == 1
 
 
+@pytest.mark.slow
 def test_comparing_needs_no_torch(tiny, tmp_path):
     code = (
         "import sys; from pathlib import Path; from cxrx.compare.corpus import open_corpus\n"

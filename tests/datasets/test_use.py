@@ -63,6 +63,7 @@ def test_lateral_films_are_passed_over_where_only_the_table_tells(lay, net, tmp_
             assert images["message"][images["status"] == "skipped"].str.contains("view is lateral").all()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not REAL.is_dir(), reason="the real films are not here")
 def test_real_films_from_folder_to_comparison(tmp_path):
     """The twelve boxed films by name alone, with the demo model."""

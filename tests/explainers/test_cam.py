@@ -102,7 +102,7 @@ def test_gradcam_is_that_of_pytorch_grad_cam(networks, name, batch):
     np.testing.assert_allclose(as_shown(values, x.shape[2:]), peer(model, x, targets, "gradcam"), atol=1e-4)
 
 
-@pytest.mark.parametrize("batch", [1, 8])
+@pytest.mark.parametrize("batch", [1, pytest.param(8, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("method", METHODS[1:])
 @pytest.mark.parametrize("name", NETWORKS)
 def test_the_others_are_those_of_pytorch_grad_cam(networks, name, method, batch):

@@ -194,6 +194,7 @@ def test_the_model_is_evaluated_at_every_nth_step_only(patches):
     assert found.evaluations == len(counts) == 5  # at steps 0, 5, 10, 15, and at the last one
 
 
+@pytest.mark.slow
 def test_a_permuted_batch_gives_permuted_maps(patches):
     model, x = patches
     targets = torch.tensor([[0, 2], [1, -1]])
@@ -259,6 +260,7 @@ def test_the_visible_area_is_the_one_asked_for(patches, variant):
     assert ((achieved / torch.tensor([0.05, 0.1, 0.2]) - 1).abs() < 0.1).all()
 
 
+@pytest.mark.slow
 def test_the_published_area_is_that_of_the_padded_canvas(patches):
     model, x = patches
     achieved = run(model, x[:1], torch.tensor([[1]]), area_on="padded", steps=50).extras["achieved_area"]

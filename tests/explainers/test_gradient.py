@@ -232,7 +232,7 @@ def test_a_network_without_gradients_is_told(name):
         ("integrated-gradients", {"steps": 4}),
         ("occlusion", {"window": 120, "stride": 60, "baseline": "black"}),
         ("rise", {"masks": 40}),
-        ("extremal", {"preset": "published", "areas": "0.1", "steps": 8}),
+        pytest.param("extremal", {"preset": "published", "areas": "0.1", "steps": 8}, marks=pytest.mark.slow),
     ],
 )
 def test_bf16_is_much_the_same_and_not_the_same(cnn, pictures, method, options):

@@ -121,6 +121,7 @@ def test_chexnet_gives_logits_and_its_probabilities_are_squashed_once(content, z
     assert "CheXNet" in model.notes[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("depth", [169, 201])
 def test_zoogzogs_deeper_networks(depth, tmp_path):
     network, x = seeded(CheXNet(depth)), films(64, count=1)
@@ -258,6 +259,7 @@ def thin(monkeypatch):
     monkeypatch.setattr(load, "load_registry", lambda: SimpleNamespace(models=registry))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["medical_mae pre-trained", "MAE base", "DINO base"])
 def test_a_base_without_a_head_is_to_train_from_and_not_to_predict_with(kind, thin, tmp_path):
     encoder, state = mae()
@@ -280,6 +282,7 @@ def test_a_base_without_a_head_is_to_train_from_and_not_to_predict_with(kind, th
     assert set(read_checkpoint(path).dropped) == (decoder if "medical" in kind else set())
 
 
+@pytest.mark.slow
 def test_a_base_with_fc_norm_is_read_by_the_mean(thin, tmp_path):
     source = seeded(thin_vit(5, global_pool="avg"))
     path = saved(tmp_path / "base.pth", {"model": source.state_dict()})
@@ -300,6 +303,7 @@ def test_a_decoder_key_that_nobody_declared_is_named(thin, tmp_path):
         load_model("thin", path, device="cpu", new_head=True)
 
 
+@pytest.mark.slow
 def test_the_encoder_of_a_pretrained_densenet(tmp_path):
     network = seeded(torchvision.models.densenet121(weights=None))
     encoder = {f"model.encoder.{k}": v for k, v in network.state_dict().items() if not k.startswith("classifier")}
@@ -321,6 +325,7 @@ def test_the_encoder_of_a_pretrained_densenet(tmp_path):
 # Attention maps, the pneumonia classifier, torchxrayvision
 
 
+@pytest.mark.slow
 def test_attention_maps(thin, tmp_path):
     source, x = seeded(thin_vit(2)), films(224)
     with torch.inference_mode():
@@ -348,6 +353,7 @@ class PneumoniaViT(nn.Module):
         return self.head(self.vit(x))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("outputs", [1, 2])
 def test_the_vit_pneumonia_classifier(outputs, thin, tmp_path):
     source, x = seeded(PneumoniaViT(outputs)), films(224)
@@ -387,6 +393,7 @@ def test_torchxrayvisions_tensors(tmp_path):
 # timm, torchvision, safetensors
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "build", "suffix"),
     [
@@ -426,6 +433,7 @@ def test_torchvisions_vit(thin, tmp_path):
     check(load_model("thin", saved(tmp_path / "w.pth", source.state_dict()), device="cpu"), expected, x)
 
 
+@pytest.mark.slow
 def test_torchvisions_vgg(monkeypatch, tmp_path):
     """With 8 features in place of 4096, which are 400 MB; the layers and their order are VGG-16's."""
     source = torchvision.models.vgg11(num_classes=3, init_weights=False)
@@ -560,6 +568,7 @@ def test_one_key_that_does_not_fit_is_named(row, chexnet, thin, tmp_path):
             load_changed(changed)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("network", [torchvision.models.resnet50, torchvision.models.densenet121])
 def test_fine_tuned_convolutional_networks_of_medical_mae(network, tmp_path):
     source, x = seeded(network(num_classes=14)), films(64)

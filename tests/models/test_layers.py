@@ -13,7 +13,7 @@ from cxrx.models.load import wrap_model
 
 FOUND = {
     "densenet121": ({}, (64, 96), "features.norm5", (1024, 2, 3)),
-    "vgg16": ({}, (64, 96), "features.29", (512, 4, 6)),
+    "vgg16": ({"mlp_ratio": 1 / 64}, (64, 96), "features.29", (512, 4, 6)),
     "resnet18": ({}, (64, 96), "layer4.1.act2", (512, 2, 3)),
     "vit_tiny_patch16_224": ({"img_size": (64, 96)}, (64, 96), "blocks.11.norm1", (192, 4, 6)),
     "mixer_s32_224": ({"img_size": (64, 96)}, (64, 96), "norm", (512, 2, 3)),

@@ -90,6 +90,7 @@ def test_its_own_tests_pass(installed, tmp_path):
     assert "passed" in printed
 
 
+@pytest.mark.slow
 def test_a_prediction_and_an_explanation_through_it(installed, tmp_path):
     code = """
 import cxrx, numpy, torch

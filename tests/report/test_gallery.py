@@ -152,6 +152,7 @@ def test_cases_are_chosen_by_rule(make_tiny):
         assert other == again
 
 
+@pytest.mark.slow
 def test_false_alarms_are_cases_though_they_have_no_truth(make_tiny):
     own = make_tiny(n=12)
     comparison = compare(own.results, n_boot=0)
@@ -178,6 +179,7 @@ def test_the_leading_method_is_no_control(made):
     assert lead_method(comparison, "a@1", ["edge"]) == "edge"
 
 
+@pytest.mark.slow
 def test_many_methods_leave_fewer_cards(tiny, monkeypatch):
     from cxrx.report import gallery
 

@@ -155,6 +155,7 @@ def test_no_write_of_packing_can_harm_the_old_file_or_the_parts(tmp_path, made, 
         shutil.rmtree(store.out.parent)
 
 
+@pytest.mark.slow
 def test_disk_full_on_a_real_small_disk(tmp_path, made):
     mount = tmp_path / "small"
     mount.mkdir()

@@ -30,7 +30,7 @@ QUICK = {
     "gradientshap": {"n": 4},
     "lime": {"samples": 20},
     "kernelshap": {"samples": 20},
-    "extremal": {"steps": 2},
+    "extremal": {"steps": 3},
     "rise": {"masks": 16},
     "occlusion": {"window": 64, "stride": 32},
 }
@@ -57,7 +57,7 @@ def test_every_explainer(name):
     assert_all_passed(check_explainer(spec, options=QUICK.get(spec.name), only=[DECLARATION, *CHECKS]))
 
 
-@pytest.mark.parametrize("name", ["demo-densenet", "demo-vit", "densenet121"])
+@pytest.mark.parametrize("name", ["demo-densenet", "demo-vit", pytest.param("densenet121", marks=pytest.mark.slow)])
 def test_models(name):
     assert_all_passed(check_model(REGISTRY.models.find(name)))
 

@@ -167,6 +167,7 @@ def test_pretraining_learns_and_feeds_init(pretraining_of, config_of, easy, run)
     assert "head.weight" in after
 
 
+@pytest.mark.slow
 def test_pretraining_resumes_to_the_same_bits(pretraining_of, monkeypatch):
     class Killed(BaseException):
         pass

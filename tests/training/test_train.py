@@ -205,6 +205,7 @@ def test_a_network_of_ones_own_that_ends_in_a_sigmoid_is_refused(easy, config_of
     assert "leave out its last sigmoid" in refused.value.hint
 
 
+@pytest.mark.slow
 def test_bf16_runs(easy, config_of, run):
     outcome = run(config_of(easy, epochs=1, dtype="bf16"))
     assert np.isfinite(outcome.progress.history[0]["train_loss"])
@@ -475,6 +476,7 @@ def test_too_many_unreadable_films_end_the_run_and_leave_nothing(tmp_path, confi
         run(config_of(data, cache=None))
 
 
+@pytest.mark.slow
 def test_films_are_decoded_once(easy, config_of, run, monkeypatch, tmp_path):
     from cxrx.training import films as films_module
 
@@ -560,6 +562,7 @@ def test_published_weights_are_loaded_but_for_the_head(easy, config_of, monkeypa
     assert "head is new" in model.notes[0]
 
 
+@pytest.mark.slow
 def test_the_demo_network_starts_at_random(easy, config_of, run):
     config = config_of(easy, model="demo-densenet", epochs=1)
     outcome = run(replace(config, input_size=None))
