@@ -85,6 +85,7 @@ def comparison(tmp_path_factory):
     return compare(folder / "results.h5", metrics="localisation,deletion", model=model, n_boot=100, max_pairs=4)
 
 
+@pytest.mark.slow
 def test_a_model_that_reads_the_marker_is_exposed(comparison):
     table = comparison.regions.set_index(["method", "region", "finding", "metric"])["value"]
     assert table["hirescam", "marker", "Nodule", "mass"] > 0.5

@@ -27,6 +27,7 @@ TABLE = {"train-rle.csv": "ImageId, EncodedPixels\nill, 0 4096\nwell, -1\n"}
 """A mask of four columns at the left edge."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("beside", [True, False], ids=["beside the films", "given to compare"])
 def test_masks_of_a_table_are_compared_with(lay, net, tmp_path, beside):
     films, table = lay(SIIM | (TABLE if beside else {}), "films"), lay(TABLE, "table")

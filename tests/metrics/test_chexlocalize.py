@@ -92,6 +92,7 @@ def test_maps_of_any_grid_on_masks_of_any_shape(grid, shape):
         agrees(raw if signed else raw.clip(min=0), blob(shape, rng))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not NIH.is_dir(), reason="the real films are not here")
 def test_real_films_and_their_boxes():
     """Maps that follow the film, against the radiologists' boxes, at the size of every film."""

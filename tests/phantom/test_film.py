@@ -155,6 +155,7 @@ def test_two_films_of_a_patient_share_the_build_only():
     assert not np.array_equal(a.pixels, b.pixels)
 
 
+@pytest.mark.slow
 def test_the_shortcut_goes_with_its_label_and_changes_nothing_else():
     hits = {0: [], 1: []}
     for index in range(60):

@@ -117,6 +117,7 @@ def test_cards_say_what_is_known(made_of):
     assert gallery.choices("model") == ["tiny@01234567"]
 
 
+@pytest.mark.slow
 def test_cases_are_chosen_by_rule(make_tiny):
     own = make_tiny(n=30)
     comparison = compare(own.results, n_boot=0)

@@ -240,6 +240,7 @@ def test_nothing_private_is_in_the_file_and_all_of_it_beside(store, made):
     assert rows["unread-0001"].relative == "secret-folder/unreadable.dcm"
 
 
+@pytest.mark.slow
 def test_two_packs_of_the_same_parts_are_one_file_bit_for_bit(store, elsewhere, made):
     other = elsewhere("other")
     for each in (store, other):

@@ -49,11 +49,15 @@ def test_sound_metrics_pass():
         (metric(lambda a, b: {"x": (a * b).sum()}), "numbers", "raised ValueError"),  # a mask is larger than a map
         (metric(lambda *call: {"x": call[2].mean()}, "faithfulness"), "numbers", "not (B, T) = (2, 2)"),
         (metric(lambda a, b: {"x": 1.0}, "location"), "declaration", "kind is one of"),
-        (metric(lambda a, b: {"spearman": 1.0}, "agreement"), "names", "'spearman' is a number of cxrx's own metric"),
-        (metric(lambda a, b: {"x": 1.0, "hit": 1.0}), "names", "'hit' is a number of cxrx's own metric 'localisation'"),
-        (metric(lambda a, b: {"chexlocalize_iou": 1.0}), "names", "cxrx's own metric 'chexlocalize'"),
+        (metric(lambda a, b: {"spearman": 1.0}, "agreement"), "names", "'spearman' is a number of cxrx/agreement"),
+        (metric(lambda a, b: {"x": 1.0, "hit": 1.0}), "names", "'hit' is a number of cxrx/localisation"),
+        (metric(lambda a, b: {"auprc": 1.0}), "names", "'auprc' is a number of cxrx/"),
         (metric(lambda a, b: {"area": 1.0}), "names", "'area' is a column of the table: choose another name"),
-        (metric(lambda *call: {"deletion": call[2].mean(dim=(2, 3))}, "faithfulness"), "names", "metric 'deletion'"),
+        (
+            metric(lambda *call: {"deletion": call[2].mean(dim=(2, 3))}, "faithfulness"),
+            "names",
+            "'deletion' is a number of cxrx/deletion",
+        ),
         (metric(lambda *call: {"finding": call[2].mean(dim=(2, 3))}, "faithfulness"), "names", "column of the table"),
     ],
 )

@@ -147,6 +147,7 @@ def pretraining_of(easy, tmp_path, film_cache):
     return make
 
 
+@pytest.mark.slow
 def test_pretraining_learns_and_feeds_init(pretraining_of, config_of, easy, run):
     outcome = pretrain(pretraining_of(epochs=6))
     history = [float(line.split(",")[1]) for line in (outcome.out / "metrics.csv").read_text().splitlines()[1:]]
