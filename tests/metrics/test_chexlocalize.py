@@ -129,8 +129,8 @@ def test_small_pictures_with_many_ties(seed, h, w, rows, columns):
 def test_the_resize_is_that_of_pytorch(seed, h, w, rows, columns):
     raw = np.random.default_rng(seed).standard_normal((h, w)).astype(np.float32)
     expected = torch.nn.functional.interpolate(torch.from_numpy(raw)[None, None], size=(rows, columns), mode="bilinear")
-    # a few units in the last place of values up to four, whose order of sums hangs on the processor
-    np.testing.assert_allclose(interpolate(raw, (rows, columns)), expected[0, 0].numpy(), rtol=0, atol=3e-6)
+    # A coordinate of up to 40 is rounded to 4e-6 where the processor has no fused multiply-add; neighbours differ by up to 9.
+    np.testing.assert_allclose(interpolate(raw, (rows, columns)), expected[0, 0].numpy(), rtol=0, atol=4e-5)
 
 
 @pytest.mark.skipif(not torch.backends.cpu.get_cpu_capability().startswith("AVX"), reason="no fused multiply-add")
