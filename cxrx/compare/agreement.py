@@ -82,7 +82,7 @@ class _Likeness:
     ) -> Iterator[tuple[Any, ...]]:
         foreign[self.partner < 0] = np.nan
         found = self.bootstrap.table(same, self.patients, self.findings)
-        baseline = self.bootstrap.table(foreign, self.patients, self.findings, bounds=False)
+        baseline = self.bootstrap.table(foreign, self.patients, self.findings)
         for g, finding in enumerate(found.groups):
             for p, (i, j) in enumerate(both):
                 at = (g, p)

@@ -11,12 +11,14 @@ from cxrx.compare.regions import mass as regions
 from cxrx.compare.sanity.judge import CONVENTION as SANITY_VERDICT
 from cxrx.compare.selection import SANITY_PAIRS, Selection
 from cxrx.metrics import agreement as agree
-from cxrx.metrics import classification, localisation, paired, strata, thresholds
+from cxrx.metrics import bootstrap, classification, localisation, paired, strata, thresholds
 from cxrx.metrics.protocols import Protocol
 from cxrx.metrics.similarity import METRICS as SANITY
 from cxrx.specs import Measure
 
-INTERVAL = "95 %: percentiles of a bootstrap over patients (a patient's films stay together); none under 10 patients"
+INTERVAL = "95 %, over patients (a patient's films stay together); none under 10 patients. " + "; ".join(
+    f"{what}: {how}" for what, how in bootstrap.CONVENTIONS.items()
+)
 PUBLISHED_INTERVAL = (
     "95 %: the 25th and 975th of 1,000 sorted means over films drawn again with seed 0, as CheXlocalize computes it; "
     "replicates without a film of the finding are left out; the value is the plain mean, not that of the replicates"

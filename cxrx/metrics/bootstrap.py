@@ -1,4 +1,4 @@
-"""Bootstrap over patients: the films of one patient are not independent."""
+"""Intervals over patients: the films of one patient are not independent, and patients are few."""
 
 from __future__ import annotations
 
@@ -11,6 +11,17 @@ from numpy.typing import NDArray
 Float = NDArray[np.float64]
 
 MIN_PATIENTS = 10  # below that an interval says nothing
+ROUNDING = 1e-12  # a difference below it is none
+_Z = 1.959963984540054
+CONVENTIONS = {
+    "mean": "95 % interval with Student's t, a variance over patients that is corrected for few of them (CR2, Bell and "
+    "McCaffrey 2002), and as many degrees of freedom as patients of equal weight would leave",
+    "share": "of values between 0 and 1 (hits, overlaps, masses): Wilson's score interval on the effective number of "
+    "pairs (Dean and Pagano 2015), which never is of width 0",
+    "difference": "of two methods on the same pairs, as a mean; of hits with Bonett and Price's (2012) two added pairs",
+    "AUROC, AUPRC": "Wilson's score interval on the effective number of films, from the variance of a bootstrap over "
+    "patients; at most the number that Hanley and McNeil's (1982) variance stands for (AUPRC: the positive films)",
+}
 
 
 def patient_weights(n_patients: int, n_boot: int, seed: int) -> Float:
@@ -19,80 +30,66 @@ def patient_weights(n_patients: int, n_boot: int, seed: int) -> Float:
     return rng.multinomial(n_patients, np.full(n_patients, 1 / n_patients), size=n_boot).astype(np.float64)
 
 
-def interval(replicates: Float) -> tuple[float, float]:
-    """Return the 2.5 % and 97.5 % points of the replicates that are numbers (NaN if fewer than two are)."""
-    finite = replicates[np.isfinite(replicates)]
-    if finite.size < 2:
-        return float("nan"), float("nan")
-    low, high = np.quantile(finite, [0.025, 0.975])
-    return float(low), float(high)
+def quantile_of_t(df: Float) -> Float:
+    """Return the 97.5 % point of Student's t."""
+    from scipy.special import stdtrit
+
+    quantile: Float = stdtrit(df, 0.975)
+    return quantile
 
 
-def grouped_means(values: Float, groups: NDArray[np.intp], n_groups: int, weights: Float) -> Float:
-    """Return the weighted mean of every group, NaN where it has no weight.
+def score_interval(share: Float, variance: Float, df: Float, most: Float) -> tuple[Float, Float]:
+    """Return the 95 % score interval of a share (Wilson 1927) on an effective number of observations.
+
+    The number is the one whose binomial variance is that of the estimate, less for few degrees of freedom (Korn and
+    Graubard 1998; Dean and Pagano 2015).
 
     Parameters
     ----------
-    values
-        ``(n,)``; NaN does not count.
-    groups
-        ``(n,)`` index of the group of every value.
-    weights
-        ``(R, n)``.
-
-    Returns
-    -------
-    means
-        ``(R, n_groups)``.
+    share, variance
+        The estimate in [0, 1] and its variance.
+    df
+        Degrees of freedom of the variance.
+    most
+        The number may not be above it: a variance of few patients may be 0 by chance.
     """
-    member = np.zeros((len(values), n_groups))  # (n, G)
-    member[np.arange(len(values)), groups] = np.isfinite(values)
-    totals: Float = weights @ (member * np.nan_to_num(values)[:, None])
-    counts: Float = weights @ member
-    means: Float = np.divide(totals, counts, out=np.full_like(totals, np.nan), where=counts > 0)
-    return means
+    spread = share * (1 - share)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        number = np.where(variance > 0, spread / variance, np.inf) * (_Z / quantile_of_t(df)) ** 2
+        number = np.minimum(number, most)
+        centre = (share + _Z**2 / (2 * number)) / (1 + _Z**2 / number)
+        half = _Z * np.sqrt(spread / number + (_Z / (2 * number)) ** 2) / (1 + _Z**2 / number)
+    return np.clip(centre - half, 0, share), np.clip(centre + half, share, 1)
 
 
-def macro(means: Float) -> Float:
-    """Return the mean over the groups that have one, ``(R, G)`` to ``(R,)``; NaN where none has."""
-    known = np.isfinite(means)
-    count = known.sum(axis=1)
-    total = np.where(known, means, 0).sum(axis=1)
-    mean: Float = np.divide(total, count, out=np.full(len(means), np.nan), where=count > 0)
-    return mean
+def resampled_interval(share: float, replicates: Float, n_patients: int, most: float) -> tuple[float, float]:
+    """Return the score interval of a share whose variance is that of its replicates over patients.
 
-
-def intervals(replicates: Float) -> tuple[Float, Float]:
-    """Return :func:`interval` along the first axis, ``(R, ...)`` to two arrays ``(...)``."""
-    flat = replicates.reshape(len(replicates), -1)
-    bounds = np.full((2, flat.shape[1]), np.nan)
-    whole = np.isfinite(flat).all(axis=0)
-    if whole.any():
-        bounds[:, whole] = np.quantile(flat[:, whole], [0.025, 0.975], axis=0)
-    for column in np.flatnonzero(~whole).tolist():
-        bounds[:, column] = interval(flat[:, column])
-    low, high = bounds.reshape(2, *replicates.shape[1:])
-    return low, high
-
-
-def _group_means(values: Float, index: NDArray[np.intp], n_groups: int, weights: Float) -> Float:
-    """Return the weighted mean over the groups, and of each group, of every column: ``(R, 1 + G, P)``."""
-    known = np.isfinite(values).astype(np.float64)
-    filled = np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
-    means = np.full((len(weights), 1 + n_groups, values.shape[1]), np.nan)
-    for g in range(n_groups):
-        rows = np.flatnonzero(index == g)
-        total, count = weights[:, rows] @ filled[rows], weights[:, rows] @ known[rows]  # (R, P)
-        np.divide(total, count, out=means[:, 1 + g], where=count > 0)
-    there = np.isfinite(means[:, 1:])
-    count = there.sum(axis=1)
-    np.divide(np.where(there, means[:, 1:], 0).sum(axis=1), count, out=means[:, 0], where=count > 0)
-    return means
+    Parameters
+    ----------
+    share
+        The estimate in [0, 1].
+    replicates
+        ``(R,)``, the estimate on patients drawn again; NaN does not count.
+    n_patients
+        How many patients there are.
+    most
+        As :func:`score_interval`.
+    """
+    finite = replicates[np.isfinite(replicates)]
+    if finite.size < 2 or n_patients < MIN_PATIENTS:
+        return float("nan"), float("nan")
+    variance = finite.var(ddof=1) * n_patients / (n_patients - 1)
+    low, high = score_interval(*(np.array(value, np.float64) for value in (share, variance, n_patients - 1, most)))
+    return float(low), float(high)
 
 
 @dataclass(frozen=True)
 class Intervals:
-    """Means with their intervals: arrays ``(1 + G, P)``, a row a group (the first: over all groups)."""
+    """Means with their intervals: arrays ``(1 + G, P)``, a row a group (the first: over all groups).
+
+    `p` is two-sided, of a mean of 0, and below 0.05 where the interval leaves 0 out; NaN but for differences.
+    """
 
     groups: tuple[str, ...]
     value: Float
@@ -100,6 +97,19 @@ class Intervals:
     high: Float
     n: NDArray[np.intp]
     missing: NDArray[np.intp]
+    p: Float
+
+
+@dataclass(frozen=True)
+class _Means:
+    """Means of groups and over them, ``(1 + G, P)``, with what their intervals need."""
+
+    value: Float
+    variance: Float
+    df: Float
+    number: Float  # how many independent observations would weigh the same
+    squares: Float  # mean of the squared values
+    patients: Float
 
 
 def numbered(keys: Sequence[str]) -> tuple[list[str], NDArray[np.intp]]:
@@ -108,8 +118,77 @@ def numbered(keys: Sequence[str]) -> tuple[list[str], NDArray[np.intp]]:
     return [str(name) for name in names], index
 
 
+def _sums(values: Float, index: NDArray[np.intp], n: int) -> Float:
+    """Return the sum of the rows ``(m, P)`` of each index, ``(n, P)``."""
+    sums = np.zeros((n, values.shape[1]))
+    np.add.at(sums, index, values)
+    return sums
+
+
+def _means(values: Float, patient: NDArray[np.intp], group: NDArray[np.intp]) -> _Means:
+    """Average the columns of `values` ``(n, P)`` in every group and over the groups; NaN does not count."""
+    n_patients, n_groups = int(patient.max()) + 1, int(group.max()) + 1
+    cells, cell = np.unique(group * n_patients + patient, return_inverse=True)  # a patient in a group, (C,)
+    of_group, of_patient = np.divmod(cells, n_patients)
+    finite = np.isfinite(values)
+    filled = np.where(finite, values, 0.0)
+    count, total, squared = (_sums(each, cell, len(cells)) for each in (finite.astype(float), filled, filled**2))
+    n, sums, squares = (_sums(each, of_group, n_groups) for each in (count, total, squared))  # (G, P)
+    there = n > 0
+    findings = there.sum(axis=0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        mean, squares = sums / n, squares / n
+        overall = np.where(there, mean, 0).sum(axis=0) / findings
+        overall_squares = np.where(there, squares, 0).sum(axis=0) / findings
+        share = count / n[of_group]  # a patient's leverage
+        alone = share > 1 - 1e-9
+        # CR2; a patient alone in a group tells of the variance only by the distance from the other groups
+        centre = np.where(alone, overall, mean[of_group])
+        part = (total - centre * count) / n[of_group] / np.where(alone, 1, np.sqrt(1 - share))
+        weight = share / n[of_group]  # the variance that a patient brings if films are alike and independent
+        part, weight = np.where(count > 0, part, 0), np.where(count > 0, weight, 0)
+        by_patient, by_weight = _sums(part / findings, of_patient, n_patients), _sums(weight, of_patient, n_patients)
+        variance = [(by_patient**2).sum(axis=0), *_sums(part**2, of_group, n_groups)]
+        heavy = [(by_weight**2).sum(axis=0), *_sums(weight**2, of_group, n_groups)]
+        light = [by_weight.sum(axis=0), *_sums(weight, of_group, n_groups)]
+        df = np.stack(light) ** 2 / np.stack(heavy) - 1
+        number = np.stack([findings**2 / np.where(there, 1 / n, 0).sum(axis=0), *n])
+    seen = (_sums(count, of_patient, n_patients) > 0).sum(axis=0)
+    patients = np.stack([seen, *_sums((count > 0).astype(float), of_group, n_groups)])
+    return _Means(
+        np.stack([overall, *mean]), np.stack(variance), df, number, np.stack([overall_squares, *squares]), patients
+    )
+
+
+def _share_bounds(means: _Means, plain: NDArray[np.bool_]) -> tuple[Float, Float]:
+    """Return the score intervals of columns in [0, 1]; in those of yes and no (`plain`) the number is bounded.
+
+    Where all are the same, nothing tells how alike a patient's films are: then only patients count.
+    """
+    most = np.where(means.variance <= ROUNDING**2, means.df + 1, np.where(plain, means.number, np.inf))
+    return score_interval(means.value, means.variance, means.df, most)
+
+
+def _mean_bounds(means: _Means, step: Float) -> tuple[Float, Float, Float]:
+    """Return the bounds of means and the two-sided p of a mean of 0.
+
+    `step` is, of a column that knows no other values than -step, 0 and step (as of hits), that number; of others NaN.
+    """
+    from scipy.special import stdtr
+
+    n, signs = means.number, np.isfinite(step)
+    middle = np.where(signs, means.value * n / (n + 2), means.value)
+    added = ((means.variance * n + means.value**2) * n + 2 * step**2) / (n + 2) ** 2 - middle**2 / (n + 2)
+    error = np.sqrt(np.where(signs, added, means.variance))
+    # Values that are all the same have no variance to judge them by.
+    error = np.where(error > ROUNDING, error, np.nan)
+    half = quantile_of_t(means.df) * error
+    p = np.where(np.isnan(error) & (np.abs(middle) <= ROUNDING), 1.0, 2 * stdtr(means.df, -np.abs(middle) / error))
+    return middle - half, middle + half, p
+
+
 class PatientBootstrap:
-    """Shared resamples: every table of a comparison draws the same patients.
+    """The patients of a comparison: intervals over them, and resamples that all its tables share.
 
     Parameters
     ----------
@@ -124,13 +203,20 @@ class PatientBootstrap:
         self._index = {name: i for i, name in enumerate(names)}
         self._weights = patient_weights(len(names), n_boot, seed) if names and n_boot else np.zeros((0, len(names)))
 
+    @property
+    def draws(self) -> bool:
+        """Whether intervals are wanted."""
+        return bool(len(self._weights))
+
     def weights(self, patients: Sequence[str]) -> Float | None:
         """Return how often each row is in each replicate, ``(R, n)``; None under ten patients."""
-        if len(set(patients)) < MIN_PATIENTS or not len(self._weights):
+        if len(set(patients)) < MIN_PATIENTS or not self.draws:
             return None
         return self._weights[:, [self._index[name] for name in patients]]
 
-    def table(self, values: Float, patients: Sequence[str], groups: Sequence[str], *, bounds: bool = True) -> Intervals:
+    def table(
+        self, values: Float, patients: Sequence[str], groups: Sequence[str], *, difference: bool = False
+    ) -> Intervals:
         """Return the mean of every column, in every group and over the groups, each with its interval.
 
         Parameters
@@ -139,42 +225,39 @@ class PatientBootstrap:
             ``(n, P)``; NaN does not count.
         patients, groups
             ``(n,)``, a patient and a group (a finding) for every row.
-        bounds
-            Whether intervals are wanted.
+        difference
+            Whether the values are differences on the same pairs, so that 0 is what they are compared with.
 
         Returns
         -------
         intervals
             Row 0 is the mean over the groups of the groups' means; the others are the groups in sorted order. No
-            interval under ten patients.
+            interval under ten patients. :data:`CONVENTIONS` says how they are made.
         """
         names, index = numbered(groups)
-        members = [np.arange(len(values)), *(np.flatnonzero(index == g) for g in range(len(names)))]
+        if not len(values):
+            empty = np.full((1 + len(names), values.shape[1]), np.nan)
+            none = np.zeros(empty.shape, dtype=np.intp)
+            return Intervals(("all", *names), empty, empty, empty, none, none, empty)
+        means = _means(values, numbered(patients)[1], index)
         finite = np.isfinite(values)
-        means = _group_means(values, index, len(names), np.ones((1, len(values))))[0]  # (1 + G, P)
-        low, high = np.full(means.shape, np.nan), np.full(means.shape, np.nan)
-        if bounds and len(self._weights) and len(values):
-            place, patient = np.array([self._index[name] for name in patients]), np.asarray(patients, dtype=object)
-            replicates = _group_means(values, index, len(names), self._weights[:, place])  # (R, 1 + G, P)
-            enough = np.array([
-                [len(set(patient[rows[finite[rows, p]]])) >= MIN_PATIENTS for p in range(values.shape[1])]
-                for rows in members
-            ])  # fmt: skip
-            low, high = (np.where(enough, bound, np.nan) for bound in intervals(replicates))
-        n = np.stack([finite[rows].sum(axis=0) for rows in members])
-        missing = np.stack([len(rows) - count for rows, count in zip(members, n, strict=True)])
-        return Intervals(("all", *names), means, low, high, n, missing)
+        n = np.stack([finite.sum(axis=0), *_sums(finite.astype(float), index, len(names))]).astype(np.intp)
+        rows = np.stack([np.full(values.shape[1], len(values)), *(np.bincount(index)[:, None] + 0 * n[:1])])
+        known = (means.patients >= MIN_PATIENTS) & self.draws
+        p = np.full(n.shape, np.nan)
+        size = np.where(finite, np.abs(values), 0)
+        step = size.max(axis=0)
+        step = np.where((~finite | (size * (step - size) <= ROUNDING * step**2)).all(axis=0) & (step > 0), step, np.nan)
+        if difference:
+            low, high, p = _mean_bounds(means, step)
+        else:
+            share = (~finite | ((values >= 0) & (values <= 1))).all(axis=0)
+            bounds = zip(_share_bounds(means, step == 1), _mean_bounds(means, np.full_like(step, np.nan)), strict=False)
+            low, high = (np.where(share, of_share, of_mean) for of_share, of_mean in bounds)
+        low, high, p = (np.where(known, each, np.nan) for each in (low, high, p))
+        return Intervals(("all", *names), means.value, low, high, n, rows - n, p)
 
-    def mean(
-        self, values: Float, patients: Sequence[str], groups: NDArray[np.intp] | None = None
-    ) -> tuple[float, float, float]:
-        """Return the mean of `values` (over groups: the mean of the groups' means) and its interval."""
-        groups = np.zeros(len(values), dtype=np.intp) if groups is None else groups
-        n_groups = int(groups.max()) + 1 if len(groups) else 1
-        value = float(macro(grouped_means(values, groups, n_groups, np.ones((1, len(values)))))[0])
-        known = np.isfinite(values)
-        weights = self.weights([name for name, ok in zip(patients, known, strict=True) if ok])
-        if weights is None:
-            return value, float("nan"), float("nan")
-        low, high = interval(macro(grouped_means(values[known], groups[known], n_groups, weights)))
-        return value, low, high
+    def mean(self, values: Float, patients: Sequence[str], *, difference: bool = False) -> tuple[float, float, float]:
+        """Return the mean of `values` and its interval, as :meth:`table`."""
+        found = self.table(np.asarray(values, np.float64)[:, None], patients, [""] * len(values), difference=difference)
+        return float(found.value[0, 0]), float(found.low[0, 0]), float(found.high[0, 0])

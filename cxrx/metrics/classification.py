@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cxrx.metrics import ranking
-from cxrx.metrics.bootstrap import Float, PatientBootstrap, interval, macro, numbered
+from cxrx.metrics.bootstrap import CONVENTIONS as INTERVALS
+from cxrx.metrics.bootstrap import Float, PatientBootstrap, numbered, resampled_interval
 from cxrx.metrics.calibration import BINS, brier, expected_calibration_error, reliability
 from cxrx.metrics.ranking import weighted_auroc, weighted_ranking
 
@@ -30,7 +31,8 @@ _MEANT = (
 )  # fmt: skip
 
 CONVENTIONS = {
-    "auroc": "area under the ROC curve; interval by bootstrap over patients",
+    "auroc": "area under the ROC curve",
+    "interval": INTERVALS["AUROC, AUPRC"],
     "auprc": "average precision, the precision-recall curve in steps; chance is the share of positives",
     "f1": "F1 of the positive class at the threshold",
     "f1_macro": "mean of the F1 of the positive and of the negative class",
@@ -76,19 +78,40 @@ def classify(
         One per finding and one for ``"all"``, the mean over the findings that have a value (macro); the keys of
         :data:`COLUMNS` but ``model``. `note` says why a number is missing.
     """
-    rows, replicates = [], []
+    rows: list[dict[str, Any]] = []
+    drawn: list[tuple[Float, Float]] = []
     for k, finding in enumerate(findings):
         known, y, p = _known(labels, probabilities, k)
         row = _finding(y, p, float((thresholds or {}).get(finding, 0.5)))
         names, unit = numbered([patients[i] for i in known.tolist()])
         weights = bootstrap.weights(names) if not row["note"] else None
         if weights is not None:
-            replicates.append(weighted_ranking(y, p, weights, unit))
-            for name, values in zip(_RANKED, replicates[-1], strict=True):
-                row[f"{name}_low"], row[f"{name}_high"] = interval(values)
+            drawn.append(weighted_ranking(y, p, weights, unit))
+            _bound(row, drawn[-1], len(set(names)), _effective(row))
         rows.append({"finding": finding, **row})
-    rows.append({"finding": "all", **_macro(rows, replicates)})
+    overall = _macro(rows)
+    scored = [row for row in rows if not row["note"]]
+    if drawn and len(drawn) == len(scored):
+        replicates = (np.ma.masked_invalid(values).mean(axis=0).filled(np.nan) for values in zip(*drawn, strict=True))
+        numbers = (len(scored) ** 2 / sum(1 / n for n in each) for each in zip(*map(_effective, scored), strict=True))
+        _bound(overall, replicates, len(set(patients)), tuple(numbers))
+    rows.append({"finding": "all", **overall})
     return rows
+
+
+def _bound(row: dict[str, Any], replicates: Iterable[Float], n_patients: int, most: Iterable[float]) -> None:
+    """Add the intervals of AUROC and AUPRC to a row."""
+    for name, values, number in zip(_RANKED, replicates, most, strict=True):
+        row[f"{name}_low"], row[f"{name}_high"] = resampled_interval(row[name], values, n_patients, number)
+
+
+def _effective(row: Mapping[str, Any]) -> tuple[float, float]:
+    """Return the most independent films that AUROC and AUPRC can stand for."""
+    area, positives = row["auroc"], row["positives"]
+    negatives = row["n"] - positives
+    # Hanley and McNeil (1982), with the mean number in place of either: symmetric, as Newcombe (2006) has it
+    others = (row["n"] / 2 - 1) * ((1 - area) / (2 - area) + area / (1 + area))
+    return positives * negatives / (1 + others), positives
 
 
 def _known(
@@ -120,7 +143,7 @@ def _finding(y: NDArray[np.integer], p: Float, threshold: float) -> dict[str, An
     return row | {"auroc": float(roc_auc_score(y, p)), "auprc": float(average_precision_score(y, p))}
 
 
-def _macro(rows: list[dict[str, Any]], replicates: list[tuple[Float, Float]]) -> dict[str, Any]:
+def _macro(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Return the means over the findings that have a value, and the sums of the counts."""
     table = pd.DataFrame(rows)
     row: dict[str, Any] = {name: float(table[name].mean()) for name in _MEANT}
@@ -128,9 +151,6 @@ def _macro(rows: list[dict[str, Any]], replicates: list[tuple[Float, Float]]) ->
     row |= {f"{name}_{end}": np.nan for name in _RANKED for end in ("low", "high")} | {"threshold": np.nan}
     scored = int(table["auroc"].notna().sum())
     row["note"] = f"mean over {scored} of {len(rows)} findings"
-    if replicates and len(replicates) == scored:
-        for name, values in zip(_RANKED, zip(*replicates, strict=True), strict=True):
-            row[f"{name}_low"], row[f"{name}_high"] = interval(macro(np.stack(values, axis=1)))
     return row
 
 

@@ -1,7 +1,7 @@
 """Which differences are real? Methods, and models, compared on the same films and findings.
 
-The unit is the patient: intervals come from a bootstrap over patients with resamples that all comparisons share, and
-a patient enters a test once, with the mean (or the sign) of its differences.
+The unit is the patient. Test and interval are of the same quantity, the mean difference (over findings, the mean of the
+findings' means), and of the same distribution: p is below 0.05 where the interval leaves 0 out.
 """
 
 from __future__ import annotations
@@ -12,31 +12,24 @@ from itertools import combinations
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-from cxrx.metrics.bootstrap import Float, Intervals, PatientBootstrap
-from cxrx.metrics.localisation import DETAILED
+from cxrx.metrics.bootstrap import ROUNDING, Float, Intervals, PatientBootstrap
 
 COLUMNS = (
     "kind", "metric", "finding", "model_a", "method_a", "model_b", "method_b", "n", "patients", "value_a", "value_b",
     "difference", "low", "high", "test", "p", "p_holm", "effect", "decided",
 )  # fmt: skip
-BINARY = frozenset({
-    "hit", "hit_15px", "chexlocalize_hit", *(name for name in DETAILED if name.startswith(("t_iou_", "t_iobb_"))),
-})  # fmt: skip
 LEVEL = 0.05
 CONVENTIONS = {
-    "difference": "mean of a - b over the pairs that both have (finding all: mean over findings); interval by "
-    "bootstrap over patients, the same resamples for every comparison",
-    "test": "Wilcoxon's signed-rank test on the patients' mean differences; for hits and other yes-or-no scores "
-    "McNemar's exact test, where a patient counts by the sign of its summed differences",
+    "difference": "mean of a - b over the pairs that both have (finding all: mean over findings)",
+    "test": "Student's t of that mean over patients, with the variance and the degrees of freedom of its interval: p "
+    "is below 0.05 where the interval leaves 0 out",
     "p_holm": "Holm's correction within a metric: over all comparisons of the means over findings, and over all "
     "comparisons of single findings",
     "effect": "matched-pairs rank-biserial correlation: (sum of positive ranks - sum of negative ranks) / sum of ranks",
     "models": "two models are compared under one method on the films both explain; scores in logits are left out, "
     "since every network has a scale of its own",
-    "decided": f"p_holm is below {LEVEL}, the interval of the difference leaves 0 out, and both point the same way: "
-    "the difference weighs findings alike, the test patients",
+    "decided": f"p_holm is below {LEVEL}",
 }
 
 
@@ -81,9 +74,7 @@ def paired_tests(
     table = pd.DataFrame(rows, columns=list(COLUMNS))
     family = [table["kind"], table["metric"], table["finding"] == "all"]
     table["p_holm"] = table.groupby(family, sort=False)["p"].transform(lambda p: holm(p.to_numpy(float)))
-    outside = (table["low"].astype(float) > 0) | (table["high"].astype(float) < 0)
-    agree = np.sign(table["difference"].astype(float)) == np.sign(table["effect"].astype(float))
-    table["decided"] = (table["p_holm"].astype(float) < LEVEL) & outside & agree
+    table["decided"] = table["p_holm"].astype(float) < LEVEL
     return table
 
 
@@ -101,8 +92,9 @@ def _pairs(
     one, two = (wide[[pair[side] for pair in pairs]].to_numpy(float) for side in (0, 1))  # (n, P)
     both = np.isfinite(one) & np.isfinite(two)
     differences = np.where(both, one - two, np.nan)
-    found = bootstrap.table(differences, patients, findings)
-    means = [bootstrap.table(np.where(both, side, np.nan), patients, findings, bounds=False) for side in (one, two)]
+    differences[np.abs(differences) <= ROUNDING] = 0
+    found = bootstrap.table(differences, patients, findings, difference=True)
+    means = [bootstrap.table(np.where(both, side, np.nan), patients, findings) for side in (one, two)]
     for g, finding in enumerate(found.groups):
         rows = np.ones(len(findings), bool) if g == 0 else np.array([name == finding for name in findings])
         for p, (a, b) in enumerate(pairs):
@@ -114,13 +106,11 @@ def _pairs(
 def _row(
     metric: str, finding: str, own: Float, found: Intervals, means: Sequence[Intervals], at: tuple[int, int]
 ) -> dict[str, object]:
-    binary = metric in BINARY
-    p, effect = sign_test(own) if binary else signed_rank(own)
     return {
         "metric": metric, "finding": finding, "n": int(found.n[at]), "patients": own.size,
         "value_a": means[0].value[at], "value_b": means[1].value[at],
         "difference": found.value[at], "low": found.low[at], "high": found.high[at],
-        "test": "McNemar, exact" if binary else "Wilcoxon", "p": p, "effect": effect,
+        "test": "t over patients", "p": found.p[at], "effect": rank_biserial(own),
     }  # fmt: skip
 
 
@@ -135,38 +125,18 @@ def patient_means(values: Float, patients: Sequence[str]) -> Float:
     return means
 
 
-def signed_rank(differences: Float) -> tuple[float, float]:
-    """Return the two-sided p of Wilcoxon's signed-rank test and the rank-biserial correlation.
+def rank_biserial(differences: Float) -> float:
+    """Return the matched-pairs rank-biserial correlation (Kerby 2014), 1 where all differences are positive.
 
-    Zero differences are left out, as Wilcoxon did; with no other ones p is 1 and the effect 0.
+    Differences of 0 are left out; with no other ones it is 0.
     """
-    from scipy.stats import rankdata, wilcoxon
+    from scipy.stats import rankdata
 
-    # a rounding error is no difference
-    nonzero = differences[np.abs(differences) > 1e-12]
+    nonzero = differences[np.abs(differences) > ROUNDING]
     if nonzero.size == 0:
-        return 1.0, 0.0
+        return 0.0
     ranks = rankdata(np.abs(nonzero))
-    effect = float((ranks[nonzero > 0].sum() - ranks[nonzero < 0].sum()) / ranks.sum())
-    return float(wilcoxon(nonzero, method="exact" if _exact(nonzero) else "approx").pvalue), effect
-
-
-def _exact(differences: NDArray[np.floating]) -> bool:
-    """Tell whether the exact distribution holds: few values, no ties."""
-    return differences.size <= 50 and np.unique(np.abs(differences)).size == differences.size
-
-
-def sign_test(differences: Float) -> tuple[float, float]:
-    """Return the two-sided p of McNemar's exact test and (wins - losses) / (wins + losses).
-
-    A binomial test of one half on the discordant ones; with none p is 1 and the effect 0.
-    """
-    from scipy.stats import binomtest
-
-    wins, losses = int((differences > 1e-12).sum()), int((differences < -1e-12).sum())
-    if wins + losses == 0:
-        return 1.0, 0.0
-    return float(binomtest(wins, wins + losses).pvalue), (wins - losses) / (wins + losses)
+    return float((ranks[nonzero > 0].sum() - ranks[nonzero < 0].sum()) / ranks.sum())
 
 
 def holm(p: Float) -> Float:

@@ -6,9 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-from cxrx.metrics.bootstrap import Float, PatientBootstrap, interval
+from cxrx.metrics.bootstrap import MIN_PATIENTS, PatientBootstrap, quantile_of_t
 
 COLUMNS = ("model", "method", "by", "stratum", "metric", "value", "low", "high", "n")
 KINDS = ("size", "confidence", "outcome")
@@ -20,8 +19,9 @@ CONVENTIONS = {
     "confidence": "tertiles of the probability over the explained pairs of a model, the same cuts for every method",
     "outcome": "TP, FN and FP at the model's threshold, by the label, or else by the box or mask; an FP has no truth, "
     "so only its dispersion is known",
-    "value": "mean over pairs, interval by bootstrap over patients",
-    "correlation": "Spearman's correlation of probability and IoU over all pairs of a method",
+    "value": "mean over pairs",
+    "correlation": "Spearman's correlation of probability and IoU over all pairs of a method; interval of Bonett and "
+    "Wright (2000) with the number of patients",
 }
 
 
@@ -94,31 +94,11 @@ def _correlation(
     both = group[["patient", "probability", "iou"]].dropna()
     if len(both) < 3 or both["iou"].nunique() < 2 or both["probability"].nunique() < 2:
         return []
-    x, y = both["probability"].to_numpy(float), both["iou"].to_numpy(float)
-    weights = bootstrap.weights(list(both["patient"]))
-    low, high = (np.nan, np.nan) if weights is None else interval(weighted_spearman(x, y, weights))
-    value = float(weighted_spearman(x, y, np.ones((1, len(x))))[0])
+    value = float(both["probability"].corr(both["iou"], method="spearman"))
+    low, high = np.nan, np.nan
+    n = both["patient"].nunique()
+    if bootstrap.draws and n >= MIN_PATIENTS:
+        half = float(quantile_of_t(np.array(n - 2.0))) * np.sqrt((1 + value**2 / 2) / (n - 3))
+        middle = np.arctanh(np.clip(value, -1 + 1e-9, 1 - 1e-9))
+        low, high = np.tanh(middle - half), np.tanh(middle + half)
     return [(*named, "confidence", "all", "spearman(probability, iou)", value, low, high, len(both))]
-
-
-def weighted_spearman(x: Float, y: Float, weights: Float) -> Float:
-    """Return Spearman's correlation of x and y ``(n,)`` under each row of `weights` ``(R, n)``, ranked anew in each.
-
-    It is that of a sample that holds every pair as often as its weight says; NaN where x or y is constant.
-    """
-    result = np.full(len(weights), np.nan)
-    places = [np.unique(values, return_inverse=True)[1] for values in (x, y)]
-    for r, weight in enumerate(weights):
-        one, two = (_ranks(place, weight) for place in places)
-        one, two = (ranks - weight @ ranks / weight.sum() for ranks in (one, two))
-        product = np.sqrt((weight @ one**2) * (weight @ two**2))
-        if product > 0:
-            result[r] = weight @ (one * two) / product
-    return result
-
-
-def _ranks(place: NDArray[np.intp], weight: Float) -> Float:
-    """Return the middle ranks of values that are at `place` among the distinct ones, each there `weight` times."""
-    there = np.bincount(place, weight)
-    middle: Float = (np.cumsum(there) - there / 2)[place]
-    return middle

@@ -69,7 +69,7 @@ def with_skill(table: pd.DataFrame) -> pd.DataFrame:
 def published_intervals(summary: pd.DataFrame, per_pair: pd.DataFrame, name: Callable[[str], str]) -> pd.DataFrame:
     """Replace the findings' intervals by those of the CheXlocalize protocol, whose unit is the film.
 
-    The mean over findings, which that protocol does not have, keeps its bootstrap over patients.
+    The mean over findings, which that protocol does not have, keeps its interval over patients.
 
     Parameters
     ----------

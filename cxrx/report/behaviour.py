@@ -58,7 +58,7 @@ def _means(table: pd.DataFrame, controls: set[str], *, other: bool) -> Grid | No
         found = [cells.get((method, metric)) for metric in metrics]
         return [*(value_cell(row, 3) for row in found), count_cell(next(filter(None, found), {}))]
 
-    caption = "Mean over findings of the means over their films, with the 95 % interval of a bootstrap over patients"
+    caption = "Mean over findings of the means over their films, with the 95 % interval over patients"
     return Grid(caption, ["Method"], [*map(heading, metrics), "Pairs"], method_rows(table, controls, cells_of))
 
 

@@ -91,7 +91,7 @@ def _with_skill(row: Record | None) -> Cell:
 
 
 _FOREST_CAPTION = (
-    "Dot and line: mean and 95 % interval of a bootstrap over patients; an empty dot: too few patients for an "
+    "Dot and line: mean and 95 % interval over patients; an empty dot: too few patients for an "
     "interval. On the right n, the pairs of film and finding. Grey: controls that never look at the model. Dashed: the "
     "prior, the mean truth on other patients' films."
 )

@@ -4,10 +4,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import binomtest, t, ttest_1samp
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, roc_auc_score
 
-from cxrx.metrics.bootstrap import PatientBootstrap, grouped_means, interval, macro, patient_weights
+from cxrx.metrics.bootstrap import PatientBootstrap, patient_weights
 from cxrx.metrics.classification import classify, weighted_auroc
+
+Z = 1.959963984540054
+Z2 = Z**2
 
 
 def test_weights_draw_every_replicate_the_same_number_of_patients():
@@ -16,15 +20,6 @@ def test_weights_draw_every_replicate_the_same_number_of_patients():
     assert (weights.sum(axis=1) == 12).all()
     np.testing.assert_array_equal(weights, patient_weights(12, 50, seed=3))
     assert (weights != patient_weights(12, 50, seed=4)).any()
-
-
-def test_grouped_means_and_macro_by_hand():
-    values = np.array([1.0, 3.0, np.nan, 10.0])
-    groups = np.array([0, 0, 1, 1])
-    weights = np.array([[1.0, 1, 1, 1], [2, 0, 1, 0]])
-    means = grouped_means(values, groups, 3, weights)
-    np.testing.assert_allclose(means, [[2, 10, np.nan], [1, np.nan, np.nan]])
-    np.testing.assert_allclose(macro(means), [6, 1])
 
 
 def test_the_patient_is_the_unit():
@@ -48,10 +43,95 @@ def test_interval_of_a_mean_is_as_wide_as_theory_says():
     assert (high - low) / 2 == pytest.approx(half, rel=0.1)
 
 
-def test_nan_replicates_do_not_sort_last():
-    low, high = interval(np.array([1.0, 2.0, np.nan, 3.0]))
-    assert (low, high) == pytest.approx((1.05, 2.95))
-    assert np.isnan(interval(np.array([np.nan, 1.0]))).all()
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10_000), st.integers(10, 60))
+def test_one_value_a_patient_is_the_t_interval(seed, n):
+    values = np.random.default_rng(seed).normal(size=n)
+    names = [str(i) for i in range(n)]
+    value, low, high = PatientBootstrap(names, 10, 0).mean(values, names, difference=True)
+    expected = ttest_1samp(values, 0).confidence_interval()
+    assert (value, low, high) == pytest.approx((values.mean(), *expected))
+
+
+@pytest.mark.parametrize(("hits", "n"), [(0, 15), (1, 15), (7, 15), (40, 40), (39, 40)])
+def test_one_hit_or_miss_a_patient_is_wilsons_interval(hits, n):
+    """As scipy has it, but for the few degrees of freedom, which make the number of patients count for less."""
+    names = [str(i) for i in range(n)]
+    _, low, high = PatientBootstrap(names, 10, 0).mean(np.arange(n) < hits, names)
+    variance = hits * (n - hits) / n**2 / (n - 1)
+    effective = hits * (n - hits) / n**2 / variance if variance else np.inf
+    effective = min(n, effective * (Z / t.ppf(0.975, n - 1)) ** 2)
+    middle, half = Z2 / 2 + hits / n * effective, Z * np.sqrt(hits * (n - hits) / n**2 * effective + Z2 / 4)
+    assert (low, high) == pytest.approx(tuple((middle + sign * half) / (effective + Z2) for sign in (-1, 1)), abs=1e-9)
+    if hits in (0, n):
+        expected = binomtest(hits, n).proportion_ci(method="wilson")
+        assert (low, high) == pytest.approx((expected.low, expected.high), abs=1e-9)
+    assert low < high
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10_000))
+def test_the_variance_is_cr2_as_least_squares_has_it(seed):
+    """Bell and McCaffrey's formula written out with matrices: the mean of group means is a regression on groups."""
+    rng = np.random.default_rng(seed)
+    patient, group = np.repeat(np.arange(12), 4), rng.permuted(np.tile(np.arange(3), 16))
+    values = rng.normal(size=48)
+    x, contrast = np.eye(3)[group], np.full(3, 1 / 3)
+    bread = np.linalg.inv(x.T @ x)
+    residual, variance = values - x @ bread @ x.T @ values, 0.0
+    for p in range(12):
+        own = patient == p
+        left = np.eye(4) - x[own] @ bread @ x[own].T
+        w, v = np.linalg.eigh(left)
+        variance += float(contrast @ bread @ x[own].T @ (v / np.sqrt(w)) @ v.T @ residual[own]) ** 2
+    names = [f"p{p:02d}" for p in patient]
+    found = PatientBootstrap(names, 10, 0).table(values[:, None], names, [f"g{g}" for g in group], difference=True)
+    weight = np.array([sum(1 / (x[:, g].sum() ** 2) for g in group[patient == p]) for p in range(12)])
+    df = weight.sum() ** 2 / (weight**2).sum() - 1
+    half = t.ppf(0.975, df) * np.sqrt(variance)
+    assert (found.low[0, 0], found.high[0, 0]) == pytest.approx((found.value[0, 0] - half, found.value[0, 0] + half))
+
+
+@pytest.mark.parametrize(("a", "b", "neither"), [(4, 1, 15), (10, 0, 2), (0, 3, 12)])
+def test_differences_of_hits_are_bonett_and_prices(a, b, neither):
+    values = np.repeat([1.0, -1.0, 0.0], [a, b, neither])
+    n, names = len(values), [str(i) for i in range(len(values))]
+    _, low, high = PatientBootstrap(names, 10, 0).mean(values, names, difference=True)
+    p, q = (a + 1) / (n + 2), (b + 1) / (n + 2)
+    # the variance of the sample is divided by n - 1 here, by n in the paper
+    more = (a + b - (a - b) ** 2 / n) / (n - 1) * n - (a + b - (a - b) ** 2 / n)
+    half = t.ppf(0.975, n - 1) * np.sqrt((p + q - (p - q) ** 2) / (n + 2) + more / (n + 2) ** 2)
+    assert (low, high) == pytest.approx((p - q - half, p - q + half))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 10_000), st.sampled_from([0.0, 0.05, 0.5, 1.0]), st.booleans())
+def test_no_interval_is_of_width_0_and_every_one_holds_its_value(seed, rate, yes_or_no):
+    rng = np.random.default_rng(seed)
+    n = 40
+    values = (rng.random((n, 2)) < rate).astype(float)
+    if not yes_or_no:
+        values *= rng.random((n, 2))
+    patients = [f"p{i}" for i in rng.integers(0, 15, n)]
+    groups = ["ab"[i] for i in rng.integers(0, 2, n)]
+    found = PatientBootstrap(patients, 10, 0).table(values, patients, groups)
+    known = np.isfinite(found.low)
+    assert known[0].all()
+    assert (found.low < found.high)[known].all()
+    assert ((found.low <= found.value) & (found.value <= found.high))[known].all()
+    assert ((found.low >= 0) & (found.high <= 1))[known].all()
+
+
+def test_a_perfect_classifier_of_few_patients_is_not_certain():
+    rng = np.random.default_rng(0)
+    labels = np.arange(20)[:, None] % 2
+    patients = [str(i) for i in range(20)]
+    scores = labels * 0.5 + rng.random((20, 1)) / 3
+    row, overall = classify(labels, scores, ["a"], patients=patients, bootstrap=PatientBootstrap(patients, 200, 0))
+    assert (row["auroc"], row["auprc"]) == pytest.approx((1, 1))
+    assert 0.7 < row["auroc_low"] < 0.9 < row["auroc_high"] <= 1
+    assert row["auprc_low"] < row["auroc_low"]
+    assert overall["auroc_low"] == pytest.approx(row["auroc_low"])
 
 
 @settings(max_examples=40)

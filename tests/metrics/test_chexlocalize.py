@@ -129,7 +129,7 @@ def test_small_pictures_with_many_ties(seed, h, w, rows, columns):
 def test_the_resize_is_that_of_pytorch(seed, h, w, rows, columns):
     raw = np.random.default_rng(seed).standard_normal((h, w)).astype(np.float32)
     expected = torch.nn.functional.interpolate(torch.from_numpy(raw)[None, None], size=(rows, columns), mode="bilinear")
-    # A coordinate of up to 40 is rounded to 4e-6 where the processor has no fused multiply-add; neighbours differ by up to 9.
+    # Without a fused multiply-add a coordinate of up to 40 is rounded to 4e-6; neighbours differ by up to 9.
     np.testing.assert_allclose(interpolate(raw, (rows, columns)), expected[0, 0].numpy(), rtol=0, atol=4e-5)
 
 

@@ -3,26 +3,10 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from scipy.stats import spearmanr
 
 from cxrx.compare.run import compare
 from cxrx.metrics.bootstrap import PatientBootstrap
-from cxrx.metrics.strata import KINDS, strata, weighted_spearman
-
-
-@settings(max_examples=30, deadline=None)
-@given(st.integers(0, 10_000), st.integers(4, 40))
-def test_weighted_spearman_is_that_of_the_sample_drawn_again(seed, n):
-    rng = np.random.default_rng(seed)
-    x, y = rng.integers(0, 6, n).astype(float), rng.normal(size=n)  # ties
-    x[:2] = 0, 9
-    weights = rng.integers(0, 4, (3, n)).astype(float)
-    weights[:, :2] += 1
-    expected = [spearmanr(np.repeat(x, w.astype(int)), np.repeat(y, w.astype(int))).statistic for w in weights]
-    np.testing.assert_allclose(weighted_spearman(x, y, weights), expected, atol=1e-9)
-    assert np.isnan(weighted_spearman(np.ones(n), y, weights)).all()
+from cxrx.metrics.strata import KINDS, strata
 
 
 def test_a_box_tells_found_from_missed_where_no_label_does(make_tiny):

@@ -76,7 +76,7 @@ def make(
             Statement("edge", kind="sanity", model=models[0], decision="fails", reason="its map stays"),
         ],
         settings={"n_boot": 1000, "seed": 0, "truth": "", "metrics": ["localisation"]},
-        conventions={"localisation: hit": "the maximum lies in the truth", "interval": "bootstrap over patients"},
+        conventions={"localisation: hit": "the maximum lies in the truth", "interval": "95 %, over patients"},
         models={slug: {"findings": findings, "fingerprint": "f" * 8, "demo": False, "methods": {}} for slug in models},
         controls=set(CONTROLS),
     )  # fmt: skip
@@ -256,7 +256,7 @@ def _relations(rng, findings, methods, models):
                     {"kind": "methods", "metric": "hit", "finding": finding, "model_a": model, "method_a": a,
                      "model_b": model, "method_b": b, "n": 40, "patients": 30, "value_a": 0.6, "value_b": 0.4,
                      "difference": 0.2,
-                     "low": 0.1, "high": 0.3, "test": "McNemar, exact", "p": 0.001, "p_holm": 0.004, "effect": 0.4,
+                     "low": 0.1, "high": 0.3, "test": "t over patients", "p": 0.001, "p_holm": 0.004, "effect": 0.4,
                      "decided": bool(rng.random() < 0.3)}
                     for finding in ("all", *findings)
                 ]  # fmt: skip
