@@ -108,7 +108,6 @@ class _Means:
     variance: Float
     df: Float
     number: Float  # how many independent observations would weigh the same
-    squares: Float  # mean of the squared values
     patients: Float
 
 
@@ -131,33 +130,44 @@ def _means(values: Float, patient: NDArray[np.intp], group: NDArray[np.intp]) ->
     cells, cell = np.unique(group * n_patients + patient, return_inverse=True)  # a patient in a group, (C,)
     of_group, of_patient = np.divmod(cells, n_patients)
     finite = np.isfinite(values)
-    filled = np.where(finite, values, 0.0)
-    count, total, squared = (_sums(each, cell, len(cells)) for each in (finite.astype(float), filled, filled**2))
-    n, sums, squares = (_sums(each, of_group, n_groups) for each in (count, total, squared))  # (G, P)
-    there = n > 0
-    findings = there.sum(axis=0)
+    count, total = (_sums(each, cell, len(cells)) for each in (finite.astype(float), np.where(finite, values, 0.0)))
+    n, sums = (_sums(each, of_group, n_groups) for each in (count, total))  # (G, P)
+    groups = (n > 0).sum(axis=0)
     with np.errstate(divide="ignore", invalid="ignore"):
-        mean, squares = sums / n, squares / n
-        overall = np.where(there, mean, 0).sum(axis=0) / findings
-        overall_squares = np.where(there, squares, 0).sum(axis=0) / findings
+        mean = sums / n
+        overall = np.where(n > 0, mean, 0).sum(axis=0) / groups
         share = count / n[of_group]  # a patient's leverage
+        # a patient alone in a group tells of the variance only by the distance from the other groups
         alone = share > 1 - 1e-9
-        # CR2; a patient alone in a group tells of the variance only by the distance from the other groups
-        centre = np.where(alone, overall, mean[of_group])
-        part = (total - centre * count) / n[of_group] / np.where(alone, 1, np.sqrt(1 - share))
-        weight = share / n[of_group]  # the variance that a patient brings if films are alike and independent
-        part, weight = np.where(count > 0, part, 0), np.where(count > 0, weight, 0)
-        by_patient, by_weight = _sums(part / findings, of_patient, n_patients), _sums(weight, of_patient, n_patients)
-        variance = [(by_patient**2).sum(axis=0), *_sums(part**2, of_group, n_groups)]
-        heavy = [(by_weight**2).sum(axis=0), *_sums(weight**2, of_group, n_groups)]
-        light = [by_weight.sum(axis=0), *_sums(weight, of_group, n_groups)]
-        df = np.stack(light) ** 2 / np.stack(heavy) - 1
-        number = np.stack([findings**2 / np.where(there, 1 / n, 0).sum(axis=0), *n])
+        centre, correction = np.where(alone, overall, mean[of_group]), np.where(alone, 1, 1 - share)
+        part = np.where(count > 0, (total - centre * count) / n[of_group] / np.sqrt(correction), 0)
+        own = np.where(count > 0, share / n[of_group] / correction, 0)
+        common = np.where((count > 0) & ~alone, share / np.sqrt(n[of_group] * correction), 0)
+        number = np.stack([groups**2 / np.where(n > 0, 1 / n, 0).sum(axis=0), *n])
+        df = _degrees_of_freedom(own, common, of_patient, of_group)
+    variance = [(_sums(part, of_patient, n_patients) ** 2).sum(axis=0) / groups**2, *_sums(part**2, of_group, n_groups)]
     seen = (_sums(count, of_patient, n_patients) > 0).sum(axis=0)
     patients = np.stack([seen, *_sums((count > 0).astype(float), of_group, n_groups)])
-    return _Means(
-        np.stack([overall, *mean]), np.stack(variance), df, number, np.stack([overall_squares, *squares]), patients
-    )
+    return _Means(np.stack([overall, *mean]), np.stack(variance), df, number, patients)
+
+
+def _degrees_of_freedom(own: Float, common: Float, of_patient: NDArray[np.intp], of_group: NDArray[np.intp]) -> Float:
+    """Return Bell and McCaffrey's degrees of freedom, over the groups and of each, ``(1 + G, P)``.
+
+    They are Satterthwaite's, ``trace(C)^2 / trace(C^2)``, of the covariance C of the patients' parts in the variance if
+    all films were alike and independent: `own` on the diagonal, less the products of `common`, both ``(C, P)``.
+    """
+    n_patients, n_groups = int(of_patient.max()) + 1, int(of_group.max()) + 1
+    light = _sums(own - common**2, of_group, n_groups)
+    heavy = _sums(own**2 - 2 * own * common**2, of_group, n_groups) + _sums(common**2, of_group, n_groups) ** 2
+    diagonal, taken = (_sums(each, of_patient, n_patients) for each in (own, common**2))
+    between = np.zeros(own.shape[1])
+    for p in range(own.shape[1]):
+        grid = np.zeros((n_patients, n_groups))
+        grid[of_patient, of_group] = common[:, p]
+        between[p] = ((grid.T @ grid) ** 2).sum()
+    over = light.sum(axis=0) ** 2 / ((diagonal**2 - 2 * diagonal * taken).sum(axis=0) + between)
+    return np.stack([over, *(light**2 / heavy)])
 
 
 def _share_bounds(means: _Means, plain: NDArray[np.bool_]) -> tuple[Float, Float]:

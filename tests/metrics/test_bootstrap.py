@@ -71,24 +71,25 @@ def test_one_hit_or_miss_a_patient_is_wilsons_interval(hits, n):
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 10_000))
-def test_the_variance_is_cr2_as_least_squares_has_it(seed):
-    """Bell and McCaffrey's formula written out with matrices: the mean of group means is a regression on groups."""
+def test_variance_and_degrees_of_freedom_are_those_of_least_squares(seed):
+    """Bell and McCaffrey written out with matrices: the mean of group means is a regression on groups."""
     rng = np.random.default_rng(seed)
     patient, group = np.repeat(np.arange(12), 4), rng.permuted(np.tile(np.arange(3), 16))
     values = rng.normal(size=48)
     x, contrast = np.eye(3)[group], np.full(3, 1 / 3)
     bread = np.linalg.inv(x.T @ x)
-    residual, variance = values - x @ bread @ x.T @ values, 0.0
+    maker = np.eye(48) - x @ bread @ x.T
+    parts = []
     for p in range(12):
         own = patient == p
         left = np.eye(4) - x[own] @ bread @ x[own].T
         w, v = np.linalg.eigh(left)
-        variance += float(contrast @ bread @ x[own].T @ (v / np.sqrt(w)) @ v.T @ residual[own]) ** 2
+        parts.append(contrast @ bread @ x[own].T @ (v / np.sqrt(w)) @ v.T @ maker[own])
+    covariance = np.array(parts) @ np.array(parts).T
+    df = np.trace(covariance) ** 2 / np.trace(covariance @ covariance)
+    half = t.ppf(0.975, df) * np.linalg.norm(np.array(parts) @ values)
     names = [f"p{p:02d}" for p in patient]
     found = PatientBootstrap(names, 10, 0).table(values[:, None], names, [f"g{g}" for g in group], difference=True)
-    weight = np.array([sum(1 / (x[:, g].sum() ** 2) for g in group[patient == p]) for p in range(12)])
-    df = weight.sum() ** 2 / (weight**2).sum() - 1
-    half = t.ppf(0.975, df) * np.sqrt(variance)
     assert (found.low[0, 0], found.high[0, 0]) == pytest.approx((found.value[0, 0] - half, found.value[0, 0] + half))
 
 
