@@ -16,6 +16,10 @@ from cxrx.errors import UsageError
 
 Options = TypeVar("Options")
 
+MOST = 1_000_000
+"""No whole number of an option is greater; what costs memory has bounds of its own."""
+MOST_SEED = 2**63 - 1
+
 _TRUE = ("true", "yes", "on", "1")
 _FALSE = ("false", "no", "off", "0")
 
@@ -116,6 +120,10 @@ def _convert(where: str, value: Any, kind: Any) -> Any:
     scalar = _to_scalar(value if text is None else text, kind)
     if scalar is None:
         raise wrong
+    if kind is int:
+        least, most = (0, MOST_SEED) if where.endswith("seed") else (-MOST, MOST)
+        if not least <= int(scalar) <= most:
+            raise UsageError(f"{where} must lie between {least} and {most}, not at {scalar}")
     return scalar
 
 

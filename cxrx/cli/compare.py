@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cxrx.cli.flags import DEFAULT_RESULTS, Device, Images, Json, Labels, ModelFlags, Seed, Weights, refuse
-from cxrx.cli.runs import demo_banner, make_model
+from cxrx.cli.flags import DEFAULT_RESULTS, MOST, Device, Images, Json, Labels, ModelFlags, Seed, Weights, refuse
+from cxrx.cli.runs import demo_banner, named_models
 from cxrx.cli.shared import print_json, print_table, split_names, start_logging
 from cxrx.metrics.protocols import Protocol
 
@@ -48,11 +48,14 @@ def compare(
         typer.Option(
             "--max-pairs",
             min=1,
+            max=MOST,
             help="Most pairs of film and finding for metrics that run the model.",
             show_default="auto: 20, else 100",
         ),
     ] = None,
-    n_boot: Annotated[int, typer.Option("--n-boot", min=10, help="Bootstrap resamples of patients.")] = 1000,
+    n_boot: Annotated[
+        int, typer.Option("--n-boot", min=10, max=100_000, help="Bootstrap resamples of patients.")
+    ] = 1000,
     seed: Seed = 0,
     model: Annotated[
         str | None, typer.Option("-m", "--model", help="The model to run again.", show_default="as the file records it")
@@ -78,7 +81,7 @@ def compare(
     network = ModelFlags(model, weights, labels, device=device)
     uses_model = _refuse_what_has_no_use(context, metrics, network)
     files = results or [DEFAULT_RESULTS]
-    given = make_model(network) if network.named and uses_model else None
+    given = next(iter(named_models(context, network, files) or ()), None) if network.named and uses_model else None
     with open_corpus(files) as corpus:
         if given is not None and given.slug not in corpus.models:
             known = ", ".join(corpus.models) or "none"

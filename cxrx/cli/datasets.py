@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cxrx.cli.flags import Json, lists
+from cxrx.cli.flags import MOST_SEED, Json, lists
 from cxrx.cli.shared import print_json, print_table
 
 app = typer.Typer(help="List the data set layouts, or show what a folder holds.", invoke_without_command=True)
@@ -32,7 +32,9 @@ def datasets(context: typer.Context, as_json: Json = False) -> None:
 @app.command()
 def show(
     folder: Annotated[Path, typer.Argument(help="Folder of films and their tables.", show_default=False)],
-    seed: Annotated[int, typer.Option("--seed", help="Seed of a split that is drawn.", envvar="CXRX_SEED")] = 0,
+    seed: Annotated[
+        int, typer.Option("--seed", min=0, max=MOST_SEED, help="Seed of a split that is drawn.", envvar="CXRX_SEED")
+    ] = 0,
     as_json: Json = False,
 ) -> None:
     """Show what a labelled folder holds: films, patients, labels, boxes, masks, splits, and what is wrong with it."""

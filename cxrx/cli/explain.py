@@ -14,6 +14,7 @@ from cxrx.cli.runs import (
     demo_warning,
     engine_options,
     make_model,
+    named_models,
     parse_method_options,
     show_report,
 )
@@ -91,8 +92,7 @@ def explain(
     if films:
         reports = _explain_films(films, method, network, work.out, options)
     else:
-        named = is_given(context, "model", "weights")
-        models = [make_model(network)] if named else None
+        models = named_models(context, network, [stored])
         reports = _explain_stored(stored, method, models, network.device, options)
     for report in reports:
         show_report(report, allow_failures=work.allow_failures)

@@ -13,10 +13,16 @@ import typer
 
 from cxrx.engine.options import Dtype
 from cxrx.errors import UsageError
+from cxrx.options import MOST_SEED
 from cxrx.reading.options import Polarity
 from cxrx.specs import Activation, Channels
 
 DEFAULT_RESULTS = Path("results.h5")
+MOST = 2**31 - 1
+"""No count is greater: beyond, nothing ends, and libraries break instead of refusing."""
+MOST_WORKERS = 1024
+MOST_PIXELS = 4096
+
 _reading = partial(typer.Option, rich_help_panel="Reading")
 _running = partial(typer.Option, rich_help_panel="Running")
 _model = partial(typer.Option, rich_help_panel="Model")
@@ -26,7 +32,9 @@ Weights = Annotated[
     _model("--weights", help="Checkpoint; recognised, loaded strictly, no code in it is run (cxrx weights show FILE)."),
 ]
 Labels = Annotated[str | None, _model("--labels", help="Findings in the order of the outputs: a,b,c.")]
-InputSize = Annotated[int | None, _model("--input-size", min=8, help="Side of the network's input, pixels.")]
+InputSize = Annotated[
+    int | None, _model("--input-size", min=8, max=MOST_PIXELS, help="Side of the network's input, pixels.")
+]
 InChans = Annotated[Channels | None, _model("--in-chans", help="Input channels; 3: the grey picture repeated.")]
 Device = Annotated[str, _running("--device", help="auto, cpu, cuda, cuda:1, mps.", envvar="CXRX_DEVICE")]
 Workers = Annotated[
@@ -34,6 +42,7 @@ Workers = Annotated[
     _running(
         "--workers",
         min=0,
+        max=MOST_WORKERS,
         help="Decode processes; 0: decode in this one.",
         show_default="one per core",
         envvar="CXRX_WORKERS",
@@ -43,7 +52,9 @@ Resume = Annotated[bool, _running("--resume/--no-resume", help="Go on with an in
 Images = Annotated[
     Path | None, typer.Option("--images", help="Folder of moved films; they are recognised by their content.")
 ]
-Seed = Annotated[int, typer.Option("--seed", help="Seed of stochastic methods.", envvar="CXRX_SEED")]
+Seed = Annotated[
+    int, typer.Option("--seed", min=0, max=MOST_SEED, help="Seed of stochastic methods.", envvar="CXRX_SEED")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -92,8 +103,10 @@ class ReadFlags:
         Polarity,
         _reading("--polarity", help="header: trust the file, warn of negatives; report: flag them; auto: turn them."),
     ] = "header"
-    voi_index: Annotated[int, _reading("--voi-index", min=0, help="Which of several windows or LUTs.")] = 0
-    frame: Annotated[int | None, _reading("--frame", min=0, help="Take this frame of multi-frame objects.")] = None
+    voi_index: Annotated[int, _reading("--voi-index", min=0, max=MOST, help="Which of several windows or LUTs.")] = 0
+    frame: Annotated[
+        int | None, _reading("--frame", min=0, max=MOST, help="Take this frame of multi-frame objects.")
+    ] = None
     non_chest: Annotated[bool, _reading("--non-chest", help="Take films of other body parts too.")] = False
     for_processing: Annotated[
         bool, _reading("--for-processing", help="Take raw detector data (DX FOR PROCESSING) too.")
@@ -119,7 +132,7 @@ class RunFlags:
     )
     workers: Workers = None
     dtype: Annotated[Dtype, _running("--dtype", help="bf16 is faster and not the same; predictions only.")] = "fp32"
-    limit: Annotated[int | None, _running("--limit", min=1, help="Only the first films.")] = None
+    limit: Annotated[int | None, _running("--limit", min=1, max=MOST, help="Only the first films.")] = None
     resume: Resume = True
     add: Annotated[bool, _running("--add", help="Add films that the results file does not hold.")] = False
     retry_failed: Annotated[bool, _running("--retry-failed", help="Try failed films again.")] = False

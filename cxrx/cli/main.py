@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections import Counter
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -29,7 +30,8 @@ from cxrx.cli import (
     verify,
     weights,
 )
-from cxrx.errors import EXIT_FAILED, EXIT_USAGE, CxrxError, UsageError, exit_code_of
+from cxrx.errors import EXIT_FAILED, EXIT_USAGE, CxrxError, DiskFullError, UsageError, exit_code_of
+from cxrx.files.atomic import FULL
 
 
 class CxrxGroup(TyperGroup):
@@ -61,10 +63,16 @@ class CxrxGroup(TyperGroup):
             # the reader of a pipe (head, less) has gone: not an error, but nothing more can be said
             sys.stdout = None
             raise typer.Exit(EXIT_FAILED) from None
+        except SystemExit as error:
+            command = self.commands.get(ctx.invoked_subcommand or "")
+            if not getattr(getattr(command, "callback", None), "__module__", "").startswith("cxrx."):
+                raise  # a plugin's own command ends as it likes; a network or a method that is called may not
+            raise typer.Exit(show_error(CxrxError(f"code that was called asked to exit ({error.code})"))) from error
         except Exception as error:
             if type(error).__module__.startswith("typer"):
                 raise  # usage errors and exits of the command line itself
-            raise typer.Exit(show_bug(error)) from error
+            known = system_error(error)
+            raise typer.Exit(show_bug(error) if known is None else show_error(known)) from error
 
 
 def _refuse_repeats(command: Any) -> None:
@@ -90,6 +98,23 @@ def show_error(error: CxrxError) -> int:
     if error.hint:
         typer.echo(f"  {error.hint}", err=True)
     return exit_code_of(error)
+
+
+def system_error(error: Exception) -> CxrxError | None:
+    """Return what the system refused as an error of ours: a full disk, a file that cannot be opened, no memory."""
+    if any(os.strerror(number) in str(error) for number in FULL):  # libraries put it into errors of their own
+        if sys.stdout is not None:
+            try:
+                sys.stdout.flush()
+            except OSError:
+                sys.stdout = None  # else Python tries, and complains, once more when it ends
+        return DiskFullError("the disk is full", "make room and start the same command again")
+    if isinstance(error, MemoryError):
+        return CxrxError("this machine has too little memory for it", "take smaller pictures, grids or batches")
+    if isinstance(error, OSError) and error.errno is not None:
+        name = Path(os.fsdecode(error.filename)).name if isinstance(error.filename, str | bytes) else "a file"
+        return CxrxError(f"{name} cannot be read or written: {error.strerror}")
+    return None
 
 
 def show_bug(error: Exception) -> int:

@@ -8,13 +8,14 @@ from typing import Annotated
 
 import typer
 
+from cxrx.cli.flags import MOST_SEED
 from cxrx.errors import UsageError
 
 
 def phantom(
     out: Annotated[Path, typer.Argument(help="New folder for films, truth.csv, boxes.csv and masks/.")],
-    n: Annotated[int, typer.Option("--n", min=1, help="Number of films.")] = 200,
-    seed: Annotated[int, typer.Option("--seed", help="Same seed, same films.")] = 0,
+    n: Annotated[int, typer.Option("--n", min=1, max=1_000_000, help="Number of films.")] = 200,
+    seed: Annotated[int, typer.Option("--seed", min=0, max=MOST_SEED, help="Same seed, same films.")] = 0,
     shortcut: Annotated[
         str | None,
         typer.Option("--shortcut", help="Plant a marker that goes along with this finding, to catch a cheating model."),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from cxrx.cli.flags import ModelFlags, ReadFlags, RunFlags
+from cxrx.cli.flags import ModelFlags, ReadFlags, RunFlags, is_given
 from cxrx.cli.shared import split_names
 from cxrx.errors import EXIT_SOME_FAILED, UsageError
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from cxrx.engine.report import RunReport
     from cxrx.models.model import Model
 
+MOST_FILMS = 65_536  # of a batch
 SHOWN = 5  # failed films named on the screen; the rest stands in failures.csv
 
 
@@ -44,6 +46,27 @@ def make_model(flags: ModelFlags) -> Model:
     if model.demo:
         demo_banner()
     return model
+
+
+def named_models(context: typer.Context, flags: ModelFlags, stored: Sequence[Path]) -> list[Model] | None:
+    """Load the models of the results files `stored` that the command line names; None: it names none.
+
+    Beside code of the user's own that stands alone, everything else comes from the files.
+    """
+    if not is_given(context, "model", "weights"):
+        return None
+    if flags.model is None or ":" not in flags.model or is_given(context, *(vars(flags).keys() - {"model", "device"})):
+        return [make_model(flags)]
+    from cxrx.engine.api import reload_own
+    from cxrx.results.reader import open_results
+
+    note_own_code(flags.model)
+    for path in stored:
+        with open_results(path) as results:
+            if models := reload_own(results, flags.model, flags.device):
+                return models
+    name = Path(flags.model.rpartition(":")[0]).name
+    raise UsageError(f"{' and '.join(path.name for path in stored)} holds no predictions of {name}", "see: cxrx info")
 
 
 def note_own_code(name: str) -> None:
@@ -89,8 +112,8 @@ def parse_batch_size(text: str) -> int | str:
     """Return ``auto`` or a positive number of films."""
     if text == "auto":
         return text
-    if not text.isdigit() or int(text) < 1:
-        raise UsageError(f"--batch-size is auto or a number of films, not {text!r}")
+    if not re.fullmatch("[0-9]{1,5}", text) or not 1 <= int(text) <= MOST_FILMS:
+        raise UsageError(f"--batch-size is auto or a number of films, 1 to {MOST_FILMS}, not {text!r}")
     return int(text)
 
 

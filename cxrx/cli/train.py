@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cxrx.cli.flags import Device, InChans, InputSize, Json, Resume, Workers, refuse, with_flags
+from cxrx.cli.flags import MOST, MOST_SEED, Device, InChans, InputSize, Json, Resume, Workers, refuse, with_flags
 from cxrx.cli.runs import note_own_code, parse_method_options
 from cxrx.cli.shared import print_json, print_table, split_names
 from cxrx.errors import EXIT_SOME_FAILED, UsageError
@@ -51,14 +51,18 @@ class TrainFlags:
         SplitRule, typer.Option("--split", help="auto: the published split, else by patient; patient: drawn anyway.")
     ] = "auto"
     films: Annotated[
-        int | None, typer.Option("--films", min=2, help="Learn from so many films only.", show_default="all")
+        int | None, typer.Option("--films", min=2, max=MOST, help="Learn from so many films only.", show_default="all")
     ] = None
     input_size: InputSize = None
     in_chans: InChans = None
     seed: Annotated[
         int,
         typer.Option(
-            "--seed", help="Of weights, order and augmentation; -O split_seed for drawn splits.", envvar="CXRX_SEED"
+            "--seed",
+            min=0,
+            max=MOST_SEED,
+            help="Of weights, order and augmentation; -O split_seed for drawn splits.",
+            envvar="CXRX_SEED",
         ),
     ] = 0
     device: Device = "auto"

@@ -22,6 +22,7 @@ from cxrx.options import parse_options
 from cxrx.reading.options import ReadOptions
 from cxrx.registry import load as load_registry
 from cxrx.results.reader import Results, open_results
+from cxrx.results.records import as_key, check_key
 
 
 def run(
@@ -134,23 +135,36 @@ def explain_results(
     return reports
 
 
-def reload_model(results: Results, slug: str, device: str = "auto") -> Model:
+def reload_model(results: Results, slug: str, device: str = "auto", code: str = "") -> Model:
     """Load the model behind the predictions `slug` again, as the file and its private link table record it.
+
+    Parameters
+    ----------
+    results, slug, device
+        The open file, which of its models, and where that computes.
+    code
+        The ``FILE.py:FUNCTION`` that the user names for it. One that only the file names is never run.
 
     Raises
     ------
     UsageError
-        It cannot be found, or its weights have changed.
+        It cannot be found, is code that nobody named, or its weights have changed.
     """
     attrs = results.attrs(slug)
     settings, source = attrs["settings"], results.model_sources().get(slug, {})
     seen = input_from(settings["input"])
     if seen.crops > 1:
         raise cannot_explain(slug)
+    name = code or source.get("name") or attrs["model_name"]
+    if ":" in name and not code:
+        raise UsageError(
+            f"{slug} is the network of {Path(name).name!r}, and code that only a file names is not run",
+            "name it yourself, if you trust it: -m FILE.py:FUNCTION",
+        )
     try:
         # everything that decides the numbers comes from the file: a later default must not change them
         model = load_model(
-            source.get("name") or attrs["model_name"],
+            name,
             weights=source.get("weights") or None,
             labels=settings["labels"],
             device=device,
@@ -167,6 +181,13 @@ def reload_model(results: Results, slug: str, device: str = "auto") -> Model:
             "name them with -m and --weights",
         )
     return model
+
+
+def reload_own(results: Results, code: str, device: str = "auto") -> list[Model]:
+    """Load the models that the user's ``FILE.py:FUNCTION`` is behind; all else of them is as the file tells."""
+    name = as_key(Path(code.rpartition(":")[0]).stem)
+    slugs = [slug for slug in results.models() if slug.rpartition("@")[0] == name and results.attrs(slug)]
+    return [reload_model(results, slug, device, code) for slug in slugs]
 
 
 def request_methods(
@@ -199,8 +220,10 @@ def request_methods(
     unknown = sorted({key.split(".", 1)[0] for key in given if "." in key} - short)
     if unknown:
         raise UsageError(f"-O names {', '.join(unknown)}, which is none of the methods asked for")
-    if as_name is not None and len(specs) != 1:
-        raise UsageError("--as names the maps of one method, so give exactly one --method")
+    if as_name is not None:
+        check_key(as_name, "method")
+        if len(specs) != 1:
+            raise UsageError("--as names the maps of one method, so give exactly one --method")
     requests = []
     for full, spec in specs:
         own = {key.split(".", 1)[1]: value for key, value in given.items() if key.startswith(f"{spec.name}.")}
@@ -239,4 +262,4 @@ def _paths(inputs: str | Path | Sequence[str | Path] | None) -> list[Path] | Non
     return [Path(inputs)] if isinstance(inputs, str | Path) else [Path(path) for path in inputs]
 
 
-__all__ = ["DEFAULT_MODEL", "explain_results", "reload_model", "request_methods", "run"]
+__all__ = ["DEFAULT_MODEL", "explain_results", "reload_model", "reload_own", "request_methods", "run"]

@@ -304,8 +304,8 @@ class RiseOptions:
     }
 
     def __post_init__(self) -> None:
-        if self.masks < 1 or self.cells < 1 or not 0 < self.keep < 1:
-            raise ValueError("masks and cells must be at least 1, keep between 0 and 1")
+        if self.masks < 1 or not 1 <= self.cells <= 1000 or not 0 < self.keep < 1:
+            raise ValueError("masks must be at least 1, cells 1 to 1000, keep between 0 and 1")
 
 
 @dataclass(frozen=True)
@@ -401,8 +401,8 @@ class RandomOptions:
     grid: int = 7
 
     def __post_init__(self) -> None:
-        if self.grid < 1:
-            raise ValueError("grid must be at least 1")
+        if not 1 <= self.grid <= 1000:
+            raise ValueError("grid must be 1 to 1000")
 
 
 @dataclass(frozen=True)

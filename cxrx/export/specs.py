@@ -47,8 +47,8 @@ class PngOptions:
     longest: int = 512
 
     def __post_init__(self) -> None:
-        if self.longest < 1:
-            raise ValueError(f"longest must be at least 1, not {self.longest}")
+        if not 1 <= self.longest <= 10_000:
+            raise ValueError(f"longest must lie between 1 and 10000, not at {self.longest}")
 
 
 def _csv(results: Results, out: Path, *, share: bool = False) -> None:

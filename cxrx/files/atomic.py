@@ -17,7 +17,7 @@ from pathlib import Path
 from cxrx.errors import CxrxError, DiskFullError, ResultsError
 
 _TEMPORARY = ".cxrx-tmp"
-_FULL = {errno.ENOSPC, errno.EDQUOT}
+FULL = (errno.ENOSPC, errno.EDQUOT)
 # Some network file systems refuse these two calls altogether; the write itself is then all there is.
 _UNSUPPORTED = {errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS}
 _MAKE_ROOM = "make room and start the same command again; finished parts are intact, and it goes on where it stopped"
@@ -138,10 +138,10 @@ def replacing(path: Path, *, mode: int = 0o666) -> Iterator[int]:
         raise
 
 
-def sentence(error: OSError, name: str) -> CxrxError:
-    """Turn a system error on the file called `name` into one of ours."""
-    if error.errno in _FULL:
-        return DiskFullError(f"the disk is full: {name} could not be written", _MAKE_ROOM)
+def sentence(error: OSError, name: str, hint: str = _MAKE_ROOM) -> CxrxError:
+    """Turn a system error on the file called `name` into one of ours; `hint` is for a full disk."""
+    if error.errno in FULL:
+        return DiskFullError(f"the disk is full: {name} could not be written", hint)
     return ResultsError(f"{name} could not be written: {error.strerror or type(error).__name__}")
 
 

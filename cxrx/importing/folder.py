@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from cxrx.errors import UsageError
-from cxrx.results.records import FloatArray
+from cxrx.results.records import FloatArray, check_key
 
 Shape = tuple[int, int]
 Name = tuple[str, str]
@@ -140,12 +140,6 @@ def find_maps(folder: Path, method: str | None, problems: Problems) -> MapFolder
     for name in found:
         check_key(name, "method")
     return MapFolder(found)
-
-
-def check_key(name: str, what: str) -> None:
-    """Raise UsageError unless `name` can name a model or method in a results file."""
-    if not name or name in {".", ".."} or "/" in name or any(c.isspace() or not c.isprintable() for c in name):
-        raise UsageError(f"{name!r} cannot name a {what}", "use a name without blanks and slashes")
 
 
 def _maps_in(folder: Path, problems: Problems) -> list[MapFile]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cxrx.errors import UsageError
-from cxrx.importing.folder import MapFile, MapFolder, Problems, check_key, find_maps, names_of
+from cxrx.importing.folder import MapFile, MapFolder, Problems, find_maps, names_of
 from cxrx.importing.pictures import find_pictures, stand_in
 from cxrx.importing.truth import PictureTruth, read_picture_truth
 from cxrx.reading.record import ImageRecord
@@ -17,7 +17,7 @@ from cxrx.results.pack import write_links, write_plan
 from cxrx.results.plan import Plan
 from cxrx.results.private import private_path, write_private
 from cxrx.results.ragged import Imported
-from cxrx.results.records import FloatArray, fingerprint
+from cxrx.results.records import FloatArray, check_key, fingerprint
 from cxrx.results.schema import FINGERPRINT, SETTINGS
 from cxrx.results.truth import check_truth
 

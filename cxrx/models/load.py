@@ -10,12 +10,12 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from cxrx.errors import CxrxError, UsageError
+from cxrx.errors import UsageError
 from cxrx.models.architectures import TIMM, timm_spec
 from cxrx.models.checkpoints import Checkpoint, read_checkpoint, refuse_keras
 from cxrx.models.download import fetch
 from cxrx.models.model import Model
-from cxrx.models.own import IMAGENET, first_channels, last_activation, outputs_of, own_spec
+from cxrx.models.own import IMAGENET, first_channels, last_activation, outputs_of, own_spec, refusing
 from cxrx.registry import load as load_registry
 from cxrx.specs import InputSpec, ModelSpec
 
@@ -405,12 +405,8 @@ def _numbered(count: int) -> tuple[tuple[str, ...], list[str]]:
 
 def build_module(spec: ModelSpec, labels: Sequence[str], variant: Mapping[str, Any]) -> nn.Module:
     """Return the network that `spec` builds for `labels`, in eval mode; UsageError where it cannot."""
-    try:
+    with refusing(f"{spec.name} could not be built:"):
         module = spec.build(labels) if spec.build_variant is None else spec.build_variant(labels, **variant)
-    except CxrxError:
-        raise
-    except Exception as error:
-        raise UsageError(f"{spec.name} could not be built: {type(error).__name__}: {error}") from error
     if not isinstance(module, nn.Module):
         raise UsageError(f"{spec.name}: build returned {type(module).__name__}, not a torch.nn.Module")
     return module.eval()

@@ -12,6 +12,7 @@ from torch import nn
 
 from cxrx.errors import UsageError
 from cxrx.models.layers import CamLayer, find_cam_layer, find_transformer, has_biased_convolutions, has_plain_blocks
+from cxrx.results.records import as_key
 from cxrx.specs import InputSpec
 
 FEW_CONVOLUTIONS = 4
@@ -105,7 +106,7 @@ class Model:
     @property
     def slug(self) -> str:
         """Name in the results file: the model's name and 8 hex digits of its weights."""
-        return f"{self.name.replace('/', '-')}@{self.weights_sha256[:8]}"
+        return f"{as_key(self.name)}@{self.weights_sha256[:8]}"
 
     def prepare(self, pixels: torch.Tensor) -> torch.Tensor:
         """Turn grey pictures into the network's input.
@@ -128,7 +129,12 @@ class Model:
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return differentiable raw float32 logits ``(B, K)`` of prepared input ``(B, C, H, W)``."""
-        output: Any = self.module(x)
+        try:
+            output: Any = self.module(x)
+        except (Exception, KeyboardInterrupt):
+            raise
+        except BaseException as error:  # sys.exit() would end the program as if all were well
+            raise UsageError(f"the network raised {type(error).__name__}: {error}") from error
         if not isinstance(output, torch.Tensor) or output.ndim > 2:
             raise UsageError(f"the network must return one (B, K) tensor, not {describe(output)}")
         z: torch.Tensor = output.float().reshape(x.shape[0], -1)

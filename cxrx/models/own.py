@@ -5,15 +5,18 @@ from __future__ import annotations
 import importlib.util
 import inspect
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import nn
 
-from cxrx.errors import UsageError
+from cxrx.errors import CxrxError, UsageError
 from cxrx.models.model import describe
+from cxrx.plugins import describe_error
+from cxrx.reading.processes import own_folders
 from cxrx.specs import InputSpec, ModelSpec
 
 IMAGENET = InputSpec()
@@ -33,12 +36,12 @@ def own_spec(name: str) -> ModelSpec:
         raise UsageError(f"{file!r} is no Python file")
     module = importlib.util.module_from_spec(module_spec)
     sys.modules[module_spec.name] = module  # dataclasses and pickle look their module up there
-    if str(path.parent.resolve()) not in sys.path:
-        sys.path.append(str(path.parent.resolve()))  # for the modules that the file imports from beside it
-    try:
+    folder = str(path.parent.resolve())
+    if folder not in sys.path:
+        sys.path.append(folder)  # for the modules that the file imports from beside it
+        own_folders.add(folder)
+    with refusing(f"{file!r} raised"):
         module_spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:
-        raise UsageError(f"{file!r} raised {type(error).__name__}: {error}") from error
     build = getattr(module, function, None)
     if not callable(build):
         raise UsageError(f"{file!r} has no function {function!r}")
@@ -48,13 +51,22 @@ def own_spec(name: str) -> ModelSpec:
     return ModelSpec(path.stem, _adapted(build), (), getattr(module, "INPUT", IMAGENET), output=output)
 
 
+@contextmanager
+def refusing(what: str) -> Iterator[None]:
+    """Turn whatever somebody's code raises, even sys.exit(), into a UsageError that begins with `what`."""
+    try:
+        yield
+    except (KeyboardInterrupt, CxrxError):
+        raise
+    except BaseException as error:
+        raise UsageError(f"{what} {describe_error(error)}") from error
+
+
 def _adapted(build: Callable[..., Any]) -> Callable[[Sequence[str]], Any]:
     """Accept ``build(labels)``, ``build(labels=...)`` with a default, and ``build()`` alike."""
-    positional = [
-        p
-        for p in inspect.signature(build).parameters.values()
-        if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
-    ]
+    with refusing("what it takes cannot be told of a function:"):
+        parameters = inspect.signature(build).parameters.values()
+    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     needs_labels = any(p.default is p.empty for p in positional)
     takes_labels = needs_labels or [p.name for p in positional[:1]] == ["labels"]
 
@@ -85,10 +97,12 @@ def outputs_of(module: nn.Module, spec: InputSpec) -> torch.Tensor:
     try:
         with torch.inference_mode():
             out = module(pictures.to(parameter.device))
-    except Exception as error:
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        taken = f"(B, {', '.join(map(str, shape[1:]))})"
         raise UsageError(
-            f"the network does not take an input of shape (B, {', '.join(map(str, shape[1:]))}): {reason}",
+            f"the network does not take an input of shape {taken}: {describe_error(error)}",
             "tell its size and channels: input_size, in_chans (API) or --input-size, --in-chans (command line)",
         ) from error
     if not isinstance(out, torch.Tensor) or out.ndim > 2:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Iterable, Sequence
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxrx.errors import UsageError
+from cxrx.files.atomic import sentence
 from cxrx.phantom import FINDINGS
 from cxrx.phantom.dicom import Encoding, to_dicom
 from cxrx.phantom.film import Phantom, make_film
@@ -54,6 +57,8 @@ def write_folder(
     ------
     UsageError
         `out` is not empty, `n` is no positive number, or `shortcut` is no finding.
+    DiskFullError, ResultsError
+        The system refuses a write; nothing is left behind.
     """
     if n < 1:
         raise UsageError(f"the number of films must be at least 1, not {n}")
@@ -61,29 +66,43 @@ def write_folder(
         raise UsageError(f"{shortcut!r} is no phantom finding", f"there are {', '.join(FINDINGS)}")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(f"{out} is not an empty folder", "name a new folder for the phantoms")
-    (out / "films").mkdir(parents=True)
     truth, boxes, tokens = [], [], []
-    for index, patient in enumerate(patients(n, seed)):
-        film = make_film(
-            seed, index, size=size, patient=patient, shortcut=shortcut, shortcut_strength=shortcut_strength
-        )
-        path = f"films/{index + 1:06d}.dcm"
-        write_film(film, out / path, encodings[index % len(encodings)])
-        if masks:
-            _write_masks(film, out / "masks", f"{index + 1:06d}")
-        truth.append([path, *film.labels.values(), f"PHANTOM{patient + 1:04d}", film.view])
-        boxes += [[path, b.finding, *map(_pixels, (b.x, b.y, b.width, b.height))] for b in film.boxes]
-        if film.shortcut is not None:
-            b = film.shortcut
-            tokens.append([path, "marker", *map(_pixels, (b.x, b.y, b.width, b.height))])
+    with _whole(out):
+        (out / "films").mkdir(parents=True)
+        for index, patient in enumerate(patients(n, seed)):
+            film = make_film(
+                seed, index, size=size, patient=patient, shortcut=shortcut, shortcut_strength=shortcut_strength
+            )
+            path = f"films/{index + 1:06d}.dcm"
+            write_film(film, out / path, encodings[index % len(encodings)])
+            if masks:
+                _write_masks(film, out / "masks", f"{index + 1:06d}")
+            truth.append([path, *film.labels.values(), f"PHANTOM{patient + 1:04d}", film.view])
+            boxes += [[path, b.finding, *map(_pixels, (b.x, b.y, b.width, b.height))] for b in film.boxes]
+            if film.shortcut is not None:
+                b = film.shortcut
+                tokens.append([path, "marker", *map(_pixels, (b.x, b.y, b.width, b.height))])
+            if shortcut is not None:
+                _write_mask(film.lungs, out / "regions" / f"{index + 1:06d}__lungs.png")
+            if progress is not None:
+                progress(1)
+        _write_table(out / "truth.csv", ["path", *FINDINGS, "patient", "view"], truth)
+        _write_table(out / "boxes.csv", ["path", "finding", "x", "y", "w", "h"], boxes)
         if shortcut is not None:
-            _write_mask(film.lungs, out / "regions" / f"{index + 1:06d}__lungs.png")
-        if progress is not None:
-            progress(1)
-    _write_table(out / "truth.csv", ["path", *FINDINGS, "patient", "view"], truth)
-    _write_table(out / "boxes.csv", ["path", "finding", "x", "y", "w", "h"], boxes)
-    if shortcut is not None:
-        _write_table(out / "regions.csv", ["path", "region", "x", "y", "w", "h"], tokens)
+            _write_table(out / "regions.csv", ["path", "region", "x", "y", "w", "h"], tokens)
+
+
+@contextmanager
+def _whole(out: Path) -> Iterator[None]:
+    """Write everything or nothing: films without all of their tables have no truth."""
+    there = out.exists()
+    try:
+        yield
+    except OSError as error:
+        shutil.rmtree(out, ignore_errors=True)
+        if there:
+            out.mkdir(exist_ok=True)
+        raise sentence(error, out.name, "make room and start the same command again") from error
 
 
 def patients(n: int, seed: int) -> list[int]:

@@ -7,16 +7,14 @@ import multiprocessing
 import os
 import pickle
 import signal
-import sys
 import threading
 import time
-import types
 from collections import deque
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing import connection
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
+from cxrx.reading.processes import guarded_context
 from cxrx.specs import Unreadable
 
 if TYPE_CHECKING:
@@ -95,9 +93,7 @@ class DecodePool:
         if workers < 1:
             raise ValueError(f"a pool needs at least one worker, not {workers}")
         self._timeout = timeout
-        self._context = multiprocessing.get_context("forkserver")
-        # Imported once by the server and shared by every worker it forks.
-        self._context.set_forkserver_preload(
+        self._context = guarded_context(
             ["cxrx.reading.prepare", "cxrx.reading.dicom", "cxrx.reading.picture", "pydicom.pixels", "PIL.Image"]
         )
         self._workers = [self._start() for _ in range(workers)]
@@ -212,28 +208,9 @@ class DecodePool:
     def _start(self) -> _Worker:
         ours, theirs = self._context.Pipe()
         process = self._context.Process(target=_work, args=(theirs, self._timeout), daemon=True)
-        with _no_main_module():
-            process.start()
+        process.start()
         theirs.close()
         return _Worker(process, ours)
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# In the caller's process, while a worker starts
-
-_main_lock = threading.Lock()
-
-
-@contextmanager
-def _no_main_module() -> Iterator[None]:
-    """Hide ``__main__``, which multiprocessing would otherwise import again (with torch, perhaps) in every worker."""
-    with _main_lock:
-        main = sys.modules["__main__"]
-        sys.modules["__main__"] = types.ModuleType("__main__")
-        try:
-            yield
-        finally:
-            sys.modules["__main__"] = main
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -12,10 +12,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cxrx.errors import UsageError
+
 FloatArray = NDArray[np.float32]
 
 Key = tuple[str, str]
 """``(model, method)``; ``(model, "")`` stands for the model's predictions."""
+
+MOST_LETTERS = 100
+"""Of the name of a model or a method, which is part of file names too."""
 
 STAGES = ("find", "read", "predict", "explain")
 
@@ -180,3 +185,18 @@ def _flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _shown(flat: Mapping[str, Any], key: str) -> str:
     return json.dumps(flat[key], ensure_ascii=False) if key in flat else "unset"
+
+
+def check_key(name: str, what: str) -> None:
+    """Raise UsageError unless `name` can name a model or method in a results file."""
+    if name != as_key(name) or name in {"", ".", ".."}:
+        shown = name if len(name) <= MOST_LETTERS else f"{name[:20]}..."
+        raise UsageError(
+            f"{shown!r} cannot name a {what}", f"use at most {MOST_LETTERS} letters, without blanks and slashes"
+        )
+
+
+def as_key(name: str) -> str:
+    """Return `name` with nothing in it that a group of a results file cannot be called."""
+    sound = (letter if letter.isprintable() and letter not in " /" else "-" for letter in name)
+    return "".join(sound)[:MOST_LETTERS]

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cxrx.errors import UsageError
+from cxrx.reading.processes import module_path
 from cxrx.registry import load
 from cxrx.testing.explainers import check_explainer
 from cxrx.testing.models import check_model
@@ -150,11 +151,11 @@ def _cheap(plugin: Plugin) -> str:
 
     A busy machine makes a load seem longer, never shorter: the shortest of several counts.
     """
-    path = os.pathsep.join(entry for entry in sys.path if entry)
+    path = os.pathsep.join(module_path())
     seconds = float("inf")
     for _ in range(_TRIES):
         done = subprocess.run(  # noqa: S603 - this interpreter, this code
-            [sys.executable, "-c", _LOAD, plugin.name],
+            [sys.executable, "-P", "-c", _LOAD, plugin.name],
             env=os.environ | {"PYTHONPATH": path},
             capture_output=True,
             text=True,

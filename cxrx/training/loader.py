@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
+from cxrx.reading.processes import guarded_context
 from cxrx.training.augment import augment, build_transform
 from cxrx.training.films import FilmStore
 from cxrx.training.recipes import Recipe
@@ -65,7 +66,7 @@ class Loader:
             pin_memory=device.type == "cuda",
             persistent_workers=workers > 0,
             prefetch_factor=4 if workers else None,
-            multiprocessing_context="forkserver" if workers else None,
+            multiprocessing_context=guarded_context() if workers else None,
             worker_init_fn=_leave_interrupts,
             generator=torch.Generator(),  # else it draws from the network's random numbers, once a run or once an epoch
         )

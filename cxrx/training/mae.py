@@ -172,7 +172,7 @@ def _start(module: nn.Module) -> None:
 
 
 def check_encoder(network: Any) -> Any:
-    """Refuse what the autoencoder cannot take apart.
+    """Refuse what the autoencoder cannot take apart, and patches that see their neighbours: they would tell the hidden.
 
     Raises
     ------
@@ -181,8 +181,11 @@ def check_encoder(network: Any) -> Any:
     """
     from timm.models.vision_transformer import VisionTransformer
 
+    kernels = [m for m in network.modules() if isinstance(m, nn.Conv2d)]
     plain = (
         isinstance(network, VisionTransformer)
+        and len(kernels) == 1
+        and kernels[0].kernel_size == kernels[0].stride
         and network.num_prefix_tokens == 1
         and network.pos_embed is not None
         and not network.no_embed_class
@@ -191,7 +194,7 @@ def check_encoder(network: Any) -> Any:
     )
     if not plain:
         raise UsageError(
-            "a masked autoencoder needs a plain vision transformer with a class token",
+            "a masked autoencoder needs a plain vision transformer with a class token, whose patches do not overlap",
             "-m vit_small, -m vit_base or another ViT of timm",
         )
     return network

@@ -92,8 +92,10 @@ class PretrainOptions:
         self.as_recipe()  # refuses what no training could have
         if not 0 < self.mask_ratio < 1:
             raise ValueError(f"mask_ratio lies between 0 and 1, not at {self.mask_ratio}")
-        if self.width % self.heads or self.width % 4 or self.depth < 1:
-            raise ValueError("width must be divisible by heads and by 4, and depth at least 1")
+        if self.heads < 1 or not 4 <= self.width <= 8192 or self.width % self.heads or self.width % 4:
+            raise ValueError("width must be divisible by heads and by 4, and at most 8192")
+        if not 1 <= self.depth <= 100:
+            raise ValueError(f"depth lies between 1 and 100, not at {self.depth}")
 
     def as_recipe(self) -> Recipe:
         """Return what a training has of it, too."""

@@ -24,12 +24,12 @@ def predicted(cli, films, net):
     return ("-m", net, "--labels", LABELS)
 
 
-def test_the_whole_way(cli, predicted, films, tmp_path):
+def test_the_whole_way(cli, predicted, films, net, tmp_path):
     rows = ["path,Nodule,Effusion,Mass"] + [f"film{i:03d}.png,{i % 2},{i // 5},{int(i < 3)}" for i in range(10)]
     boxes = ["path,finding,x,y,w,h"] + [f"film{i:03d}.png,Nodule,5,6,12,14" for i in range(1, 10, 2)]
     (tmp_path / "truth.csv").write_text("\n".join(rows))
     (tmp_path / "boxes.csv").write_text("\n".join(boxes))
-    cli("explain", "--method", "gradcam", "--method", "random", "--workers", 0, "--targets", "all")
+    cli("explain", "-m", net, "--method", "gradcam", "--method", "random", "--workers", 0, "--targets", "all")
     shown = cli("compare", "results.h5", "--truth", "boxes.csv", "--n-boot", 20)
     for word in ("gradcam", "centre", "random", "prior", "Spearman"):
         assert word in shown.stdout
@@ -42,7 +42,7 @@ def test_the_whole_way(cli, predicted, films, tmp_path):
 
 
 def test_info_verify_export_and_merge(cli, predicted, tmp_path, films, net):
-    cli("explain", "--method", "gradcam", "--workers", 0)
+    cli("explain", "-m", net, "--method", "gradcam", "--workers", 0)
     info = json.loads(cli("info", "results.h5", "--json").stdout)
     assert info["films"] == {"ok": 10}
     assert [m["method"] for m in info["models"][0]["methods"]] == ["gradcam"]
@@ -156,10 +156,10 @@ def test_nothing_private_is_in_the_results(cli, predicted, films, tmp_path):
     assert private.stat().st_mode & 0o777 == 0o600
 
 
-def test_xarray_opens_predictions_and_maps(cli, predicted, tmp_path):
+def test_xarray_opens_predictions_and_maps(cli, predicted, net, tmp_path):
     import xarray
 
-    cli("explain", "--method", "gradcam", "--workers", 0)
+    cli("explain", "-m", net, "--method", "gradcam", "--workers", 0)
     with cxrx.open_results(tmp_path / "results.h5") as results:
         (slug,) = results.models()
         expected = results.logits(slug)

@@ -103,7 +103,7 @@ def test_defaults_from_elsewhere_give_way(cli, films, net, tmp_path, monkeypatch
     (tmp_path / "cxrx.toml").write_text('polarity = "auto"\ndtype = "bf16"\ninput-size = 64\n[explain]\nadd = true\n')
     monkeypatch.setenv("CXRX_VIEWS", "lateral")
     monkeypatch.setenv("CXRX_OUT", "other.h5")
-    cli("explain", "results.h5", *CAM, "--workers", 0)
+    cli("explain", "results.h5", "-m", net, *CAM, "--workers", 0)
     with cxrx.open_results("results.h5") as results:
         (slug,) = results.models()
         settings = results.attrs(slug, "gradcam")["settings"]
@@ -139,7 +139,7 @@ def test_films_for_processing_can_be_asked_for_and_explained_later(cli, net, tmp
     assert "--for-processing takes it" in cli("predict", "dicom", *words, code=4).stderr
     cli("predict", "dicom", *words, "--for-processing")
     cli("predict", "dicom", *words, "--non-chest")
-    cli("explain", "results.h5", *CAM, "--workers", 0)
+    cli("explain", "results.h5", "-m", net, *CAM, "--workers", 0)
     with cxrx.open_results("results.h5") as results:
         assert results.images()["status"].tolist() == ["flagged", "ok"]
         assert results.present(None, "gradcam").any(axis=1).all()

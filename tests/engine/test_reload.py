@@ -67,7 +67,7 @@ def test_an_own_network_is_reloaded_with_all_that_decides_its_numbers(channels, 
     out = tmp_path / "r.h5"
     run(model, films, (), out, workers=0)
     with cxrx.open_results(out) as results:
-        again = reload_model(results, model.slug, "cpu")
+        again = reload_model(results, model.slug, "cpu", name)
         stored = results.logits(model.slug)
     assert (again.input, again.labels, again.activation) == (model.input, model.labels, model.activation)
     report = run(again, None, ["saliency"], out, workers=0)  # which refuses films whose logits moved
@@ -103,5 +103,5 @@ def test_weights_that_changed_are_told(films, own, tmp_path):
     state["4.bias"] += 1
     torch.save(state, weights)
     with cxrx.open_results(tmp_path / "r.h5") as results, pytest.raises(UsageError, match="cannot be found") as error:
-        reload_model(results, model.slug, "cpu")
+        reload_model(results, model.slug, "cpu", name)
     assert "--weights" in error.value.hint

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 import cxrx
-from cxrx.engine.api import explain_results, run
+from cxrx.engine.api import explain_results, reload_own, run
 from cxrx.errors import LockedError, NothingReadableError, UsageError
 from cxrx.files import atomic
 from cxrx.files.lock import RunLock
@@ -236,7 +236,11 @@ def test_unknown_things_are_named(films, model, tmp_path):
 def test_explaining_a_file_loads_its_models_again(films, tmp_path, model):
     out = tmp_path / "r.h5"
     run(model, films, out=out, workers=0)
-    reports = explain_results(out, ("gradcam",), workers=0)
+    with pytest.raises(UsageError, match="code that only a file names is not run"):
+        explain_results(out, ("gradcam",), workers=0)
+    with cxrx.open_results(out) as results:
+        again = reload_own(results, model.source["name"], "cpu")
+    reports = explain_results(out, ("gradcam",), again, workers=0)
     assert [r.model for r in reports] == [model.slug]
 
 
