@@ -137,26 +137,6 @@ def test_prior_is_the_direct_mean_to_the_last_bit(boxes, shape, random):
     np.testing.assert_allclose(prior_grid(mask), resize(mask, (256, 256)), rtol=0, atol=2**-31)
 
 
-def test_where_the_others_agree_the_prior_is_flat():
-    """Own films of odd places are added and left out again; three other patients share a square."""
-    rng, prior = np.random.default_rng(0), Prior()
-    for patient, corner in (
-        ("own", 300),
-        ("a", 200),
-        ("b", 250),
-        ("c", 277),
-        *(("own", int(n)) for n in rng.integers(0, 500, 20)),
-    ):
-        mask = np.zeros((1024, 1024), dtype=bool)
-        mask[corner : corner + 400, 300 : 300 + 400] = True
-        prior.add("m", patient, mask)
-    found = prior.map("m", "own")
-    flat = found == found.max()
-    assert found.max() == 1
-    assert flat.sum() > 70 * 95
-    assert maximum(found) == (round((277 + 600) / 2 / 4 - 0.5), round(500 / 4 - 0.5))
-
-
 @settings(max_examples=20, deadline=None)
 @given(st.integers(0, 1000))
 def test_prior_by_hand_and_in_little_memory(seed):
