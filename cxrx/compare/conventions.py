@@ -26,7 +26,8 @@ PUBLISHED_INTERVAL = (
 PROTOCOLS: dict[Protocol, str] = {
     "native": "native: maps {form} are carried to the pixels {where}, bilinear; what the crop cut off is 0",
     "chexlocalize": "chexlocalize (Saporta 2022): maps as they are stored, resized to the source picture, min-max, "
-    "255 m truncated, Otsu over 256 bins, holes filled, single pixels dropped; hit at the first maximum in row-major order",
+    "255 m truncated, Otsu over 256 bins, holes filled, single pixels dropped; hit at the first maximum in row-major "
+    "order",
     "arun": "arun (Arun 2021): the area under the precision-recall curve of the map's pixels against the truth's, on "
     "the source picture; maps {form}",
 }

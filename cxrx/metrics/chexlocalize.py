@@ -15,8 +15,8 @@ Single = NDArray[np.float32]
 METRICS = {
     "iou": (
         "the raw map is resized to the picture (bilinear, align_corners=False, float32), scaled by its minimum and "
-        "maximum, truncated to 8 bits and cut at Otsu's threshold; holes are filled, single pixels dropped; intersection "
-        "over union with the truth, NaN where either is empty"
+        "maximum, truncated to 8 bits and cut at Otsu's threshold; holes are filled, single pixels dropped; "
+        "intersection over union with the truth, NaN where either is empty"
     ),
     "hit": "the first maximum of the resized map in row-major order lies in the truth; NaN where that is empty",
 }
