@@ -113,6 +113,7 @@ class _Finding:
     value: float
     low: float
     high: float
+    n: int
     line: float
     side: _Side
     sure: _Side
@@ -120,7 +121,7 @@ class _Finding:
     def __str__(self) -> str:
         interval = f" [{self.low:.2f}, {self.high:.2f}]" if np.isfinite(self.low) else ""
         line = f"{self.line:.2f}" if np.isfinite(self.line) else "not known"
-        return f"{_NAMES[self.metric]} {self.value:.2f}{interval}; maps of different patients: {line}"
+        return f"{_NAMES[self.metric]} {self.value:.2f}{interval}, n = {self.n}; maps of different patients: {line}"
 
 
 def _against_line(rows: pd.DataFrame, random: pd.DataFrame, metric: str, bootstrap: PatientBootstrap) -> _Finding:
@@ -130,7 +131,7 @@ def _against_line(rows: pd.DataFrame, random: pd.DataFrame, metric: str, bootstr
     both = own.merge(other, on=["image_id", "patient", "finding"], suffixes=("", "_random"))
     difference = (both["value"] - both["value_random"]).groupby(both["patient"]).mean().dropna().to_numpy()
     side, sure = (_side(difference, LEVEL / tests) for tests in (1, len(SIMILARITIES)))
-    return _Finding(metric, value, low, high, float(other["value"].mean()), side, sure)
+    return _Finding(metric, value, low, high, int(own["value"].count()), float(other["value"].mean()), side, sure)
 
 
 def _side(differences: Float, level: float) -> _Side:
