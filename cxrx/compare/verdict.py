@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from cxrx.compare.faithfulness import MEASURES
-from cxrx.metrics.bootstrap import MIN_PATIENTS
+from cxrx.metrics.bootstrap import MIN_PATIENTS, ROUNDING
 from cxrx.metrics.paired import LEVEL
 from cxrx.metrics.summaries import common_pairs
 from cxrx.specs import Measure
@@ -31,9 +31,7 @@ WORDS = {
 FAITHFUL = ("road", "insertion", "aopc", "degradation", "sensitivity_n", "deletion")
 """Metrics that decide which method is most faithful: the first that was measured."""
 NOTHING = "Nothing could be compared; see what was skipped and why."
-ROUNDING = 1e-12
-"""Values that differ by less are the same."""
-_NO_INTERVAL = "without an interval (n_boot is 0)"
+_NO_INTERVAL = "without an interval (n_boot is 0, or all differences are the same)"
 
 Tables = Mapping[str, pd.DataFrame]
 
@@ -356,13 +354,12 @@ _SENTENCES = {
     "({reason}n = {one.n}{few}){controls}.",
     "faithfulness tied": "{names} tie{ahead}: when the pixels of their maps are changed, the model follows each with "
     "{word} {one.value:.2f}{unit} ({reason}n = {one.n}{few}){controls}.",
-    "baseline": "The baseline of {one.who} keeps over half of the probability of {findings}: {one.who} says little "
-    "there.",
+    "baseline": "The baseline of {one.who} keeps over half of the probability of {findings} on most films: {one.who} "
+    "says little there.",
     "classifier": "The classifier separates films with an AUROC of {one} ({one.reason}; {one.n} labels{few}).",
-    "agreement": "The methods' rank correlations lie between {ends}; maps of different patients reach "
-    "{beside.value:z.2f}.",
-    "agreement of two": "{one.who} and {other} agree with a rank correlation of {one.value:z.2f} (n = {one.n}{few}); "
-    "maps of different patients reach {beside.value:z.2f}.",
+    "agreement": "The methods' rank correlations lie between {ends}{strangers}.",
+    "agreement of two": "{one.who} and {other} agree with a rank correlation of {one.value:z.2f} (n = {one.n}{few})"
+    "{strangers}.",
 }
 """By kind, and where they differ by what was decided or measured."""
 
@@ -414,6 +411,7 @@ def _sentence(group: Sequence[Statement]) -> str:
         none=f"None of {names} puts" if first else f"{last} never puts",
         which=f"Which of {names} is best" if first else f"How good {last} is",
         controls=_controls(one),
+        strangers=_strangers(one),
         findings=", ".join(each.finding for each in group),
         passing=f"{names} {'pass' if first else 'passes'}",
         ends=" and ".join(f"{end.value:z.2f} ({end.who} and {''.join(end.against)}, n = {end.n})" for end in group),
@@ -423,6 +421,11 @@ def _sentence(group: Sequence[Statement]) -> str:
 def _controls(one: Statement) -> str:
     listed = ", ".join(f"{control.who} {control.value:z.2f}" for control in one.beside)
     return f". Without looking at the model: {listed}" if listed else ""
+
+
+def _strangers(one: Statement) -> str:
+    known = [beside.value for beside in one.beside if np.isfinite(beside.value)]
+    return f"; maps of different patients reach {known[0]:z.2f}" if known else ""
 
 
 def _few(one: Statement) -> str:

@@ -213,6 +213,7 @@ def test_methods_are_ranked_on_the_pairs_that_all_have():
     assert "6 truth pairs of 6 patients; fewer than 10 patients say nothing" in said[0]
 
 
+@pytest.mark.filterwarnings("ignore:invalid value encountered in divide:RuntimeWarning")  # of a column without a number
 def test_methods_without_a_common_pair_are_not_ranked():
     found = verdict(pointing(a=[1] * 6 + [None] * 6, b=[None] * 6 + [0] * 6, centre=[0] * 12), controls=CONTROLS)
     assert {one.decision for one in found} == {"nothing in common"}
@@ -228,7 +229,7 @@ def test_no_bootstrap_is_not_called_few_patients():
         difference(pd.DataFrame([row | {"difference": 0.0}]), "hit", "b", "a"),
         difference(pd.DataFrame([row]), "hit", "a", "c"),
     ])  # fmt: skip
-    assert none == "a against b: +0.50 hit rate (n = 40); not decidable without an interval (n_boot is 0)."
+    assert none.startswith("a against b: +0.50 hit rate (n = 40); not decidable without an interval (n_boot is 0, or")
     assert few == "a against b: +0.50 hit rate (n = 40); not decidable with these films: fewer than 10 patients."
     assert same == "b against a: +0.00 hit rate (n = 40); their means are the same on these films."
     assert foreign == "Whether a is better than c cannot be said: they have no pair in common."
@@ -254,10 +255,10 @@ def test_statements_that_share_a_sentence_are_said_together_and_no_others():
         ("other", "a passes the randomisation test: with a random network the maps are others."),
         ("m", "d fails: so."),
         ("m", "e fails: so."),
-        (
-            "m",
-            "The baseline of deletion keeps over half of the probability of Mass, Nodule: deletion says little there.",
-        ),
+        ("m", (
+            "The baseline of deletion keeps over half of the probability of Mass, Nodule on most films: deletion says "
+            "little there."
+        )),
         ("m", (
             "The methods' rank correlations lie between 0.20 (a and b, n = 12) and 0.80 (a and c, n = 12); maps of "
             "different patients reach 0.10."
