@@ -153,6 +153,7 @@ def show_classification(table: DataFrame) -> None:
         auroc = _with_interval(row["auroc"], row["auroc_low"], row["auroc_high"])
         rows.append((row["model"], row["finding"], auroc, row["f1"], *counts))
     print_table(("model", "finding", "AUROC", "F1", "tp", "fp", "fn", "tn"), rows)
+    _say_few(table, "auroc")
 
 
 def show_means(section: str, table: DataFrame, metrics: tuple[str, ...]) -> None:
@@ -169,6 +170,7 @@ def show_means(section: str, table: DataFrame, metrics: tuple[str, ...]) -> None
                  for row in map(by_metric.get, names))  # fmt: skip
         rows.append((model, method, group["n"].max(), *cells))
     print_table(("model", "method", "n", *names), rows)
+    _say_few(macro, "value")
 
 
 def show_agreement(table: DataFrame, metrics: tuple[str, ...] = ("spearman",)) -> None:
@@ -184,6 +186,15 @@ def show_agreement(table: DataFrame, metrics: tuple[str, ...] = ("spearman",)) -
             for row in _records(macro)
         ]
         print_table(("model", "method", "method", "n", name), rows)
+
+
+def _say_few(table: DataFrame, name: str) -> None:
+    """Say why numbers have no interval, where some have none."""
+    from cxrx.metrics.bootstrap import MIN_PATIENTS
+
+    low = "low" if name == "value" else f"{name}_low"
+    if (table[name].notna() & table[low].isna()).any():
+        typer.echo(f"a number without an interval is of fewer than {MIN_PATIENTS} patients, who say nothing")
 
 
 def _records(table: DataFrame) -> list[dict[str, Any]]:

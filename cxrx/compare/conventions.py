@@ -23,10 +23,15 @@ PUBLISHED_INTERVAL = (
     "95 %: the 25th and 975th of 1,000 sorted means over films drawn again with seed 0, as CheXlocalize computes it; "
     "replicates without a film of the finding are left out; the value is the plain mean, not that of the replicates"
 )
+PAIRS = (
+    "methods and controls are compared on the pairs of film and finding that all of them have, which n counts (in a "
+    "row of one finding those without any pair of it do not count); per_pair.csv holds the others too"
+)
 PROTOCOLS: dict[Protocol, str] = {
     "native": "native: maps {form} are carried to the pixels {where}, bilinear; what the crop cut off is 0",
     "chexlocalize": "chexlocalize (Saporta 2022): maps as they are stored, resized to the source picture, min-max, "
-    "255 m truncated, Otsu over 256 bins, holes filled; hit at the first maximum in row-major order",
+    "255 m truncated, Otsu over 256 bins, holes filled, single pixels dropped; hit at the first maximum in row-major "
+    "order",
     "arun": "arun (Arun 2021): the area under the precision-recall curve of the map's pixels against the truth's, on "
     "the source picture; maps {form}",
 }
@@ -91,6 +96,8 @@ def conventions(
         said |= {f"{kind}: {key}": _described(measure) for key, measure in measures.items()}
     said |= {f"regions: {name}": text for name, text in regions.CONVENTIONS.items()}
     said |= {f"tests: {name}": text for name, text in paired.CONVENTIONS.items()}
+    if {"localisation", "faithfulness"} & set(selection.sections):
+        said["pairs"] = PAIRS
     said["cost"] = COST
     said["interval"] = INTERVAL
     said["version"] = f"cxrx {__version__}"

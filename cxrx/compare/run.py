@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 
 from cxrx.compare.agreement import DISPERSION, agreement
@@ -32,7 +33,8 @@ from cxrx.metrics.controls import CONTROLS
 from cxrx.metrics.paired import paired_tests
 from cxrx.metrics.protocols import PROTOCOLS, Protocol
 from cxrx.metrics.strata import KINDS, strata
-from cxrx.metrics.summaries import published_intervals, summarise, with_skill
+from cxrx.metrics.strata import METRICS as STRATA
+from cxrx.metrics.summaries import common_pairs, left_out, on_pairs, published_intervals, summarise, with_skill
 from cxrx.specs import Measure
 
 if TYPE_CHECKING:
@@ -243,7 +245,11 @@ class _Work:
             self.tables |= {"agreement": alike.methods, "model_agreement": alike.models}
             dispersion = alike.dispersion
         if self.stratify:
-            self.tables["strata"] = strata(self.tables["per_pair"], dispersion, self.stratify, self.bootstrap)
+            shared = []
+            for table in (self.tables["per_pair"], dispersion):
+                names = [name for name in STRATA if name in table.columns]
+                shared.append(on_pairs(table, names, common_pairs(table, names)[0]))
+            self.tables["strata"] = strata(*shared, self.stratify, self.bootstrap)
         if {"faithfulness", "sanity"} & set(self.selection.sections):
             for model in self.mapped:
                 self._run_again(model)
@@ -270,8 +276,10 @@ class _Work:
         per_pair = self._with_protocols(per_pair, truth, edges)
         metrics = [name for name in per_pair.columns if name not in locate.BASE]
         summary = with_skill(summarise(per_pair, metrics, self.bootstrap))
+        self.notes.warnings += left_out(per_pair, metrics)
         if self.scoring.protocol == "chexlocalize":
-            summary = published_intervals(summary, per_pair, self.corpus.name)
+            shared = on_pairs(per_pair, metrics, common_pairs(per_pair, metrics)[1])
+            summary = published_intervals(summary, shared, self.corpus.name)
         self.tables |= {"per_pair": per_pair, "summary": summary}
         if self.selection.detailed:
             self.tables["confusion"] = confusion(self.corpus, truth, self.scoring)
@@ -352,6 +360,7 @@ class _Work:
             return
         self._append("faithfulness_pairs", table)
         self._append("faithfulness", summarise(table, metrics, self.bootstrap))
+        self.notes.warnings += [f"faithfulness of {sentence}" for sentence in left_out(table, metrics)]
         self._append("curves", found.curve_table(self.bootstrap))
         if self.regions:
             from cxrx.compare.regions.removal import removal
@@ -385,8 +394,25 @@ class _Work:
             known = {key: measures[kind].get(key, Measure()) for key in table.columns if key not in locate.BASE}
             judging = [key for key, measure in known.items() if measure.higher_is_better is not None]
             own_scale = {key for key, measure in known.items() if measure.unit}
-            found = paired_tests(table, judging, self.controls, self.bootstrap, own_scale=own_scale)
-            self._append("paired_tests", found)
+            self._append("paired_tests", self._tested(table, judging, own_scale))
+
+    def _tested(self, table: pd.DataFrame, metrics: list[str], own_scale: set[str]) -> pd.DataFrame:
+        """Test methods on the pairs that all of them have, as in the means, and models on those that both have."""
+
+        def test(scores: pd.DataFrame) -> pd.DataFrame:
+            return paired_tests(scores, metrics, self.controls, self.bootstrap, own_scale=own_scale)
+
+        whole, within = common_pairs(table, metrics)
+        tests = test(table)
+        if (whole == np.isfinite(table[metrics].to_numpy(float))).all():
+            return tests
+        over, single = (test(on_pairs(table, metrics, mask)) for mask in (whole, within))
+        parts = (
+            over[(over["kind"] == "methods") & (over["finding"] == "all")],
+            single[(single["kind"] == "methods") & (single["finding"] != "all")],
+            tests[tests["kind"] == "models"],
+        )
+        return pd.concat([part for part in parts if len(part)] or [tests.iloc[:0]], ignore_index=True)
 
     def _append(self, name: str, table: pd.DataFrame) -> None:
         parts = [part for part in (self.tables[name], table) if len(part)]

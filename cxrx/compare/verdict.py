@@ -12,8 +12,9 @@ import numpy as np
 import pandas as pd
 
 from cxrx.compare.faithfulness import MEASURES
-from cxrx.metrics.bootstrap import MIN_PATIENTS
+from cxrx.metrics.bootstrap import MIN_PATIENTS, ROUNDING
 from cxrx.metrics.paired import LEVEL
+from cxrx.metrics.summaries import common_pairs
 from cxrx.specs import Measure
 
 LEAD = {"native": "hit", "chexlocalize": "hit", "arun": "average_precision"}
@@ -30,7 +31,7 @@ WORDS = {
 FAITHFUL = ("road", "insertion", "aopc", "degradation", "sensitivity_n", "deletion")
 """Metrics that decide which method is most faithful: the first that was measured."""
 NOTHING = "Nothing could be compared; see what was skipped and why."
-_NO_INTERVAL = "without an interval (n_boot is 0)"
+_NO_INTERVAL = "without an interval (n_boot is 0, or all differences are the same)"
 
 Tables = Mapping[str, pd.DataFrame]
 
@@ -69,8 +70,10 @@ class Statement(Estimate):
         The number, of pairs of film and finding; of ``difference`` and ``models`` how much it differs, with p after
         Holm's correction. The finding ``all`` is the mean over findings.
     decision
-        ``better`` or ``worse`` than what it is set against, ``same``, ``undecided``; of a test ``passes``, ``fails``,
-        ``cannot be tested`` or ``undecided``; of a removal ``reads`` where the model reads the marker.
+        ``better`` or ``worse`` than what it is set against, ``same``, ``undecided``; of best methods ``tied`` where
+        several are, ``none`` where no method has a hit, ``nothing in common`` where no pair has a number of every
+        method; of a test ``passes``, ``fails``, ``cannot be tested`` or ``undecided``; of a removal ``reads`` where the
+        model reads the marker.
     reason
         Why, or what the number rests on.
     beside
@@ -104,9 +107,8 @@ def verdict(
 ) -> list[Statement]:
     """Return what the tables say, model by model.
 
-    A difference counts where Holm's correction leaves it significant and its interval leaves 0 out; else it is
-    undecided. `controls` are the methods that never look at the model, `faithfulness` is what the numbers of that
-    section are.
+    Methods are ranked on the pairs that all of them have. A difference counts where Holm's correction leaves it
+    significant; else it is undecided.
 
     Parameters
     ----------
@@ -148,34 +150,38 @@ def _numbers(row: Any, value: str = "value") -> dict[str, Any]:
 
 
 def _best(said: Statement, tables: Tables, controls: AbstractSet[str], *, higher: bool = True) -> list[Statement]:
-    """Fill `said` with the best method of its metric; set it against the best of the controls and of the others."""
+    """Fill `said` with the best methods of its metric; set each against a control, and one alone against the next."""
     means, pairs = (
         (tables["summary"], tables["per_pair"])
         if said.kind == "localisation"
         else (tables["faithfulness"], tables["faithfulness_pairs"])
     )
-    means = means[(means["metric"] == said.metric) & (means["finding"] == "all") & means["value"].notna()]
-    lead = means.set_index("method")
-    values, sign = lead["value"].to_dict(), 1 if higher else -1
-
-    def best_of(names: Sequence[str]) -> str:
-        return max(names, key=lambda name: sign * values[name])
-
+    means = means[(means["metric"] == said.metric) & (means["finding"] == "all")]
+    lead = means[means["value"].notna()].set_index("method")
+    values = (lead["value"] if higher else -lead["value"]).to_dict()
     methods = [name for name in lead.index if name not in controls]
     blind = [name for name in lead.index if name in controls]
     if not methods:
-        return []
-    best = best_of(methods)
-    others = [name for name in methods if name != best]
+        names = tuple(name for name in means["method"] if name not in controls)
+        return [replace(said, who=name, against=names[:i] + names[i + 1 :], decision="nothing in common", reason="")
+                for i, name in enumerate(names)]  # fmt: skip
+    top = max(values[name] for name in methods)
+    best = [name for name in methods if top - values[name] < ROUNDING]
+    others = [name for name in methods if name not in best]
+    if said.metric == "hit" and top == 0:
+        said = replace(said, decision="none")
+    elif len(best) > 1:
+        said = replace(said, decision="tied")
     said = replace(
-        said, who=best, **_numbers(lead.loc[best]), patients=pairs[pairs["method"] == best]["patient"].nunique(),
-        against=tuple(others), beside=tuple(Estimate(name, **_numbers(lead.loc[name])) for name in blind),
-    )  # fmt: skip
-    if said.kind == "localisation":
-        # the prior of a finding with one box does not exist: a rival must be scored on the same pairs
-        blind = [name for name in blind if lead.loc[name, "n"] == said.n] or blind
-    rivals = [best_of(group) for group in (blind, others) if group]
-    return [said, *(difference(tables["paired_tests"], said.metric, best, rival, higher=higher) for rival in rivals)]
+        said, against=tuple(others), beside=tuple(Estimate(name, **_numbers(lead.loc[name])) for name in blind)
+    )
+    if said.metric in pairs.columns:
+        pairs = pairs[common_pairs(pairs, [said.metric])[0][:, 0]]
+    patients = pairs[pairs["method"] == best[0]]["patient"].nunique()
+    leading = [replace(said, who=name, **_numbers(lead.loc[name]), patients=patients) for name in best]
+    rivals = [max(group, key=values.__getitem__) for group in (blind, [] if best[1:] else others) if group]
+    tests = tables["paired_tests"]
+    return leading + [difference(tests, said.metric, name, rival, higher=higher) for name in best for rival in rivals]
 
 
 def difference(tests: pd.DataFrame, metric: str, best: str, other: str, *, higher: bool = True) -> Statement:
@@ -196,20 +202,26 @@ def difference(tests: pd.DataFrame, metric: str, best: str, other: str, *, highe
     said = Statement(best, kind="difference", against=(other,), metric=metric)
     if forward.empty and backward.empty:
         return replace(said, decision="undecided", reason="they have no pair in common")
-    row, turn = (forward.iloc[0], 1) if len(forward) else (backward.iloc[0], -1)
+    return _decided(said, *((forward.iloc[0], 1) if len(forward) else (backward.iloc[0], -1)), higher=higher)
+
+
+def _decided(said: Statement, row: Any, turn: int = 1, *, higher: bool = True) -> Statement:
+    """Fill `said` with a paired test, turned round where `turn` is -1, and with what it decides and why."""
     low, high = sorted((turn * row["low"], turn * row["high"])) if np.isfinite(row["low"]) else (np.nan, np.nan)
-    value, known = turn * row["difference"], np.isfinite(low + high)
-    decision, reason = "undecided", "the mean over findings and the test over patients point different ways"
-    if value == 0:
-        decision, reason = "same", "they do not differ on these films"
-    elif not known:
-        reason = f"fewer than {MIN_PATIENTS} patients" if row["patients"] < MIN_PATIENTS else _NO_INTERVAL
+    value = turn * row["difference"]
+    decision, reason = "undecided", ""
+    if abs(value) < ROUNDING:
+        decision, reason = "same", "their means are the same on these films"
+    elif row["patients"] < MIN_PATIENTS:
+        reason = f"fewer than {MIN_PATIENTS} patients"
+    elif not np.isfinite(low + high):
+        reason = _NO_INTERVAL
     elif row["decided"]:
-        decision, reason = "better" if (value > 0) == higher else "worse", ""
-    elif low <= 0 <= high:
-        reason = "the interval holds 0"
-    elif row["p_holm"] >= LEVEL:
+        decision = "better" if (value > 0) == higher else "worse"
+    elif row["p"] < LEVEL:
         reason = "the difference does not survive Holm's correction"
+    else:
+        reason = "the interval holds 0"
     return replace(
         said, value=value, low=low, high=high, n=int(row["n"]), patients=int(row["patients"]), p=row["p_holm"],
         decision=decision, reason=reason,
@@ -285,10 +297,9 @@ def _models(tests: pd.DataFrame, metric: str) -> list[Statement]:
     """Compare the models under each method, on the films both explain."""
     rows = tests[(tests["kind"] == "models") & (tests["finding"] == "all") & (tests["metric"] == metric)]
     return [
-        Statement(
-            row["method_a"], kind="models", model=row["model_a"], against=(row["model_b"],), metric=metric,
-            **_numbers(row, "difference"), patients=int(row["patients"]), p=row["p_holm"],
-            decision="undecided" if not row["decided"] else "better" if row["difference"] > 0 else "worse",
+        _decided(
+            Statement(row["method_a"], kind="models", model=row["model_a"], against=(row["model_b"],), metric=metric),
+            row,
         )
         for row in rows.to_dict("records")
     ]  # fmt: skip
@@ -322,30 +333,33 @@ def _agreement(table: pd.DataFrame, controls: AbstractSet[str]) -> list[Statemen
 
 _SENTENCES = {
     "marker": "{one.finding}: {one.who} puts {one} of its relevance on the marker, {beside.value:.1f} times the "
-    "marker's share of the film (n = {one.n}).",
-    "removal": "{one.finding}: painting the marker over lowers the logit by {one} (n = {one.n}), painting its mirror "
-    "image over by {beside}.",
-    "removal reads": "{one.finding}: painting the marker over lowers the logit by {one} (n = {one.n}), painting its "
-    "mirror image over by {beside}: the model reads the marker.",
-    "localisation": "{one.who} overlaps the finding best: {word} {one} (mean over findings; {one.n} truth pairs of "
-    "{one.patients} patients). Without looking at the model: {controls}.",
-    "localisation hit": "{one.who} puts its maximum into the finding {often}in {one} of cases (mean over findings; "
-    "{one.n} truth pairs of {one.patients} patients). Without looking at the model: {controls}.",
+    "marker's share of the film (n = {one.n}{few}).",
+    "removal": "{one.finding}: painting the marker over lowers the logit by {one} (n = {one.n}{few}), painting "
+    "its mirror image over by {beside}.",
+    "removal reads": "{one.finding}: painting the marker over lowers the logit by {one} (n = {one.n}{few}), "
+    "painting its mirror image over by {beside}: the model reads the marker.",
+    "localisation": "{one.who} overlaps the finding{best}: {word} {one} ({truths}){controls}.",
+    "localisation tied": "{names} tie{ahead}: each overlaps the finding with {word} {one.value:.2f} "
+    "({truths}){controls}.",
+    "localisation hit": "{one.who} puts its maximum into the finding{often} in {one} of cases ({truths}){controls}.",
+    "localisation hit tied": "{names} tie{ahead}: each puts its maximum into the finding in {one.value:.2f} of cases "
+    "({truths}){controls}.",
+    "localisation hit none": "{none} its maximum into the finding: {one} of cases ({truths}){controls}.",
+    "nothing in common": "{which} by {word} cannot be said: there is no pair of film and finding that all methods and "
+    "controls have.",
     "sanity": "{one.who} {one.decision}: {one.reason}.",
     "sanity undecided": "{one.who}: {one.reason}.",
     "sanity passes": "{passing} the randomisation test: with a random network the maps are others.",
     "faithfulness": "When the pixels of a map are changed, the model follows {one.who}{most}: {word} {one}{unit} "
-    "({reason}n = {one.n}). Without looking at the model: {controls}.",
-    "baseline": "The baseline of {one.who} keeps over half of the probability of {findings}: {one.who} says little "
-    "there.",
-    "classifier": "The classifier separates films with an AUROC of {one} ({one.reason}).",
-    "agreement": "The methods' rank correlations lie between {ends}; maps of different patients reach "
-    "{beside.value:z.2f}.",
-    "agreement of two": "{one.who} and {other} agree with a rank correlation of {one.value:z.2f}; maps of different "
-    "patients reach {beside.value:z.2f}.",
-    "models": "{one.who} on {one.model} against {other}: {one:+} {word} (n = {one.n}).",
-    "models undecided": "{one.who} on {one.model} against {other}: {one:+} {word} (n = {one.n}); not decidable with "
-    "these films.",
+    "({reason}n = {one.n}{few}){controls}.",
+    "faithfulness tied": "{names} tie{ahead}: when the pixels of their maps are changed, the model follows each with "
+    "{word} {one.value:.2f}{unit} ({reason}n = {one.n}{few}){controls}.",
+    "baseline": "The baseline of {one.who} keeps over half of the probability of {findings} on most films: {one.who} "
+    "says little there.",
+    "classifier": "The classifier separates films with an AUROC of {one} ({one.reason}; {one.n} labels{few}).",
+    "agreement": "The methods' rank correlations lie between {ends}{strangers}.",
+    "agreement of two": "{one.who} and {other} agree with a rank correlation of {one.value:z.2f} (n = {one.n}{few})"
+    "{strangers}.",
 }
 """By kind, and where they differ by what was decided or measured."""
 
@@ -361,43 +375,75 @@ def sentences(statements: Iterable[Statement]) -> list[tuple[str, str]]:
 
 def _shared(one: Statement) -> Hashable:
     """Return what statements of one sentence have in common."""
-    alone = one.kind not in ("baseline", "agreement") and one.decision != "passes"
-    return one.model, one.kind, one.metric, one.decision, id(one) if alone else None
+    together = one.kind in ("baseline", "agreement") or one.decision in ("passes", "tied", "none", "nothing in common")
+    return one.model, one.kind, one.metric, one.decision, None if together else id(one)
 
 
 def _sentence(group: Sequence[Statement]) -> str:
     one = group[0]
-    if one.kind == "difference":
+    if one.kind in ("difference", "models"):
         return _difference_sentence(one)
-    *names, last = (each.who for each in group)
-    special = "of two" if one.kind == "agreement" and not names else one.decision or one.metric
-    template = _SENTENCES.get(f"{one.kind} {special}", _SENTENCES[one.kind])
-    return template.format(
+    *first, last = (each.who for each in group)
+    names = f"{', '.join(first)} and {last}" if first else last
+    special = "of two" if one.kind == "agreement" and not first else one.decision
+    forms = (
+        f"{one.kind} {one.metric} {special}",
+        f"{one.kind} {special}",
+        special,
+        f"{one.kind} {one.metric}",
+        one.kind,
+    )
+    few = _few(one)
+    return next(_SENTENCES[form] for form in forms if form in _SENTENCES).format(
         one=one,
+        names=names,
+        few=few,
+        truths=f"mean over findings; {one.n} truth pairs of {one.patients} patients{few}",
         other="".join(one.against[:1]),
         beside=one.beside[0] if one.beside else None,
         word=_word(one.metric),
         unit=f" {one.unit}".rstrip(),
         reason=f"{one.reason}, " if one.reason else "",
-        often="most often, " if one.against else "",
+        best=" best" if one.against else "",
+        often=" most often," if one.against else "",
         most=" most" if one.against else "",
-        controls=", ".join(f"{control.who} {control.value:z.2f}" for control in one.beside),
+        ahead=" for the first place" if one.against else "",
+        none=f"None of {names} puts" if first else f"{last} never puts",
+        which=f"Which of {names} is best" if first else f"How good {last} is",
+        controls=_controls(one),
+        strangers=_strangers(one),
         findings=", ".join(each.finding for each in group),
-        passing=f"{', '.join(names)} and {last} pass" if names else f"{last} passes",
-        ends=" and ".join(f"{end.value:z.2f} ({end.who} and {''.join(end.against)})" for end in group),
+        passing=f"{names} {'pass' if first else 'passes'}",
+        ends=" and ".join(f"{end.value:z.2f} ({end.who} and {''.join(end.against)}, n = {end.n})" for end in group),
     )
 
 
+def _controls(one: Statement) -> str:
+    listed = ", ".join(f"{control.who} {control.value:z.2f}" for control in one.beside)
+    return f". Without looking at the model: {listed}" if listed else ""
+
+
+def _strangers(one: Statement) -> str:
+    known = [beside.value for beside in one.beside if np.isfinite(beside.value)]
+    return f"; maps of different patients reach {known[0]:z.2f}" if known else ""
+
+
+def _few(one: Statement) -> str:
+    """Say that a number of few patients has no interval, and why."""
+    few = (one.patients or one.n) < MIN_PATIENTS
+    return f"; fewer than {MIN_PATIENTS} patients say nothing" if few else ""
+
+
 def _difference_sentence(one: Statement) -> str:
-    other = one.against[0]
+    other, who = one.against[0], f"{one.who} on {one.model}" if one.kind == "models" else one.who
     if not one.n:
-        return f"Whether {one.who} is better than {other} cannot be said: {one.reason}."
+        return f"Whether {who} is better than {other} cannot be said: {one.reason}."
     p = f", Holm-adjusted p = {one.p:.2g}" if np.isfinite(one.low + one.high) and one.value != 0 else ""
-    said = f"{one.who} against {other}: {one:+} {_word(one.metric)} (n = {one.n}{p})"
+    said = f"{who} against {other}: {one:+} {_word(one.metric)} (n = {one.n}{p})"
     if one.decision == "same":
         return f"{said}; {one.reason}."
     if one.decision != "undecided":
-        return f"{said}; {one.who} is {one.decision}."
+        return f"{said}; {one.model if one.kind == 'models' else who} is {one.decision}."
     return f"{said}; not decidable {'' if one.reason == _NO_INTERVAL else 'with these films: '}{one.reason}."
 
 

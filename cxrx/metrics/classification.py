@@ -34,6 +34,7 @@ CONVENTIONS = {
     "auroc": "area under the ROC curve",
     "interval": INTERVALS["AUROC, AUPRC"],
     "auprc": "average precision, the precision-recall curve in steps; chance is the share of positives",
+    "threshold": "what the model's training stored with its weights, else 0.5",
     "f1": "F1 of the positive class at the threshold",
     "f1_macro": "mean of the F1 of the positive and of the negative class",
     "f1_weighted": "the same, weighted by how many films are of each class",

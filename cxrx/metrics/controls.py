@@ -17,6 +17,7 @@ from cxrx.metrics.geometry import Float, resize
 CONTROLS = ("centre", "random", "edge", "prior")
 GRID = 64  # cells a side of the drawn controls
 PRIOR_GRID = 256  # the mean truth is drawn at 256 x 256, as in the published figures
+_STEPS = 2**30
 
 
 def centre_map(size: int = GRID) -> Float:
@@ -36,8 +37,12 @@ def random_map(seed: int, *keys: str, size: int = 8) -> Float:
 
 
 def prior_grid(truth: NDArray[np.bool_]) -> Float:
-    """Bring a truth mask to the grid of the prior, ``(256, 256)``; a cell holds the share of it that is truth."""
-    return resize(truth, (PRIOR_GRID, PRIOR_GRID))
+    """Bring a truth mask to the grid of the prior, ``(256, 256)``; a cell holds the share of it that is truth.
+
+    The shares are whole multiples of 2^-30: sums of up to eight million of them are exact, in any order, and what is
+    subtracted from a sum leaves nothing behind.
+    """
+    return np.rint(resize(truth, (PRIOR_GRID, PRIOR_GRID)) * _STEPS) / _STEPS
 
 
 class Prior:
@@ -56,7 +61,10 @@ class Prior:
         self._own.setdefault((finding, patient), []).append(_cut_out(grid))
 
     def map(self, finding: str, patient: str) -> Float | None:
-        """Return the mean truth of `finding` without `patient`'s films, or None where no other patient has one."""
+        """Return the mean truth of `finding` without `patient`'s films, or None where no other patient has one.
+
+        Bit for bit the mean of :func:`prior_grid` over the other patients' films, whatever their order.
+        """
         own = self._own.get((finding, patient), [])
         others = self._totals.get(finding, 0) - len(own)
         if not others:

@@ -90,8 +90,8 @@ def score_localisation(
 
         ``"chexlocalize"`` (Saporta et al. 2022, and their published code): the raw map is resized to the mask,
         bilinear, ``align_corners=False``, not antialiased, float32; signed values stay; ``iou``: min-max after the
-        resize, ``q = uint8(255 m)`` by truncation, Otsu over 256 bins, ``q > t``, holes filled; ``hit``: the first
-        maximum in row-major order, tolerance 0, NaN where the truth is empty.
+        resize, ``q = uint8(255 m)`` by truncation, Otsu over 256 bins, ``q > t``, holes filled, regions of a single
+        pixel dropped; ``hit``: the first maximum in row-major order, tolerance 0, NaN where the truth is empty.
 
         ``"arun"`` (Arun et al. 2021): the map is resized as for ``native``; its pixels are ranked against the truth:
         ``auprc`` by trapezoids, ``average_precision`` in steps, ``auroc``.

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from cxrx.metrics import arun, chexlocalize, localisation
 from cxrx.metrics.bootstrap import PatientBootstrap
@@ -25,34 +26,112 @@ def summarise(
     bootstrap: PatientBootstrap,
     by: Sequence[str] = ("model", "method"),
 ) -> pd.DataFrame:
-    """Average over pairs, per finding and over findings (``all``: the mean of the findings' means).
+    """Average over the pairs that all methods have, per finding and over findings (``all``: mean of their means).
 
     Parameters
     ----------
     scores
-        One row per film, finding and group: columns patient, finding, `by`, `metrics`.
+        One row per film, finding and group: columns image_id, patient, finding, `by`, `metrics`.
     metrics
         Columns to average.
     bootstrap
         Over patients.
     by
-        Columns of the groups.
+        Columns of the groups, the method among them.
 
     Returns
     -------
     summary
-        `by` and the columns of :data:`KEYS` after them; n counts the values that are numbers, nan the others.
+        `by` and the columns of :data:`KEYS` after them; n counts the pairs that all methods have, nan the method's
+        others. See :func:`common_pairs`.
     """
     rows: list[tuple[object, ...]] = []
-    for key, group in scores.groupby(list(by), sort=False):
-        found = bootstrap.table(group[list(metrics)].to_numpy(float), list(group["patient"]), list(group["finding"]))
+    own = [name for name in by if name != "method"]
+    whole, within = (on_pairs(scores, metrics, mask) for mask in common_pairs(scores, metrics, own))
+    even = whole.equals(within)
+    for key, group in within.groupby(list(by), sort=False):
+        of = list(group["patient"]), list(group["finding"])
+        found = bootstrap.table(group[list(metrics)].to_numpy(float), *of)
+        over = found if even else bootstrap.table(whole.loc[group.index, list(metrics)].to_numpy(float), *of)
         for g, finding in enumerate(found.groups):
+            table = found if g else over
             for m, metric in enumerate(metrics):
                 at = (g, m)
-                counts = (int(found.n[at]), int(found.missing[at]))
-                bounds = (found.low[at], found.high[at])
-                rows.append((*key, finding, metric, found.value[at], *counts, *bounds))
+                counts = (int(table.n[at]), int(table.missing[at]))
+                bounds = (table.low[at], table.high[at])
+                rows.append((*key, finding, metric, table.value[at], *counts, *bounds))
     return pd.DataFrame(rows, columns=[*by, *KEYS[2:]])
+
+
+def common_pairs(
+    scores: pd.DataFrame, metrics: Sequence[str], own: Sequence[str] = ("model",)
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Tell which numbers are of pairs for which all methods have one, so that means of methods can be compared.
+
+    Parameters
+    ----------
+    scores
+        As of :func:`summarise`; every row has an index of its own.
+    metrics
+        Columns with numbers.
+    own
+        Columns of what has methods of its own: the model.
+
+    Returns
+    -------
+    whole, within
+        ``(n, M)``. `whole`: every method that has a number at all has one there; for means over findings. `within`:
+        every method that has a number of this finding; for means of a finding.
+    """
+    finite = np.isfinite(scores[list(metrics)].to_numpy(float))
+    pair = _codes(scores, [*own, "image_id", "finding"])
+    masks = []
+    for place in (list(own), [*own, "finding"]):
+        at, member = _codes(scores, place), _codes(scores, [*place, "method"])
+        at_of = np.zeros_like(at)
+        at_of[member] = at
+        mask = np.zeros_like(finite)
+        for m, known in enumerate(finite.T):
+            some = np.bincount(member, known, minlength=len(at)) > 0  # methods that have a number here
+            mask[:, m] = known & (np.bincount(pair, known)[pair] == np.bincount(at_of, some)[at])
+        masks.append(mask)
+    return masks[0], masks[1]
+
+
+def _codes(scores: pd.DataFrame, names: Sequence[str]) -> NDArray[np.intp]:
+    return scores.groupby(list(names), sort=False).ngroup().to_numpy(np.intp)
+
+
+def on_pairs(scores: pd.DataFrame, metrics: Sequence[str], mask: NDArray[np.bool_]) -> pd.DataFrame:
+    """Return the scores without the numbers of `metrics` where `mask` is False."""
+    return scores.assign(**{metric: scores[metric].astype(float).where(mask[:, m]) for m, metric in enumerate(metrics)})
+
+
+def left_out(scores: pd.DataFrame, metrics: Sequence[str]) -> list[str]:
+    """Say how many pairs are left out of means over findings, by model, and which methods lack them.
+
+    Metrics that leave out the same pairs share a sentence; :func:`common_pairs` says which those are.
+    """
+    whole, _ = common_pairs(scores, metrics)
+    finite = np.isfinite(scores[list(metrics)].to_numpy(float))
+    said: dict[tuple[str, str], list[str]] = {}
+    for model, group in scores.reset_index(drop=True).groupby("model", sort=False):
+        for m, metric in enumerate(metrics):
+            own = group[finite[group.index, m]]
+            if whole[own.index, m].all():
+                continue
+            pairs, kept = (len(part.groupby(["image_id", "finding"])) for part in (own, own[whole[own.index, m]]))
+            lacking = [f"{name} lacks {pairs - n}" for name, n in own["method"].value_counts().items() if n < pairs]
+            those = (
+                f"the {kept} of {pairs} pairs of film and finding that all have"
+                if kept
+                else "no pair, as all have none"
+            )
+            said.setdefault((str(model), f"{those} ({', '.join(lacking)})"), []).append(metric)
+    return [
+        f"{model}: methods are compared on {which}" + ("" if len(named) == len(metrics) else f", by {', '.join(named)}")
+        for (model, which), named in said.items()
+    ]
 
 
 def with_skill(table: pd.DataFrame) -> pd.DataFrame:

@@ -18,6 +18,8 @@ from cxrx.metrics.bootstrap import Float, numbered
 COLUMNS = ("finding", "rule", "threshold", "chosen", "sensitivity", "specificity", "ppv", "npv", "f1")
 RULES = ("0.5", "youden", "f1-max", "sensitivity-0.95")
 FOLDS = 5
+UNCHOSEN = 0.5
+"""What training stores for a finding of which its validation films showed one class only."""
 
 CONVENTIONS = {
     "0.5": "a probability of 0.5, fixed",
@@ -57,7 +59,7 @@ def threshold_table(
     findings, patients
         K names and N patient keys.
     thresholds
-        Finding to the threshold that training chose on validation films.
+        Finding to the threshold that training chose on validation films; of :data:`UNCHOSEN` it did not choose.
     stored_rule
         By which of :data:`RULES` it did so; nothing was chosen by 0.5, and by any other name none of them.
     folds, seed
@@ -79,6 +81,7 @@ def threshold_table(
         fold = patient_folds([patients[i] for i in known.tolist()], y, folds, seed)
         for rule in RULES:
             stored = (thresholds or {}).get(finding) if rule == stored_rule else None
+            stored = None if stored == UNCHOSEN else stored
             rows.append({"finding": finding, "rule": rule} | _judged(y, p, rule, stored, fold))
     return rows + _means(rows)
 

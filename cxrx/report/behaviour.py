@@ -108,7 +108,7 @@ def _curves(points: pd.DataFrame, look: Mapping[str, Stroke], slug: str) -> Figu
         panels.append((title, curves(lines, look, alt=alt, labels=labels, ylim=_limits(scale))))
     caption = (
         "Score of the explained finding while pixels change in the order of the map, mean over the pairs of film and "
-        "finding, scaled so that the film is 1 and the baseline is 0; bands: 95 % interval of a bootstrap over "
+        "finding, scaled so that the film is 1 and the baseline is 0; bands: 95 % interval over "
         "patients. Most relevant first and deletion: the lower the better; least relevant first and insertion: the "
         "higher the better."
     )

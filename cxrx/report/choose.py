@@ -38,7 +38,7 @@ def lead_method(comparison: Comparison, slug: str, methods: Sequence[str]) -> st
     table = pick(comparison.summary, model=slug, metric="hit", finding="all")
     values = {row["method"]: row["value"] for row in records(table)}
     real = [name for name in methods if name not in comparison.controls] or list(methods)
-    return max(real, key=lambda name: values.get(name, -1.0))
+    return max(real, key=lambda name: values[name] if np.isfinite(values.get(name, np.nan)) else -1.0)
 
 
 def choose_cases(comparison: Comparison, corpus: Corpus, limit: int = MAX_CASES) -> list[Group]:
@@ -104,7 +104,7 @@ def _by_error(model: ModelData, corpus: Corpus, share: int, mark: str) -> list[t
 
     missed.sort(key=lambda pair: (model.probability_of(pair), pair))
     alarms.sort(key=lambda pair: (-model.probability_of(pair), pair))
-    rule = "that has a map, the most confident first, findings in turn; the map is that of the finding's logit."
+    rule = "that has a map, the most confident first, findings in turn; the map is that of the finding."
     return [
         ("Missed findings", f"False negatives: a finding {rule}", chosen(missed)),
         ("False alarms", f"False positives: a finding {rule}", chosen(alarms)),

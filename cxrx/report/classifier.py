@@ -100,8 +100,8 @@ def _figures(points: pd.DataFrame, table: pd.DataFrame, slug: str) -> Figures | 
             panels.append((title, _panel(drawn, look, alt, labels, name)))
     films = count(table[table["finding"] != "all"]["n"].max())  # of all findings n is a sum
     caption = (
-        f"A line a finding, at most {films} films. Reliability: films in bins of equal number by their probability; on "
-        "the dashed diagonal the probability is the share that is positive."
+        f"A line a finding, at most {films} films; all: the mean of their curves. Reliability: films in bins of equal "
+        "number by their probability; on the dashed diagonal the probability is the share that is positive."
     )
     return Figures(caption, panels, look) if panels else None
 

@@ -79,9 +79,9 @@ def value_cell(row: Mapping[str, Any] | None, digits: int = 2, *, name: str = "v
 
 
 def count_cell(row: Mapping[str, Any], name: str = "n") -> Cell:
-    """Return a count, with how many numbers were missing below it."""
-    missing = finite(row, "nan")
-    return Cell(count(row.get(name)), f"{missing:.0f} missing" if missing else "")
+    """Return a count, with how many pairs were left out below it."""
+    others = finite(row, "nan")
+    return Cell(count(row.get(name)), f"{others:.0f} left out" if others else "")
 
 
 def text_cell(text: Any) -> Cell:

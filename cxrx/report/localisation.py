@@ -10,6 +10,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from cxrx.compare.comparison import Comparison
+from cxrx.metrics.summaries import common_pairs
 from cxrx.report.figures import Dot, Figures, boxes, forest
 from cxrx.report.grids import DASH, Cell, Grid, Row, count_cell, keyed, method_rows, shaded_cell, value_cell
 from cxrx.report.words import Record, count, finite, heading, meaning, methods_of, names_of, number, pick, records, span
@@ -33,13 +34,18 @@ def localisation(comparison: Comparison, slug: str) -> dict[str, Any] | None:
     main = main or names[:6]
     rest = [name for name in names if name not in main]
     return {
-        "main": _means(summary, main, controls, skills=("hit", "iou"), caption=_caption(per_pair)),
+        "main": _means(summary, main, controls, skills=("hit", "iou"), caption=_caption(_shared(per_pair, main[0]))),
         "rest": _means(summary, rest, controls, skills=(), caption="The other metrics") if rest else None,
         "overview": _overview(comparison, summary, per_pair, plotted, slug),
         "forests": [_forests(comparison, summary, metric, slug) for metric in plotted],
         "findings": [_by_finding(summary, metric, meaning(comparison, metric), controls) for metric in plotted],
         "confusion": _confusions(pick(comparison.confusion, model=slug)),
     }
+
+
+def _shared(per_pair: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """Return the rows of the pairs for which all methods have a number."""
+    return per_pair[common_pairs(per_pair, [metric])[0][:, 0]] if metric in per_pair.columns else per_pair
 
 
 def _caption(per_pair: pd.DataFrame) -> str:
@@ -151,10 +157,8 @@ def _forest(rows: list[Record], metric: str, title: str, controls: set[str], slu
 def _boxes(per_pair: pd.DataFrame, controls: set[str], slug: str) -> list[tuple[str, Markup]]:
     panels = []
     for metric in (name for name in BOXES if name in per_pair.columns):
-        values = {
-            method: pick(per_pair, method=method)[metric].to_numpy(float) for method in methods_of(per_pair, controls)
-        }
-        known = {method: own[np.isfinite(own)] for method, own in values.items()}
+        shared = _shared(per_pair, metric)
+        known = {method: pick(shared, method=method)[metric].to_numpy(float) for method in methods_of(shared, controls)}
         said = ", ".join(f"{method} {number(np.median(own))}" for method, own in known.items() if own.size)
         alt = f"{heading(metric)} of single maps by method of {slug}, medians: {said}."
         most = max((own.size for own in known.values()), default=0)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from cxrx.compare.corpus import open_corpus
 from cxrx.compare.localisation.confusion import confusion
-from cxrx.compare.localisation.table import Scoring, Truth, localise
+from cxrx.compare.localisation.table import Scoring, Truth, _controls, localise
 from cxrx.compare.notes import Notes
 from cxrx.compare.selection import taken_keys
 from cxrx.compare.single import SingleMetrics
+from cxrx.metrics.controls import Prior
 from cxrx.metrics.localisation import score_localisation, score_overlap
 from cxrx.metrics.summaries import with_skill
 from cxrx.specs import MetricSpec
@@ -53,6 +56,19 @@ def test_a_plugin_takes_no_name_of_ours(tiny):
         f"{key} of the metric own/metric was left out: {owner} has a number of that name"
         for key, owner in (("hit", "cxrx/localisation"), ("area", "the table"), ("method", "the table"))
     ]
+
+
+def test_the_drawn_prior_is_flat_where_its_cells_are_equal():
+    """Two of three other patients share a square: 2/3 stays 2/3 on the pixels of a film of any size."""
+    prior = Prior()
+    for patient, corner in (("own", 10), ("a", 200), ("b", 200), ("c", 600)):
+        mask = np.zeros((1024, 1024), dtype=bool)
+        mask[corner : corner + 300, 300:700] = True
+        prior.add("m", patient, mask)
+    film = SimpleNamespace(image_id="i", patient="own")
+    drawn = _controls(prior, film, ("i", "m"), {}, 0, (701, 903), ())["prior"]()
+    assert len(np.unique(drawn[drawn > drawn.max() - 1e-9])) == 1
+    assert drawn.max() == pytest.approx(2 / 3, abs=1e-12)
 
 
 def test_skill_is_for_metrics_that_end_at_one():

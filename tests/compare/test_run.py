@@ -316,4 +316,47 @@ def test_a_control_with_holes_is_filled(make_tiny):
     result = compare(own.results, n_boot=0)
     counts = result.per_pair["method"].value_counts()
     assert counts["random"] == counts["gradcam"] == 21
-    assert any("different pairs (gradcam 21, random" in sentence for sentence in result.warnings)
+    assert not any("compared on" in sentence for sentence in result.warnings)
+
+
+def test_methods_are_compared_on_the_pairs_that_all_have(make_tiny):
+    """Two of three methods lack maps: every number of a finding, the skill and the tests are of the same pairs."""
+    own = make_tiny(methods=("gradcam", "smoothgrad", "layercam"))
+    with h5py.File(own.results, "r+") as file:
+        file["maps/tiny@01234567/smoothgrad/present"][:2] = 0  # two films, of which one has an effusion too
+        file["maps/tiny@01234567/layercam/present"][:, 1] = 0  # all effusions
+    result = compare(own.results, n_boot=200)
+    assert (
+        "tiny@01234567: methods are compared on the 12 of 21 pairs of film and finding that all have (smoothgrad lacks "
+        "3, layercam lacks 7)"
+    ) in result.warnings
+    pairs, summary = result.per_pair, result.summary
+    assert pairs["method"].value_counts().to_dict() == {
+        "gradcam": 21, "smoothgrad": 18, "layercam": 14, **dict.fromkeys(("prior", "centre", "random", "edge"), 21),
+    }  # fmt: skip
+    assert summary.groupby("finding")["n"].agg(set).to_dict() == {"all": {12}, "Mass": {12}, "Effusion": {6}}
+    assert "layercam" not in set(summary[summary["finding"] == "Effusion"]["method"])
+    kept = pairs[(pairs["finding"] == "Mass") & ~pairs["image_id"].isin(own.ids[:2])]
+    for method in ("gradcam", "prior", "centre"):
+        expected = kept[kept["method"] == method]["mass"].mean()
+        assert macro(result, method, "mass")["value"] == pytest.approx(expected)
+    tests = result.paired_tests[result.paired_tests["metric"] == "mass"]
+    assert tests.groupby("finding")["n"].agg(set).to_dict() == {"all": {12}, "Mass": {12}, "Effusion": {6}}
+    best, *_ = result.statements
+    assert (best.who, best.n, best.patients) == ("gradcam", 12, 12)
+    strata = result.strata[result.strata["metric"] == "iou"]
+    assert strata[strata["by"] == "size"].groupby("stratum")["n"].nunique().eq(1).all()
+
+
+def test_a_finding_that_the_prior_lacks_is_no_part_of_the_mean_over_findings(make_tiny, tmp_path):
+    own = make_tiny(boxed=False)
+    table = tmp_path / "boxes.csv"
+    rows = [f"{name},Mass,20,30,20,20" for name in own.names] + [f"{own.names[0]},Pleural Effusion,40,60,20,20"]
+    table.write_text("path,finding,x,y,w,h\n" + "\n".join(rows))
+    result = compare(own.results, truth=table, n_boot=0)
+    assert any(
+        "the 14 of 15 pairs of film and finding that all have (prior lacks 1)" in said for said in result.warnings
+    )
+    summary = result.summary[result.summary["metric"] == "hit"].set_index(["method", "finding"])
+    assert summary.loc[("gradcam", "all"), "value"] == summary.loc[("gradcam", "Mass"), "value"]
+    assert summary.loc[("gradcam", "Effusion"), "n"] == 1

@@ -372,6 +372,41 @@ def test_verdicts(test, value, spread, passed, said):
         assert "maps of different patients: 0.40" in sentence
 
 
+@pytest.mark.parametrize(("ssim", "passed"), [(0.53, None), (0.56, False)])
+def test_one_of_three_measures_fails_a_method_at_a_third_of_the_level(ssim, passed):
+    """Of 16 patients' SSIM: t = 2.4 (p = .03) and 3.0 (p = .009), where .05 / 3 = .017 is needed."""
+    rows = rows_of("randomisation", {"spearman": 0.1, "ssim": ssim, "iou_top_10": 0.1}, spread=0.22)
+    ((_, decided, _, reason),) = judge(rows, LINE, BOOTSTRAP)
+    assert decided is passed
+    assert "(SSIM 0.5" in reason
+
+
+def test_one_of_three_measures_fails_a_reseeded_method_at_a_third_of_the_level():
+    for value, passed in ((0.29, None), (0.25, False)):
+        rows = rows_of("noise", {"spearman": 0.9, "ssim": value, "iou_top_10": 0.9}, spread=0.22)
+        ((_, decided, *_),) = judge(rows, LINE, BOOTSTRAP)
+        assert decided is passed
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n", [10, 15])
+@pytest.mark.parametrize("rho", [0.0, 0.9])
+def test_sound_methods_fail_in_at_most_one_run_of_twenty(n, rho):
+    """Maps of random networks that are exactly as like the original as strangers' maps are: 2.5 % of 200 runs are 5."""
+    rng, patients = np.random.default_rng([n, round(10 * rho)]), [f"p{i}" for i in range(n)]
+    pairs = pairs_of(patients, patients, ["Mass"] * n)
+
+    def drawn(test):
+        noise = [rng.standard_normal(n), *(rng.standard_normal((2, 3, n)))]
+        own = [np.sqrt(rho) * noise[0] + np.sqrt(1 - rho) * noise[1][m] for m in range(3)]
+        scores = {metric: 0.2 + 0.2 * values for metric, values in zip(SIMILARITIES, own, strict=True)}
+        return pd.concat(long_rows(pairs, test, scores))
+
+    bootstrap = PatientBootstrap(patients, 10, 0)
+    found = [judge(drawn("randomisation"), drawn("random_pairs"), bootstrap)[0][1] for _ in range(200)]
+    assert sum(passed is False for passed in found) <= 10
+
+
 def test_the_last_stage_decides_and_what_became_constant_is_counted():
     rows = pd.concat([rows_of("randomisation", 0.9, stage="head"), rows_of("randomisation", 0.1, stage="stem")])
     rows.loc[(rows["stage"] == "stem") & (rows["image_id"] == "p03"), "value"] = np.nan

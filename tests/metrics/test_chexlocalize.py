@@ -11,8 +11,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
-from scipy.ndimage import binary_fill_holes
+from PIL import Image, ImageDraw
 
 from cxrx.metrics.chexlocalize import METRICS, chexlocalize_interval, interpolate
 from cxrx.metrics.localisation import score_localisation
@@ -34,11 +33,7 @@ def derived(raw, truth, *, true_pos_only=True):
     predicted = np.zeros(truth.shape, np.uint8)
     if torch.isfinite(scaled).all():
         q = scaled.numpy().astype(np.uint8)
-        contours, _ = cv2.findContours(
-            (q > between_classes(q)).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE
-        )
-        cv2.drawContours(predicted, contours, -1, 1, cv2.FILLED)
-        np.testing.assert_array_equal(predicted, binary_fill_holes(q > between_classes(q)))
+        predicted = drawn(q > between_classes(q))
     both, either = np.logical_and(predicted, truth).sum(), np.logical_or(predicted, truth).sum()
     empty = [predicted.sum() == 0, truth.sum() == 0]
     iou = np.nan if (any(empty) if true_pos_only else all(empty)) else both / either
@@ -47,6 +42,16 @@ def derived(raw, truth, *, true_pos_only=True):
         if line.max() > best:
             best, place = line.max(), (row, int(line.argmax()))
     return iou, float(truth[place]) if truth.any() else np.nan
+
+
+def drawn(above):
+    """Return the polygons of all contours of more than one point, filled, as the published code draws them."""
+    contours, _ = cv2.findContours(above.astype(np.uint8), cv2.RETR_TREE, cv2.CHAIN_APPROX_SIMPLE)
+    picture = Image.new("1", above.shape[::-1])
+    for contour in contours:
+        if len(contour) > 1:
+            ImageDraw.Draw(picture).polygon([tuple(map(int, point[0])) for point in contour], outline=1, fill=1)
+    return np.asarray(picture)
 
 
 def between_classes(q):
@@ -172,6 +177,33 @@ def test_rules_for_an_empty_truth():
         assert np.isnan(agrees(constant, empty, true_pos_only=true_pos_only)["iou"])
     assert np.isnan(agrees(some, empty)["iou"])
     assert agrees(some, empty, true_pos_only=False)["iou"] == 0
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 10_000), st.integers(3, 40), st.integers(119, 200), st.floats(0.5, 0.99))
+def test_specks_and_threads_and_holes(seed, rows, columns, cut):
+    """Masks at the pixels of the film: many regions of a single pixel, pairs at corners, holes within holes."""
+    raw = (np.random.default_rng(seed).random((rows, columns)) > cut).astype(np.float32)
+    agrees(raw, np.ones((rows, columns), bool))
+
+
+def test_a_region_of_a_single_pixel_is_dropped():
+    raw = np.zeros((60, 80), np.float32)
+    raw[10:20, 10:20] = 1
+    truth = raw > 0
+    assert agrees(raw, truth)["iou"] == 1
+    raw[40, 40] = 1  # alone
+    assert agrees(raw, truth)["iou"] == 1
+    raw[41, 41] = 1  # two that touch at a corner stay
+    assert agrees(raw, truth)["iou"] == pytest.approx(100 / 102)
+    alone = np.zeros((60, 80), np.float32)
+    alone[0, 0] = alone[59, 79] = 1
+    assert np.isnan(agrees(alone, truth)["iou"])
+    assert agrees(alone, truth, true_pos_only=False)["iou"] == 0
+    raw[5:50, 5:50] = 1
+    raw[20:40, 20:40] = 0
+    raw[30, 30] = 1  # in a hole, which closes
+    assert agrees(raw, raw > 0)["iou"] == pytest.approx((45 * 45 - 399) / 45**2)
 
 
 def test_holes_are_filled():

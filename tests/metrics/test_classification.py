@@ -367,6 +367,16 @@ def test_thresholds_of_training_say_so():
     assert by["all", "f1-max"]["f1"] == pytest.approx(np.mean([by[name, "f1-max"]["f1"] for name in findings]))
 
 
+def test_what_training_could_not_choose_is_not_called_chosen():
+    """Of a finding whose validation films showed one class only, training stores 0.5."""
+    labels, p, findings, patients = table()
+    rows = threshold_table(labels, p, findings, patients=patients, thresholds={"rare": 0.5, "common": 0.4})
+    by = {row["finding"]: row for row in rows if row["rule"] == "f1-max"}
+    assert (by["rare"]["chosen"], by["common"]["chosen"]) == ("cross-fitted", "validation")
+    alone = threshold_table(labels, p, findings, patients=patients)
+    assert by["rare"] == next(row for row in alone if (row["finding"], row["rule"]) == ("rare", "f1-max"))
+
+
 def test_one_positive_patient_cannot_be_cross_fitted():
     y = np.array([1, 0, 0, 0, 0, 0])[:, None]
     rows = threshold_table(y, np.linspace(0.9, 0.1, 6)[:, None], ["a"], patients=list("abcdef"))

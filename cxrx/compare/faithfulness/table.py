@@ -67,14 +67,14 @@ class Behaviour:
     curves
         Curve to its x ``(S,)``; and (method, curve) to the normalised f of each pair ``(n, S)``.
     keys
-        Method to (patient, finding) of each row of its curves.
+        Method to (image_id, patient, finding) of each row of its curves.
     """
 
     slug: str
     rows: list[dict[str, Any]] = field(default_factory=list)
     x: dict[str, Float] = field(default_factory=dict)
     curves: dict[tuple[str, str], list[Float]] = field(default_factory=dict)
-    keys: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
+    keys: dict[str, list[tuple[str, str, str]]] = field(default_factory=dict)
 
     def forget(self, family: Family) -> None:
         """Take back what a family has said so far."""
@@ -87,11 +87,16 @@ class Behaviour:
                 del self.curves[drawn]
 
     def curve_table(self, bootstrap: PatientBootstrap) -> pd.DataFrame:
-        """Return the mean curves over findings, with the columns :data:`CURVES`."""
+        """Return the mean curves over findings, of the pairs that all methods have, with the columns :data:`CURVES`."""
         rows = []
+        shared = set.intersection(*map(set, self.keys.values())) if self.keys else set()
         for (method, curve), values in self.curves.items():
-            patients, findings = zip(*self.keys[method], strict=True)
-            found = bootstrap.table(np.stack(values), patients, findings)
+            kept = [(key, drawn) for key, drawn in zip(self.keys[method], values, strict=True) if key in shared]
+            if not kept:
+                continue
+            keys, drawn = zip(*kept, strict=True)
+            _, patients, findings = zip(*keys, strict=True)
+            found = bootstrap.table(np.stack(drawn), patients, findings)
             for s, x in enumerate(self.x[curve].tolist()):
                 at = (0, s)
                 bounds = (found.value[at], found.low[at], found.high[at], int(found.n[at]))
@@ -214,7 +219,7 @@ def _note(
         }  # fmt: skip
         row |= {metric: float(values[b, first + t]) for metric, values in found.scores.items()}
         behaviour.rows.append(row | {metric: float(values[b, t]) for metric, values in others.items()})
-        behaviour.keys.setdefault(name, []).append((patient, pair[1]))
+        behaviour.keys.setdefault(name, []).append((pair[0], patient, pair[1]))
         for curve, (_, values) in normalised.items():
             behaviour.curves.setdefault((name, curve), []).append(values[b, first + t])
 

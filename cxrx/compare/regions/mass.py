@@ -189,8 +189,8 @@ def summarise_regions(
     """
     by = COLUMNS[:3]
     scores = pd.DataFrame(
-        [(*key, corpus.films[pair[0]].patient, pair[1], *(scores[name] for name in metrics))
+        [(*key, pair[0], corpus.films[pair[0]].patient, pair[1], *(scores[name] for name in metrics))
          for *key, pair, scores in rows],
-        columns=[*by, "patient", "finding", *metrics],
+        columns=[*by, "image_id", "patient", "finding", *metrics],
     )  # fmt: skip
     return summarise(scores, metrics, bootstrap, by)[list(COLUMNS)]
