@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     FloatArray = NDArray[np.float32]
 
 Activation = Literal["sigmoid", "softmax"]
+Score = Literal["log-odds", "logit"]
+"""What a map explains; see :meth:`cxrx.models.model.Model.explaining`."""
 Channels = Literal[1, 3]
 
 

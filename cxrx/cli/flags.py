@@ -14,7 +14,7 @@ import typer
 from cxrx.engine.options import Dtype
 from cxrx.errors import UsageError
 from cxrx.reading.options import Polarity
-from cxrx.specs import Activation, Channels
+from cxrx.specs import Activation, Channels, Score
 
 DEFAULT_RESULTS = Path("results.h5")
 _reading = partial(typer.Option, rich_help_panel="Reading")
@@ -44,6 +44,13 @@ Images = Annotated[
     Path | None, typer.Option("--images", help="Folder of moved films; they are recognised by their content.")
 ]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of stochastic methods.", envvar="CXRX_SEED")]
+Scored = Annotated[
+    Score,
+    typer.Option(
+        "--score",
+        help="What maps explain: a finding's log-odds, or its raw logit (stored as METHOD-logit; of a sigmoid the same).",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 

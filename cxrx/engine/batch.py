@@ -44,15 +44,15 @@ class PredictedFilm:
     ----------
     x
         ``(C, H, W)``, the model's input.
-    logit
-        ``(K,)``.
+    score
+        ``(K,)``, what is explained.
     targets
         Indices of the findings to explain.
     """
 
     prepared: Prepared
     x: torch.Tensor
-    logit: NDArray[np.float32]
+    score: NDArray[np.float32]
     targets: list[int]
 
 
@@ -81,9 +81,14 @@ class BatchWorker:
     batch_size: int
     total: int
     labels: Callable[[ImageRecord], Mapping[str, int]]
+    explained: Model = field(init=False)
+    """The model with what is explained as its output."""
     announced: bool = field(default=False, init=False)
     cost: dict[str, list[float]] = field(default_factory=dict, init=False)
     """Method to [seconds, maps] of this process; the reports turn it into seconds a map."""
+
+    def __post_init__(self) -> None:
+        self.explained = self.model.explaining(self.options.score)
 
     def process(self, batch: Sequence[Prepared]) -> None:
         """Predict and explain up to `batch_size` films."""
@@ -91,18 +96,22 @@ class BatchWorker:
             return
         begun = time.monotonic()
         x = self.model.prepare(torch.from_numpy(np.stack([film.pixels for film in batch])))  # (b, C, H, W)
+        # where the raw logit is explained, one pass gives what is stored as well
+        seen_as = self.explained if self.methods and self.options.score == "logit" else self.model
         try:
-            logits = predict_logits(self.model, x, self.batch_size, self.options.dtype)
+            outputs = predict_logits(seen_as, x, self.batch_size, self.options.dtype)
         except torch.cuda.OutOfMemoryError:
             for film in batch:
                 self._fail(film, "predict", "out-of-memory", "one film does not fit")
             return
+        logits, scores = self.model.scored(outputs), self.explained.scored(outputs).numpy()
         films = []
         for i, (film, logit, probability) in enumerate(
             zip(batch, logits.numpy(), self.model.probabilities(logits).numpy(), strict=True)
         ):
             if self._predicted(film, logit, probability):
-                films.append(PredictedFilm(film, x[i], logit, self._targets(film, probability) if self.methods else []))
+                targets = self._targets(film, probability) if self.methods else []
+                films.append(PredictedFilm(film, x[i], scores[i], targets))
         if self.methods and not self.announced:
             self._announce(films, (time.monotonic() - begun) / self.batch_size)
         for key in self.methods:
@@ -160,7 +169,7 @@ class BatchWorker:
         seeds = torch.tensor([derive_seed(self.options.seed, name, film.prepared.image_id) for film in work])
         x = torch.stack([film.x for film in work])  # (b, C, H, W)
         try:
-            return run_explainer(self.model, self.explainers[key], x, targets, seeds, size)
+            return run_explainer(self.explained, self.explainers[key], x, targets, seeds, size)
         except torch.cuda.OutOfMemoryError:
             for film in work:
                 self._fail(film.prepared, "explain", "out-of-memory", "one film does not fit", key)
@@ -181,7 +190,7 @@ class BatchWorker:
                 self._fail(film.prepared, "explain", "not-finite", f"{key} gave NaN", key)
                 continue
             own = {name: array[i, :T] for name, array in extras.items()}
-            arrays = map_arrays(values[i, :T], film.logit[film.targets], own)
+            arrays = map_arrays(values[i, :T], film.score[film.targets], own)
             self.report.maps(key, film.prepared.image_id, film.targets, arrays)
 
     def _films_a_call(self, method: MethodRequest) -> int:

@@ -219,6 +219,7 @@ def _map_attrs(method: MethodRequest, options: RunOptions) -> dict[str, Any]:
         "method": spec.name,
         "options": method.plain_options(),
         "seed": options.seed,
+        "score": options.score,
         "space": spec.space,
         "signed": int(spec.signed),
         "relu": int(spec.relu),

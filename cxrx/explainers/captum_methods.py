@@ -133,8 +133,8 @@ def build_deeplift(options: DeepLiftOptions) -> Explainer:
     """Return DeepLIFT (Shrikumar et al. 2017) with the rescale rule: (x - b) times multipliers.
 
     A multiplier is Δout/Δin where the network calls a module of `_RESCALED`, and the plain gradient everywhere else:
-    at functional ReLUs, GELU, layer norm, attention, products. On a vision transformer little more than
-    (x - b) ∂z/∂x is left of the method.
+    at functional ReLUs, GELU, layer norm, attention, products, and the logsumexp of three or more classes. On a vision
+    transformer little more than (x - b) ∂z/∂x is left of the method.
 
     Extras: ``completeness``, the map's sum minus (z(x) - z(b)). It is 0 where every nonlinearity has its rule, and
     says how far the map is from DeepLIFT's promise elsewhere.

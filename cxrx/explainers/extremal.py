@@ -175,7 +175,8 @@ class Problem:
     def __init__(self, model: Model, x: torch.Tensor, options: ExtremalOptions) -> None:
         if options.reward == "contrastive" and len(model.labels) < 2:
             raise UsageError("the contrastive reward needs a model with at least two findings")
-        self.model = model
+        # published: z_c minus the highest other logit
+        self.model = model.explaining("logit") if options.reward == "contrastive" else model
         self.options = options
         self.generator = MaskGenerator((x.shape[2], x.shape[3]))
         self.kernels = self.generator.kernels(x.dtype, x.device)
