@@ -48,7 +48,7 @@ Scored = Annotated[
     Score,
     typer.Option(
         "--score",
-        help="What maps explain: a finding's log-odds, or its raw logit (stored as METHOD-logit; of a sigmoid the same).",
+        help="What maps explain: the log-odds of a finding, or its raw logit, stored as METHOD-logit.",
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]

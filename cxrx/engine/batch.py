@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -12,9 +10,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from cxrx.engine.estimate import Estimate
 from cxrx.engine.ledger import Ledger
 from cxrx.engine.options import MethodRequest, RunOptions
-from cxrx.engine.progress import duration
 from cxrx.engine.report import RunReport, map_arrays
 from cxrx.engine.targets import choose_targets
 from cxrx.errors import CxrxError, PluginError
@@ -27,9 +25,6 @@ from cxrx.reading.prepare import Prepared
 from cxrx.reading.record import ImageRecord
 from cxrx.specs import Explainer, Maps
 
-log = logging.getLogger("cxrx")
-
-WORTH_AN_ESTIMATE = 10.0  # seconds
 SAME_LOGITS = {"fp32": 1e-4, "bf16": 0.1}
 """How far a film's logits may move when it is read again; bf16 rounds by the shape of the batch."""
 CHEAP = 50
@@ -66,8 +61,8 @@ class BatchWorker:
         By the key under which their maps are stored.
     batch_size
         Every forward pass of a prediction has this many films.
-    total
-        Films of the whole run, for the estimate.
+    estimate
+        Is told what there is to do, and what it took.
     labels
         What truth says of a film.
     """
@@ -79,11 +74,10 @@ class BatchWorker:
     ledger: Ledger
     report: RunReport
     batch_size: int
-    total: int
+    estimate: Estimate
     labels: Callable[[ImageRecord], Mapping[str, int]]
     explained: Model = field(init=False)
     """The model with what is explained as its output."""
-    announced: bool = field(default=False, init=False)
     cost: dict[str, list[float]] = field(default_factory=dict, init=False)
     """Method to [seconds, maps] of this process; the reports turn it into seconds a map."""
 
@@ -94,7 +88,6 @@ class BatchWorker:
         """Predict and explain up to `batch_size` films."""
         if not batch:
             return
-        begun = time.monotonic()
         x = self.model.prepare(torch.from_numpy(np.stack([film.pixels for film in batch])))  # (b, C, H, W)
         # where the raw logit is explained, one pass gives what is stored as well
         seen_as = self.explained if self.methods and self.options.score == "logit" else self.model
@@ -112,10 +105,10 @@ class BatchWorker:
             if self._predicted(film, logit, probability):
                 targets = self._targets(film, probability) if self.methods else []
                 films.append(PredictedFilm(film, x[i], scores[i], targets))
-        if self.methods and not self.announced:
-            self._announce(films, (time.monotonic() - begun) / self.batch_size)
-        for key in self.methods:
-            self._explain(key, films)
+        work = {key: self._lacking(key, films) for key in self.methods}
+        self.estimate.batch(len(batch), {key: self._units(key, lacking) for key, lacking in work.items()})
+        for key, lacking in work.items():
+            self._explain(key, lacking)
 
     def _fail(self, film: Prepared, stage: str, code: str, message: str, method: str = "") -> None:
         self.report.fail(film.record.link.relative, film.image_id, stage, code, message, method)
@@ -143,21 +136,32 @@ class BatchWorker:
         labels = self.labels(film.record)
         return choose_targets(self.options.targets, model.labels, probability, labels, model.thresholds)
 
-    def _explain(self, key: str, films: Sequence[PredictedFilm]) -> None:
-        """Explain the findings of `films` that still lack a map of the method `key`."""
+    def _lacking(self, key: str, films: Sequence[PredictedFilm]) -> list[PredictedFilm]:
+        """Return the `films` that still lack maps of the method `key`, with the findings of these."""
         work: list[PredictedFilm] = []
         for film in films:
             done = self.ledger.mapped(film.prepared.image_id, key)
             targets = [k for k in film.targets if self.model.labels[k] not in done]
             if targets and not self.ledger.map_failed(film.prepared.image_id, key):
                 work.append(replace(film, targets=targets))
+        return work
+
+    def _units(self, key: str, films: Sequence[PredictedFilm]) -> int:
+        """Return how much work `films` are: maps, or films where all findings of a film come from one sweep."""
+        spec = self.methods[key].spec
+        each = "gradients" in spec.needs and spec.per_finding
+        return sum(len(film.targets) for film in films) if each else len(films)
+
+    def _explain(self, key: str, work: Sequence[PredictedFilm]) -> None:
+        """Explain the findings of the films `work`."""
         step = self._films_a_call(self.methods[key])
         for first in range(0, len(work), step):
             part = work[first : first + step]
-            begun = time.monotonic()
+            units = self._units(key, part)
+            self.estimate.begin(key, len(part), units)
             pieces = self._call(key, part, step)
             spent = self.cost.setdefault(key, [0.0, 0])
-            spent[0] += time.monotonic() - begun
+            spent[0] += self.estimate.end(key, units)
             spent[1] += sum(len(film.targets) for film in part)
             self._store(key, part, pieces)
 
@@ -201,12 +205,3 @@ class BatchWorker:
         height, width = self.model.input.size
         cost = method.evaluations * height * width / 224**2
         return int(np.clip(CHEAP * self.batch_size / max(cost, 1.0), 1, self.batch_size))
-
-    def _announce(self, films: Sequence[PredictedFilm], seconds_a_film: float) -> None:
-        """Estimate the run from its first batch: an evaluation with its backward costs about three forwards."""
-        self.announced = True
-        evaluations = sum(method.evaluations for method in self.methods.values())
-        findings = sum(len(film.targets) for film in films) / max(len(films), 1)
-        seconds = self.total * seconds_a_film * (1 + 3 * evaluations * findings)
-        if seconds > WORTH_AN_ESTIMATE:
-            log.info("at most about %s for %d films with %.1f findings each", duration(seconds), self.total, findings)
