@@ -280,8 +280,8 @@ class ExplainerSpec:
     control
         A baseline that never looks at the model.
     evaluations
-        ``evaluations(options)``: at most how many forward and backward passes a film and finding cost. Estimates and
-        the number of films a call are made from it; None: one.
+        ``evaluations(options)``: at most how many forward and backward passes a film and finding cost. The
+        number of films a call is made from it; None: one.
     per_finding
         Whether each finding has a map of its own; False: one map of a film for all of them.
 

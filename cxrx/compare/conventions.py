@@ -75,7 +75,7 @@ def conventions(
     if "faithfulness" in selection.sections:
         said["faithfulness: f"] = (
             "what the map explains: the log-odds of the finding (sigmoid: its logit; softmax: z - logsumexp of the "
-            "other classes), or its raw logit where maps were made with --score logit"
+            "other classes), or its raw logit where maps were made with --score logit; in logits these are two scales"
         )
         said["faithfulness: sample"] = f"at most {selection.pairs} pairs of film and finding a model, drawn by seed"
         said["faithfulness: maps"] = f"maps {FORMS[signed]}, bilinear on the model's input"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from cxrx.engine.targets import choose_targets
 from cxrx.errors import CxrxError, PluginError
 from cxrx.explainers.run import run_explainer
 from cxrx.explainers.seeds import derive_seed
+from cxrx.explainers.steps import share_done, watched
 from cxrx.explainers.targets import EMPTY
 from cxrx.models.inference import predict_logits
 from cxrx.models.model import Model
@@ -158,8 +160,9 @@ class BatchWorker:
         for first in range(0, len(work), step):
             part = work[first : first + step]
             units = self._units(key, part)
-            self.estimate.begin(key, len(part), units)
-            pieces = self._call(key, part, step)
+            with watched() as loops:
+                self.estimate.begin(key, len(part), units, partial(share_done, loops))
+                pieces = self._call(key, part, step)
             spent = self.cost.setdefault(key, [0.0, 0])
             spent[0] += self.estimate.end(key, units)
             spent[1] += sum(len(film.targets) for film in part)

@@ -75,7 +75,7 @@ class Estimate:
         self._clock = clock
         self._work = {key: _Work() for key in (PREDICT, *methods)}
         self._since = clock()  # of what is measured now
-        self._call: tuple[str, int, int] | None = None  # method, films, units
+        self._call: tuple[str, int, int, Callable[[], float]] | None = None  # method, films, units, share done
 
     def batch(self, films: int, units: Mapping[str, int]) -> None:
         """Note that `films` films are predicted, and what each method has to do on them."""
@@ -85,9 +85,19 @@ class Estimate:
             work.here = work.todo = count
         self._measured(PREDICT, films)
 
-    def begin(self, key: str, films: int, units: int) -> None:
-        """Note that a method begins a call on some films."""
-        self._since, self._call = self._clock(), (key, films, units)
+    def begin(self, key: str, films: int, units: int, share: Callable[[], float] = lambda: 0.0) -> None:
+        """Note that a method begins a call.
+
+        Parameters
+        ----------
+        key
+            The method.
+        films, units
+            The call's.
+        share
+            Tells which share of the call is done; always 0 of a method that does not say.
+        """
+        self._since, self._call = self._clock(), (key, films, units, share)
 
     def end(self, key: str, units: int) -> float:
         """Note that the call has ended; return its seconds."""
@@ -101,18 +111,26 @@ class Estimate:
             work.here = work.todo = 0
 
     def left(self) -> float | None:
-        """Return the seconds that are left; None where a method's first call has not ended yet."""
-        seconds, call = 0.0, self._call
+        """Return the seconds that are left; None where a method has not been measured yet."""
+        seconds = 0.0
         seen = self.done + self._work[PREDICT].here
         for key, work in self._work.items():
-            pace = work.pace
-            if pace is None or not seen:
+            pace, in_hand = self._pace(key)
+            if pace is None or not self._work[PREDICT].units:
                 return None
             to_come = work.planned / seen * max(self.total - seen, 0)
-            seconds += pace * (work.todo + to_come)
-            if call and call[0] == key:  # what is done of the call in hand
-                seconds -= min(self._clock() - self._since, pace * call[2])
+            seconds += pace * (work.todo + to_come) - in_hand
         return seconds
+
+    def _pace(self, key: str) -> tuple[float | None, float]:
+        """Return the seconds a unit, as far as they are known, and those that are done of the call in hand."""
+        pace, call = self._work[key].pace, self._call
+        if call is None or call[0] != key:
+            return pace, 0.0
+        spent, units, share = self._clock() - self._since, call[2], call[3]()
+        if pace is None:
+            return (spent / share / units, spent) if share else (None, 0.0)
+        return pace, pace * units * share if share else min(spent, pace * units)
 
     def in_words(self) -> str:
         """Say what is left, and what is in hand."""

@@ -57,7 +57,9 @@ class Heartbeat:
 def telling(what: str) -> Heartbeat:
     """Return a context in which it is said now and then that `what` goes on."""
     begun = time.monotonic()
-    return Heartbeat(lambda: log.info("%s: %s", what, duration(time.monotonic() - begun)), LINE_EVERY, LINE_EVERY)
+    return Heartbeat(
+        lambda: log.info("%s: %s so far", what, duration(time.monotonic() - begun)), LINE_EVERY, LINE_EVERY
+    )
 
 
 class Progress:

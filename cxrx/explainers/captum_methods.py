@@ -23,6 +23,7 @@ from cxrx.explainers.baselines import make_baseline
 from cxrx.explainers.gradient import noise_scale, rows_at_once, with_graph
 from cxrx.explainers.option_types import SmoothGradOptions
 from cxrx.explainers.seeds import derive_seed
+from cxrx.explainers.steps import told, told_pictures
 from cxrx.explainers.targets import EMPTY
 from cxrx.models.inference import pad_batch
 from cxrx.specs import Explainer, Maps
@@ -35,11 +36,10 @@ if TYPE_CHECKING:
 
 
 def _requested(targets: torch.Tensor) -> Iterator[tuple[int, int, int]]:
-    """Yield (b, t, finding) for everything asked for, picture by picture."""
-    for b, row in enumerate(targets.tolist()):
-        for t, finding in enumerate(row):
-            if finding != EMPTY:
-                yield b, t, finding
+    """Yield (b, t, finding) for everything asked for, picture by picture, and count it."""
+    listed = enumerate(targets.tolist())
+    asked = [(b, t, finding) for b, row in listed for t, finding in enumerate(row) if finding != EMPTY]
+    return told(asked, len(asked))
 
 
 @contextmanager
@@ -317,7 +317,7 @@ def _superpixel_explainer(
     def explain(model: Model, x: torch.Tensor, targets: torch.Tensor, seeds: torch.Tensor) -> Maps:
         baseline = make_baseline(model, x, options.baseline)
         values = x.new_zeros(*targets.shape, *x.shape[2:])
-        for b in (targets != EMPTY).any(dim=1).nonzero().flatten().tolist():
+        for b in told_pictures(targets):
             segments = superpixels(x[b], options)  # (H, W)
             sweep = _Sweep(model)
             for _, t, finding in _requested(targets[b : b + 1]):

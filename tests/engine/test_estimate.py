@@ -63,6 +63,7 @@ def test_what_is_left_is_told_within_a_factor_of_two_as_soon_as_every_method_has
 def test_films_that_have_their_maps_already_cost_nothing_and_the_rest_is_counted_by_file():
     now = 0.0
     estimate = Estimate(10, {"gradcam": None}, lambda: now)
+    assert estimate.left() is None
     now = 2.0
     estimate.batch(2, {"gradcam": 0})
     estimate.batch_done(4)  # two files held no film
@@ -79,6 +80,12 @@ def test_films_that_have_their_maps_already_cost_nothing_and_the_rest_is_counted
     assert estimate.left() == pytest.approx(4 * 4 / 6 * 1.0 + 4 * 3 / 6 * 2.0)
 
 
+def test_nothing_is_told_from_files_that_held_no_film():
+    estimate = Estimate(1000, {"gradcam": None}, lambda: 5.0)
+    estimate.batch_done(20)
+    assert estimate.in_words() == "how long it takes is known after the first films"
+
+
 def test_the_first_call_which_also_warms_up_gives_way_to_the_second():
     now = 0.0
     estimate = Estimate(3, {"m": None}, lambda: now)
@@ -89,6 +96,22 @@ def test_the_first_call_which_also_warms_up_gives_way_to_the_second():
         estimate.end("m", 1)
         estimate.batch_done(1)
     assert estimate.left() == pytest.approx(1.0)
+
+
+def test_a_first_call_that_tells_its_share_is_enough():
+    now, share = 0.0, 0.0
+    estimate = Estimate(8, {"m": None}, lambda: now)
+    estimate.batch(4, {"m": 12})
+    estimate.begin("m", 4, 12, lambda: share)
+    now = 30.0
+    assert estimate.left() is None
+    share = 0.25
+    assert estimate.left() == pytest.approx(90 + 120)  # three quarters of this call, and one more like it
+    estimate.end("m", 12)
+    estimate.batch_done(4)
+    estimate.batch(4, {"m": 12})
+    estimate.begin("m", 4, 12, lambda: share)
+    assert estimate.left() == pytest.approx(30 * 0.75)
 
 
 def test_a_heartbeat_calls_while_the_work_goes_on_and_not_after_it():
