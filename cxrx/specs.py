@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     FloatArray = NDArray[np.float32]
 
 Activation = Literal["sigmoid", "softmax"]
+Score = Literal["log-odds", "logit"]
+"""What a map explains; see :meth:`cxrx.models.model.Model.explaining`."""
 Channels = Literal[1, 3]
 
 
@@ -278,8 +280,8 @@ class ExplainerSpec:
     control
         A baseline that never looks at the model.
     evaluations
-        ``evaluations(options)``: at most how many forward and backward passes a film and finding cost. Estimates and
-        the number of films a call are made from it; None: one.
+        ``evaluations(options)``: at most how many forward and backward passes a film and finding cost. The
+        number of films a call is made from it; None: one.
     per_finding
         Whether each finding has a map of its own; False: one map of a film for all of them.
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cxrx.cli.flags import Images, ModelFlags, ReadFlags, RunFlags, Seed, is_given, refuse, with_flags
+from cxrx.cli.flags import Images, ModelFlags, ReadFlags, RunFlags, Scored, Seed, is_given, refuse, with_flags
 from cxrx.cli.runs import (
     check_inputs,
     demo_banner,
@@ -49,6 +49,7 @@ def explain(
     layer: Annotated[
         str | None, typer.Option("--layer", help="Dotted name of the layer that CAM methods read (-O layer=NAME).")
     ] = None,
+    score: Scored = "log-odds",
     seed: Seed = 0,
     images: Images = None,
     ten_crop: Annotated[bool, typer.Option("--ten-crop", hidden=True)] = False,
@@ -85,6 +86,7 @@ def explain(
         "method_options": parse_method_options(option, layer=layer),
         "as_name": as_name,
         "targets": targets,
+        "score": score,
         "seed": seed,
         "images": images,
     }

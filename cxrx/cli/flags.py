@@ -15,7 +15,7 @@ from cxrx.engine.options import Dtype
 from cxrx.errors import UsageError
 from cxrx.options import MOST_SEED
 from cxrx.reading.options import Polarity
-from cxrx.specs import Activation, Channels
+from cxrx.specs import Activation, Channels, Score
 
 DEFAULT_RESULTS = Path("results.h5")
 MOST = 2**31 - 1
@@ -54,6 +54,13 @@ Images = Annotated[
 ]
 Seed = Annotated[
     int, typer.Option("--seed", min=0, max=MOST_SEED, help="Seed of stochastic methods.", envvar="CXRX_SEED")
+]
+Scored = Annotated[
+    Score,
+    typer.Option(
+        "--score",
+        help="What maps explain: the log-odds of a finding, or its raw logit, stored as METHOD-logit.",
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 

@@ -46,6 +46,7 @@ def info(
 def describe(path: Path) -> dict[str, Any]:
     """Return what the results file `path` holds, as plain data."""
     from cxrx.results.reader import open_results
+    from cxrx.results.records import explained_score
 
     with open_results(path) as results:
         images = results.images()
@@ -59,6 +60,7 @@ def describe(path: Path) -> dict[str, Any]:
             for method in results.methods(slug):
                 present = results.present(slug, method)
                 group = results.attrs(slug, method)
+                settings = group.get("settings") or {}
                 options = ", ".join(f"{k}={v}" for k, v in group.get("options", {}).items())
                 methods.append(
                     {
@@ -67,6 +69,7 @@ def describe(path: Path) -> dict[str, Any]:
                         "films": int(present.any(axis=1).sum()),
                         "grid": _grid(results, slug, method, group),
                         "options": options,
+                        "score": explained_score(settings) if "activation" in settings else "",  # not of imported maps
                         "fingerprint": group["fingerprint"],
                     }
                 )

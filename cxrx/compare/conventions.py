@@ -80,7 +80,10 @@ def conventions(
         said |= {f"classification: {name}": text for name, text in classification.CONVENTIONS.items()}
         said |= {f"thresholds: {name}": text for name, text in thresholds.CONVENTIONS.items()}
     if "faithfulness" in selection.sections:
-        said["faithfulness: f"] = "the logit of the finding that the map explains (two-class softmax: z1 - z0)"
+        said["faithfulness: f"] = (
+            "what the map explains: the log-odds of the finding (sigmoid: its logit; softmax: z - logsumexp of the "
+            "other classes), or its raw logit where maps were made with --score logit; in logits these are two scales"
+        )
         said["faithfulness: sample"] = f"at most {selection.pairs} pairs of film and finding a model, drawn by seed"
         said["faithfulness: maps"] = f"maps {FORMS[signed]}, bilinear on the model's input"
         for family in selection.families:

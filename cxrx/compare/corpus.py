@@ -21,7 +21,9 @@ from cxrx.errors import UsageError
 from cxrx.metrics.controls import CONTROLS
 from cxrx.metrics.geometry import Float, resize, to_source
 from cxrx.results.reader import Results, open_results
+from cxrx.results.records import explained_score
 from cxrx.results.truth import UNKNOWN, Mask
+from cxrx.specs import Score
 
 Pair = tuple[str, str]  # (image_id, canonical finding)
 
@@ -86,6 +88,8 @@ class ModelData:
         ``(height, width)``, or None for imported maps, which cover the picture itself.
     methods
         Method to its sources, one per file that has it.
+    scores
+        Method to what its maps explain.
     settings
         What decided the numbers, as the engine recorded it.
     threshold_rule
@@ -107,10 +111,16 @@ class ModelData:
     probability: dict[str, NDArray[np.float32]] = field(default_factory=dict)
     affine: dict[str, Float] = field(default_factory=dict)
     methods: dict[str, list[Source]] = field(default_factory=dict)
+    scores: dict[str, Score] = field(default_factory=dict)
 
     def source(self, method: str, pair: Pair) -> Source | None:
         """Return the first file that holds this map."""
         return next((source for source in self.methods.get(method, []) if source.has(pair)), None)
+
+    def score(self, method: str) -> Score:
+        """Return what a method's maps explain; of a control that is in no file, what all methods do, or log-odds."""
+        shared = set(self.scores.values())
+        return self.scores.get(method, "logit" if shared == {"logit"} else "log-odds")
 
     def probability_of(self, pair: Pair) -> float:
         """Return the probability of a finding on a film; NaN where it was not predicted."""
@@ -316,6 +326,7 @@ class Corpus:
                 )
                 return
         sources.append(source)
+        model.scores[method] = explained_score(attrs.get("settings") or {})
         if method in CONTROLS or attrs.get("control"):
             model.controls.add(method)
 

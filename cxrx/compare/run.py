@@ -27,6 +27,7 @@ from cxrx.compare.regions.mass import Regions, mass_in_regions, read_regions
 from cxrx.compare.selection import METRIC_KINDS, SANITY_PAIRS, SECTIONS, Selection, select, taken_keys
 from cxrx.compare.single import SingleMetrics
 from cxrx.compare.verdict import verdict
+from cxrx.engine.progress import telling
 from cxrx.errors import CxrxError, UsageError
 from cxrx.metrics.bootstrap import PatientBootstrap
 from cxrx.metrics.controls import CONTROLS
@@ -341,7 +342,8 @@ class _Work:
             return
         for section in sections:
             try:
-                self._faithfulness(rerun) if section == "faithfulness" else self._sanity(rerun)
+                with telling(f"{section} of {data.slug}"):
+                    self._faithfulness(rerun) if section == "faithfulness" else self._sanity(rerun)
             except CxrxError as error:
                 self.notes.skip(f"{section} of {data.slug}", str(error))
 

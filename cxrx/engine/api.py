@@ -13,6 +13,7 @@ from cxrx.engine.run import execute
 from cxrx.engine.targets import check_targets
 from cxrx.errors import UsageError
 from cxrx.explainers.fit import check_fit
+from cxrx.explainers.targets import check_score
 from cxrx.models.architectures import DEFAULT_MODEL
 from cxrx.models.checkpoints import input_from
 from cxrx.models.load import load_model
@@ -23,6 +24,7 @@ from cxrx.reading.options import ReadOptions
 from cxrx.registry import load as load_registry
 from cxrx.results.reader import Results, open_results
 from cxrx.results.records import as_key, check_key
+from cxrx.specs import Score
 
 
 def run(
@@ -83,8 +85,8 @@ def run(
     (2, 0, ('gradcam',))
     """
     loaded = load_model(model, device=device) if isinstance(model, str) else model
-    requests = request_methods(methods, method_options or {}, loaded, as_name)
     run_options = make_options(options)
+    requests = request_methods(methods, method_options or {}, loaded, as_name, check_score(run_options.score))
     run_options = replace(run_options, targets=check_targets(run_options.targets, loaded.labels))
     return execute(loaded, requests, _paths(inputs), Path(out), run_options, argv=argv)
 
@@ -191,7 +193,11 @@ def reload_own(results: Results, code: str, device: str = "auto") -> list[Model]
 
 
 def request_methods(
-    names: Sequence[str], given: Mapping[str, Any], model: Model, as_name: str | None = None
+    names: Sequence[str],
+    given: Mapping[str, Any],
+    model: Model,
+    as_name: str | None = None,
+    score: Score = "log-odds",
 ) -> list[MethodRequest]:
     """Turn method names and ``-O`` options into requests.
 
@@ -205,6 +211,8 @@ def request_methods(
         The model that they must fit.
     as_name
         Store the maps of the one method under this name.
+    score
+        What is explained. Maps of raw logits are stored as ``gradcam-logit``, beside those of log-odds.
 
     Raises
     ------
@@ -228,7 +236,8 @@ def request_methods(
     for full, spec in specs:
         own = {key.split(".", 1)[1]: value for key, value in given.items() if key.startswith(f"{spec.name}.")}
         shared = {k: v for k, v in common.items() if len(specs) == 1 or k in {f.name for f in fields(spec.options)}}
-        key = as_name or (spec.name if registry.full_name(spec.name) == full else full.replace("/", "-"))
+        short_name = spec.name if registry.full_name(spec.name) == full else full.replace("/", "-")
+        key = as_name or f"{short_name}{'-logit' if score == 'logit' else ''}"
         parsed: Any = parse_options(spec.options, shared | own, spec.name)
         check_fit(model, spec, parsed)
         requests.append(MethodRequest(key, spec, parsed))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from cxrx.options import options_dict
 from cxrx.reading.options import ReadOptions
-from cxrx.specs import ExplainerSpec
+from cxrx.specs import ExplainerSpec, Score
 
 if TYPE_CHECKING:
     from cxrx.engine.targets import Rule
@@ -19,7 +19,7 @@ Dtype = Literal["fp32", "bf16"]
 
 @dataclass(frozen=True)
 class RunOptions:
-    """How a run goes about its work; only `dtype`, `seed` and `read` decide numbers.
+    """How a run goes about its work; only `dtype`, `seed`, `score` and `read` decide numbers.
 
     Attributes
     ----------
@@ -29,6 +29,8 @@ class RunOptions:
         Decode processes; None: one per core; 0: decode in this process, without its safety.
     dtype
         Of the forward passes behind predictions. Attributions are always fp32.
+    score
+        What maps explain: ``"log-odds"`` of the finding, or its raw ``"logit"``; see :func:`cxrx.explain`.
     targets
         ``"auto"`` (predicted positive, truth-positive and the top one), ``"positive"``, ``"truth"``, ``"top"``,
         ``"all"``, or names of findings.
@@ -50,6 +52,7 @@ class RunOptions:
     workers: int | None = None
     dtype: Dtype = "fp32"
     seed: int = 0
+    score: Score = "log-odds"
     targets: Rule = "auto"
     limit: int | None = None
     resume: bool = True
@@ -101,4 +104,5 @@ def map_settings(model: Model, options: RunOptions, method: MethodRequest) -> di
         "method": method.spec.name,
         "options": method.plain_options(),
         "seed": options.seed,
+        "score": options.score,
     }

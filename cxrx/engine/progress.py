@@ -4,26 +4,62 @@ from __future__ import annotations
 
 import logging
 import sys
+import threading
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
 from tqdm import tqdm
 
+from cxrx.engine.estimate import Estimate, duration
+
 log = logging.getLogger("cxrx")
 
-FIRST_LINE_AFTER = 8.0  # seconds: an estimate must be on the screen within fifteen
-LINE_EVERY = 30.0
+FIRST_LINE_AFTER = 8.0  # seconds
+LINE_EVERY = 25.0  # a line at least every 30 s, also where the thread is kept waiting
+REFRESH_EVERY = 1.0  # of the bar
 
 
-def duration(seconds: float) -> str:
-    """Write a number of seconds as people say it: ``12 s``, ``3 min 20 s``, ``2 h 05 min``."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+class Heartbeat:
+    """Calls `say` now and then from a thread of its own, however long one piece of the work inside the block takes.
+
+    Parameters
+    ----------
+    say
+        What to call.
+    first, every
+        Seconds until the first call, and between calls.
+    """
+
+    def __init__(self, say: Callable[[], None], first: float, every: float) -> None:
+        self._say, self._first, self._every = say, first, every
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._beat, name="cxrx-progress", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _beat(self) -> None:
+        wait = self._first
+        while not self._over.wait(wait):
+            self._say()
+            wait = self._every
+
+
+def telling(what: str) -> Heartbeat:
+    """Return a context in which it is said now and then that `what` goes on."""
+    begun = time.monotonic()
+    return Heartbeat(
+        lambda: log.info("%s: %s so far", what, duration(time.monotonic() - begun)), LINE_EVERY, LINE_EVERY
+    )
 
 
 class Progress:
@@ -31,43 +67,42 @@ class Progress:
 
     Parameters
     ----------
-    total
-        Films to do.
+    estimate
+        Knows how many films are to do, and what is left.
     what
         The work, e.g. ``"predict"``.
     """
 
-    def __init__(self, total: int, what: str) -> None:
-        self.total = total
+    def __init__(self, estimate: Estimate, what: str) -> None:
+        self.estimate = estimate
         self.what = what
-        self.done = 0
         self.failed = 0
-        self._started = time.monotonic()
-        self._next_line = self._started + FIRST_LINE_AFTER
-        self._bar = tqdm(total=total, desc=what, unit="film", file=sys.stderr, disable=None, dynamic_ncols=True)
+        self._bar = tqdm(
+            total=estimate.total, desc=what, unit="film", file=sys.stderr, disable=None, dynamic_ncols=True,
+            bar_format="{l_bar}{bar}| {n_fmt}/{total_fmt} {unit}s, {elapsed}{postfix}",
+        )  # fmt: skip
+        first, every = (FIRST_LINE_AFTER, LINE_EVERY) if self._bar.disable else (REFRESH_EVERY, REFRESH_EVERY)
+        self._heartbeat = Heartbeat(self._tell, first, every)
 
     def __enter__(self) -> Self:
+        self._heartbeat.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._heartbeat.__exit__(kind, error, trace)
         self._bar.close()
 
-    def update(self, films: int, failed: int = 0) -> None:
-        """Count `films` more, `failed` of them without a result."""
-        self.done += films
+    def update(self, files: int, failed: int = 0) -> None:
+        """Count `files` more, and `failed` things that gave no result."""
         self.failed += failed
-        self._bar.update(films)
-        if self.failed:
-            self._bar.set_postfix(failed=self.failed, refresh=False)
-        now = time.monotonic()
-        if self._bar.disable and now >= self._next_line:
-            self._next_line = now + LINE_EVERY
-            log.info(self._line(now))
+        self.estimate.batch_done(files)
+        self._bar.update(files)
 
-    def _line(self, now: float) -> str:
-        rate = self.done / max(now - self._started, 1e-9)
-        left = (self.total - self.done) / rate if rate else float("inf")
-        text = f"{self.what}: {self.done}/{self.total} films, {rate:.2g} films/s, {self.failed} failed"
-        return f"{text}, about {duration(left)} left" if self.done else text
+    def _tell(self) -> None:
+        rest = f"{self.failed} failed, {self.estimate.in_words()}"
+        if self._bar.disable:
+            log.info("%s: %d/%d films, %s", self.what, self.estimate.done, self.estimate.total, rest)
+        else:
+            self._bar.set_postfix_str(rest)

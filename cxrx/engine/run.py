@@ -16,12 +16,13 @@ import torch
 from cxrx import __version__
 from cxrx.datasets import FolderTruth, discover, read_truth
 from cxrx.engine.batch import BatchWorker
+from cxrx.engine.estimate import Estimate
 from cxrx.engine.films import FilmList, list_films, with_data
 from cxrx.engine.filter import FilmFilter, truth_of
 from cxrx.engine.interrupts import Interrupts
 from cxrx.engine.ledger import Ledger, records_of
 from cxrx.engine.options import MethodRequest, RunOptions, map_settings, prediction_settings
-from cxrx.engine.progress import Progress
+from cxrx.engine.progress import Progress, telling
 from cxrx.engine.report import RunReport
 from cxrx.engine.source import decoded
 from cxrx.errors import InterruptedRunError, NothingReadableError
@@ -114,7 +115,8 @@ class _Run:
 
     def execute(self, argv: Sequence[str]) -> RunReport:
         started = time.time()
-        films = list_films(self.inputs, self.ledger, self.store.out, self.options)
+        with telling("looking for films"):
+            films = list_films(self.inputs, self.ledger, self.store.out, self.options)
         truth, report = self._truth(), self.report
         film_filter = FilmFilter(
             films, truth, self.ledger, report, self.model.labels, self.model.thresholds, self.options.targets,
@@ -147,8 +149,9 @@ class _Run:
     def _stream(self, todo: Sequence[Item], films: FilmList, film_filter: FilmFilter, interrupts: Interrupts) -> None:
         """Work through `todo` until it is done or somebody wants to stop."""
         explainers = {key: method.spec.build(method.options) for key, method in self.methods.items()}
+        estimate = Estimate(len(todo), self.methods)
         worker = BatchWorker(
-            self.model, self.methods, explainers, self.options, self.ledger, self.report, self.batch_size, len(todo),
+            self.model, self.methods, explainers, self.options, self.ledger, self.report, self.batch_size, estimate,
             film_filter.labels,
         )  # fmt: skip
         self.cost = worker.cost
@@ -156,7 +159,7 @@ class _Run:
         items = with_data(todo, films, self.inputs, self.options)
         with (
             decoded(items, self.model.input, self.options.read, workers, ahead=4 * self.batch_size) as readings,
-            Progress(len(todo), " ".join(["predict", *self.methods])) as progress,
+            Progress(estimate, " ".join(["predict", *self.methods])) as progress,
         ):
             for batch, files in film_filter.batches(readings, self.batch_size):
                 with interrupts.batch():
@@ -197,7 +200,8 @@ class _Run:
         }
         sources = {self.model.slug: self.model.source} if self.model.source else {}
         table = self._truth_table(truth, self.ledger.records | new)
-        pack(self.store, self.store.out, truth=table, run=run, model_sources=sources)
+        with telling(f"writing {self.store.out.name}"):
+            pack(self.store, self.store.out, truth=table, run=run, model_sources=sources)
 
     def _truth_table(self, truth: FolderTruth, records: Mapping[str, ImageRecord]) -> TruthTable | None:
         """Return what the tables say, by image_id instead of by file name."""
@@ -219,6 +223,7 @@ def _map_attrs(method: MethodRequest, options: RunOptions) -> dict[str, Any]:
         "method": spec.name,
         "options": method.plain_options(),
         "seed": options.seed,
+        "score": options.score,
         "space": spec.space,
         "signed": int(spec.signed),
         "relu": int(spec.relu),

@@ -23,6 +23,7 @@ from cxrx.explainers.baselines import make_baseline
 from cxrx.explainers.gradient import noise_scale, rows_at_once, with_graph
 from cxrx.explainers.option_types import SmoothGradOptions
 from cxrx.explainers.seeds import derive_seed
+from cxrx.explainers.steps import told, told_pictures
 from cxrx.explainers.targets import EMPTY
 from cxrx.models.inference import pad_batch
 from cxrx.specs import Explainer, Maps
@@ -35,11 +36,10 @@ if TYPE_CHECKING:
 
 
 def _requested(targets: torch.Tensor) -> Iterator[tuple[int, int, int]]:
-    """Yield (b, t, finding) for everything asked for, picture by picture."""
-    for b, row in enumerate(targets.tolist()):
-        for t, finding in enumerate(row):
-            if finding != EMPTY:
-                yield b, t, finding
+    """Yield (b, t, finding) for everything asked for, picture by picture, and count it."""
+    listed = enumerate(targets.tolist())
+    asked = [(b, t, finding) for b, row in listed for t, finding in enumerate(row) if finding != EMPTY]
+    return told(asked, len(asked))
 
 
 @contextmanager
@@ -133,8 +133,8 @@ def build_deeplift(options: DeepLiftOptions) -> Explainer:
     """Return DeepLIFT (Shrikumar et al. 2017) with the rescale rule: (x - b) times multipliers.
 
     A multiplier is Δout/Δin where the network calls a module of `_RESCALED`, and the plain gradient everywhere else:
-    at functional ReLUs, GELU, layer norm, attention, products. On a vision transformer little more than
-    (x - b) ∂z/∂x is left of the method.
+    at functional ReLUs, GELU, layer norm, attention, products, and the logsumexp of three or more classes. On a vision
+    transformer little more than (x - b) ∂z/∂x is left of the method.
 
     Extras: ``completeness``, the map's sum minus (z(x) - z(b)). It is 0 where every nonlinearity has its rule, and
     says how far the map is from DeepLIFT's promise elsewhere.
@@ -317,7 +317,7 @@ def _superpixel_explainer(
     def explain(model: Model, x: torch.Tensor, targets: torch.Tensor, seeds: torch.Tensor) -> Maps:
         baseline = make_baseline(model, x, options.baseline)
         values = x.new_zeros(*targets.shape, *x.shape[2:])
-        for b in (targets != EMPTY).any(dim=1).nonzero().flatten().tolist():
+        for b in told_pictures(targets):
             segments = superpixels(x[b], options)  # (H, W)
             sweep = _Sweep(model)
             for _, t, finding in _requested(targets[b : b + 1]):

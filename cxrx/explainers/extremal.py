@@ -37,6 +37,7 @@ from cxrx.explainers.extremal_mask import MaskGenerator, area_penalty
 from cxrx.explainers.extremal_pyramid import BlurPyramid, Fade
 from cxrx.explainers.filters import gaussian_blur
 from cxrx.explainers.gradient import differentiate, rows_at_once, with_graph
+from cxrx.explainers.steps import looping
 from cxrx.explainers.targets import EMPTY
 from cxrx.models.inference import autocast
 from cxrx.specs import Explainer, Maps
@@ -156,11 +157,14 @@ def optimise(
     queue = deque(rows)
     places = at_once or (ROWS_ON_CPU if x.device.type == "cpu" else rows_at_once(x.device))
     active = Active(Problem(model, x, options), x, places)
-    while queue or active.rows:
-        # New rows join only then, so that all rows are looked at after the same numbers of their own steps.
-        if not active.rows or active.looks():
-            active.fill(queue)
-        yield from active.step()
+    with looping(len(rows)) as loop:
+        while queue or active.rows:
+            # New rows join only then, so that all rows are looked at after the same numbers of their own steps.
+            if not active.rows or active.looks():
+                active.fill(queue)
+            yield from active.step()
+            # those in hand by their steps: they may end sooner
+            loop.done = len(rows) - len(queue) - len(active.rows) + sum(active.steps) / options.steps
 
 
 class Problem:
@@ -175,7 +179,8 @@ class Problem:
     def __init__(self, model: Model, x: torch.Tensor, options: ExtremalOptions) -> None:
         if options.reward == "contrastive" and len(model.labels) < 2:
             raise UsageError("the contrastive reward needs a model with at least two findings")
-        self.model = model
+        # published: z_c minus the highest other logit
+        self.model = model.explaining("logit") if options.reward == "contrastive" else model
         self.options = options
         self.generator = MaskGenerator((x.shape[2], x.shape[3]))
         self.kernels = self.generator.kernels(x.dtype, x.device)

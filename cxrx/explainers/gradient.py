@@ -15,6 +15,7 @@ import torch
 from cxrx.explainers.baselines import make_baseline
 from cxrx.explainers.fit import no_gradient
 from cxrx.explainers.seeds import generator
+from cxrx.explainers.steps import told
 from cxrx.explainers.targets import EMPTY
 from cxrx.models.inference import auto_batch_size, autocast
 from cxrx.specs import Explainer, Maps
@@ -172,7 +173,7 @@ def _noisy_gradients(
     generators = [generator(int(seed)) for seed in seeds]
     scale = noise_scale(x, options).view(-1, 1, 1, 1)
     chunk = max(1, rows_at_once(x.device) // pictures)
-    for start in range(0, options.n, chunk):
+    for start in told(range(0, options.n, chunk), -(-options.n // chunk)):
         count = min(chunk, options.n - start)
         draws = [torch.randn(1, height, width, generator=g) for _ in range(count) for g in generators]
         noise = torch.stack(draws).to(x.device).view(count, pictures, 1, height, width)
@@ -195,7 +196,7 @@ def build_integrated_gradients(options: IntegratedGradientsOptions) -> Explainer
         points, weights = quadrature(options.rule, options.steps)
         values = x.new_zeros(*targets.shape, *x.shape[2:])  # (B, T, H, W)
         chunk = max(1, rows_at_once(x.device) // x.shape[0])
-        for start in range(0, options.steps, chunk):
+        for start in told(range(0, options.steps, chunk), -(-options.steps // chunk)):
             alphas = x.new_tensor(points[start : start + chunk]).view(-1, 1, 1, 1, 1)
             count = alphas.shape[0]
             path = (baseline + alphas * (x - baseline)).flatten(0, 1)  # (count * B, C, H, W)

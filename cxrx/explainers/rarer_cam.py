@@ -21,6 +21,7 @@ from torch.nn import functional
 from cxrx.errors import UsageError
 from cxrx.explainers.cam import capture
 from cxrx.explainers.gradient import input_gradients
+from cxrx.explainers.steps import told, told_pictures
 from cxrx.explainers.targets import EMPTY
 from cxrx.models.inference import pad_batch
 from cxrx.specs import Explainer, Maps
@@ -73,7 +74,7 @@ def _swept(weigh: Weigh, options: ChannelSweepOptions) -> Explainer:
         layer = model.cam_layer(options.layer)
         grid = _activation(model, layer, x)
         values = grid.new_zeros(*targets.shape, *grid.shape[2:])  # (B, T, h, w)
-        for b in (targets != EMPTY).any(dim=1).nonzero().flatten().tolist():
+        for b in told_pictures(targets):
             weights = weigh(model, layer, x[b : b + 1], grid[b : b + 1], options.batch)  # (C, K)
             maps = torch.einsum("ck,chw->khw", weights, grid[b])
             values[b] = maps[targets[b].clamp(min=0)]
@@ -95,7 +96,8 @@ def _scorecam(options: ChannelSweepOptions) -> Explainer:
         cam.batch_size = batch
         with _without_bars(score_cam):
             # All at once the library would hold one masked picture for each channel: a gigabyte for a DenseNet.
-            for part in a.split(batch, dim=1):  # type: ignore[no-untyped-call]
+            parts = a.split(batch, dim=1)  # type: ignore[no-untyped-call]
+            for part in told(parts, len(parts)):
                 cam.get_cam_weights(picture, layer.module, [_one], part.cpu().numpy(), None)
         return torch.cat(recorder.logits).softmax(dim=0)
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -14,11 +14,11 @@ from cxrx.errors import PluginError, UsageError
 from cxrx.explainers.fit import check_fit
 from cxrx.explainers.guard import guard
 from cxrx.explainers.seeds import derive_seed, tensor_id
-from cxrx.explainers.targets import EMPTY, Targets, resolve_targets
+from cxrx.explainers.targets import EMPTY, Targets, check_score, resolve_targets
 from cxrx.models.inference import auto_batch_size, halving, pad_batch, predict_logits
 from cxrx.options import options_dict, parse_options
 from cxrx.registry import load as load_registry
-from cxrx.specs import Explainer, Maps
+from cxrx.specs import Explainer, Maps, Score
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -40,11 +40,13 @@ class Attribution:
     present
         ``(B, T)`` bool, whether a target was asked for.
     scores
-        ``(B, T)`` float32, the logits explained; NaN where absent.
+        ``(B, T)`` float32, what was explained; NaN where absent.
     targets
         ``(B, T)`` int64, indices into `labels`; -1 where absent.
     method
         Name of the method; `options` are all of its options, `seed` its seed.
+    score
+        Whether log-odds were explained or the raw logits; see :func:`explain`.
     relu
         Whether the published form of the method shows positive values only.
     extras
@@ -67,6 +69,7 @@ class Attribution:
     labels: tuple[str, ...]
     input_size: tuple[int, int]
     pictures: FloatArray
+    score: Score = "log-odds"
     relu: bool = False
     signed: bool = False
     extras: dict[str, NDArray[Any]] = field(default_factory=dict)
@@ -117,11 +120,12 @@ def explain(
     targets: Targets = "top",
     seed: int = 0,
     *,
+    score: str = "log-odds",
     image_ids: Sequence[str] | None = None,
     batch_size: int | Literal["auto"] = "auto",
     **options: Any,
 ) -> Attribution:
-    """Explain logits of `model` on prepared pictures.
+    """Explain findings of `model` on prepared pictures.
 
     Parameters
     ----------
@@ -135,6 +139,10 @@ def explain(
         ``"all"``, ``"top"``, findings, indices ``(B,)`` or ``(B, T)`` with -1 for none.
     seed
         Stochastic methods depend on this, the method, and the picture, and on nothing else.
+    score
+        ``"log-odds"`` of the finding, log p / (1 - p): of a sigmoid its logit, of a softmax z_k - logsumexp of the
+        other classes (two classes: z1 - z0). ``"logit"``: the raw logit, as other libraries have it; of a sigmoid the
+        same. Also the option of that name of a method that has one: of ``"rise"``, ``"probability"``.
     image_ids
         What a picture's noise is seeded with; default: a hash of its tensor.
     batch_size
@@ -160,15 +168,19 @@ def explain(
     [[0], [0], [0]]
     """
     spec = load_registry().explainers.find(method)
+    if score not in get_args(Score) and "score" in {option.name for option in fields(spec.options)}:
+        options["score"], score = score, "log-odds"
+    score = check_score(score)
     parsed: Any = parse_options(spec.options, options, spec.name)
     check_fit(model, spec, parsed)
     x = _check_pictures(model, x)
     if batch_size != "auto" and batch_size < 1:
         raise UsageError(f"batch_size must be at least 1, not {batch_size}")
     size = min(auto_batch_size(model.device) if batch_size == "auto" else batch_size, len(x))
+    explained = model.explaining(score)
     # A clone, because a network may begin with an in-place operation.
-    logits = torch.cat([predict_logits(model, part.clone(), size) for part in torch.split(x, size)])
-    indices = resolve_targets(targets, model.labels, logits)
+    scores = torch.cat([predict_logits(explained, part.clone(), size) for part in torch.split(x, size)])
+    indices = resolve_targets(targets, model.labels, model.scored(scores))
     ids = list(image_ids) if image_ids is not None else [tensor_id(picture) for picture in x]
     if len(ids) != len(x):
         raise UsageError(f"there are {len(ids)} image ids for {len(x)} pictures")
@@ -177,13 +189,13 @@ def explain(
     pieces = [
         piece
         for part, wanted, drawn in zip(x.split(size), indices.split(size), seeds.split(size), strict=True)  # type: ignore[no-untyped-call]
-        for piece in run_explainer(model, explainer, part, wanted, drawn, size)
+        for piece in run_explainer(explained, explainer, part, wanted, drawn, size)
     ]
     values = torch.cat([piece.values for piece in pieces])
     if not bool(values.isfinite().all()):
         raise PluginError(f"{spec.name} returned values that are not finite")
     present = indices != EMPTY
-    scores = torch.where(present, logits.gather(1, indices.clamp(min=0)), torch.nan)
+    scores = torch.where(present, scores.gather(1, indices.clamp(min=0)), torch.nan)
     return Attribution(
         values=values.numpy(),
         present=present.numpy(),
@@ -192,6 +204,7 @@ def explain(
         method=spec.name,
         options=options_dict(parsed),
         seed=seed,
+        score=score,
         labels=model.labels,
         input_size=(x.shape[2], x.shape[3]),
         pictures=_to_pictures(x),

@@ -17,6 +17,7 @@ from torch.nn import functional
 from cxrx.explainers.baselines import make_baseline
 from cxrx.explainers.gradient import rows_at_once
 from cxrx.explainers.seeds import generator
+from cxrx.explainers.steps import told, told_pictures
 from cxrx.explainers.targets import EMPTY
 from cxrx.models.inference import autocast, pad_batch
 from cxrx.specs import Explainer, Maps
@@ -72,14 +73,13 @@ def build_occlusion(options: OcclusionOptions) -> Explainer:
         covered = x.new_zeros(size)
         for rows, columns in windows:
             covered[rows, columns] += 1
-        for b, wanted in enumerate(targets):
-            present = (wanted != EMPTY).nonzero()[:, 0]
-            if len(present):
-                drops = _drops(model, x[b], baseline[b], windows, options.dtype)[:, wanted[present]]  # (n, t)
-                total = x.new_zeros(len(present), *size)
-                for drop, (rows, columns) in zip(drops, windows, strict=True):
-                    total[:, rows, columns] += drop[:, None, None]
-                values[b, present] = total / covered
+        for b in told_pictures(targets):
+            present = (targets[b] != EMPTY).nonzero()[:, 0]
+            drops = _drops(model, x[b], baseline[b], windows, options.dtype)[:, targets[b, present]]  # (n, t)
+            total = x.new_zeros(len(present), *size)
+            for drop, (rows, columns) in zip(drops, windows, strict=True):
+                total[:, rows, columns] += drop[:, None, None]
+            values[b, present] = total / covered
         return Maps(values)
 
     return explain
@@ -104,7 +104,7 @@ def _drops(
 
     def hidden() -> Iterator[torch.Tensor]:
         chosen: list[Window | None] = [None, *windows]  # first the whole picture, in a pass of the same shape
-        for start in range(0, len(chosen), count):
+        for start in told(range(0, len(chosen), count), -(-len(chosen) // count)):
             part = chosen[start : start + count]
             seen = picture.repeat(len(part), 1, 1, 1)
             for i, window in enumerate(part):
@@ -131,10 +131,9 @@ def build_rise(options: RiseOptions) -> Explainer:
     def explain(model: Model, x: torch.Tensor, targets: torch.Tensor, seeds: torch.Tensor) -> Maps:
         baseline = make_baseline(model, x, options.baseline)
         values = x.new_zeros(*targets.shape, *x.shape[2:])
-        for b, wanted in enumerate(targets):
-            present = (wanted != EMPTY).nonzero()[:, 0]
-            if len(present):
-                values[b, present] = _rise(model, x[b], baseline[b], wanted[present], int(seeds[b]), options)
+        for b in told_pictures(targets):
+            present = (targets[b] != EMPTY).nonzero()[:, 0]
+            values[b, present] = _rise(model, x[b], baseline[b], targets[b, present], int(seeds[b]), options)
         return Maps(values)
 
     return explain
@@ -150,7 +149,9 @@ def _rise(
     weighed = picture.new_zeros(len(wanted), *picture.shape[1:])  # sum of s·mask
     plain = torch.zeros_like(weighed[0])  # sum of masks
     total, first = picture.new_zeros(len(wanted)), None
-    for logits, mask in zip(sweep(model, seen, sweep_rows(picture.device), options.dtype), chunks, strict=True):
+    rows = sweep_rows(picture.device)
+    passes = zip(sweep(model, seen, rows, options.dtype), chunks, strict=True)
+    for logits, mask in told(passes, -(-options.masks // rows)):
         if options.score == "probability":
             score = model.probabilities(logits)[:, wanted]  # (n, t)
         else:

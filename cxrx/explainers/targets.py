@@ -1,15 +1,16 @@
-"""Turn what the user asks to have explained into indices of logits."""
+"""Turn what the user asks to have explained into indices of logits, and a name of what is explained of them."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias, get_args
 
 import numpy as np
 import torch
 
 from cxrx.errors import UsageError
+from cxrx.specs import Score
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -52,6 +53,13 @@ def resolve_targets(targets: Targets, labels: Sequence[str], logits: torch.Tenso
         indices = [find_label(str(target), labels) for target in targets]
         return torch.tensor(indices).expand(count, -1).contiguous()
     return _check_indices(targets, count, labels)
+
+
+def check_score(score: str) -> Score:
+    """Return `score`; UsageError unless it is one of those that can be explained."""
+    if score == "log-odds" or score == "logit":  # noqa: PLR1714 - what mypy narrows by
+        return score
+    raise UsageError(f"the score that is explained is {' or '.join(get_args(Score))}, not {score!r}")
 
 
 def find_label(name: str, labels: Sequence[str]) -> int:

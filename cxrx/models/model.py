@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -13,7 +14,7 @@ from torch import nn
 from cxrx.errors import UsageError
 from cxrx.models.layers import CamLayer, find_cam_layer, find_transformer, has_biased_convolutions, has_plain_blocks
 from cxrx.results.records import as_key
-from cxrx.specs import InputSpec
+from cxrx.specs import InputSpec, Score
 
 FEW_CONVOLUTIONS = 4
 
@@ -50,7 +51,14 @@ class Model:
     source
         What it was loaded from: ``{"name": ..., "weights": ...}``; empty for a network made in memory. Private, since
         it holds paths.
+
+    Attributes
+    ----------
+    score
+        What `forward` returns: None, the logits; else what is explained, see `explaining`.
     """
+
+    score: Score | None = None
 
     def __init__(
         self,
@@ -143,9 +151,29 @@ class Model:
             p = z.clamp(torch.finfo(z.dtype).tiny, 1 - torch.finfo(z.dtype).eps / 2)
             z = p.log() - torch.log1p(-p) if self.activation == "sigmoid" else p.log()
         if self.activation == "softmax" and z.shape[1] == 2 and len(self.labels) == 1:
-            z = z[:, 1:] - z[:, :1]
-        if z.shape[1] != len(self.labels):
+            z = z.flip(1)  # the second class is the finding
+        elif z.shape[1] != len(self.labels):
             raise UsageError(f"the network has {z.shape[1]} outputs, but {len(self.labels)} labels are given")
+        return self.scored(z)
+
+    def explaining(self, score: Score) -> Model:
+        """Return this model with a `forward` that returns what is explained, for methods and metrics.
+
+        ``"log-odds"``: what the probability of a finding depends on, ``log p / (1 - p)``. Of a sigmoid the logit, of a
+        softmax z_k - logsumexp of the other classes; of two classes z1 - z0, whether both are named or one.
+        ``"logit"``: the raw output z_k, as other libraries explain it; where one of two classes is named ``(B, 2)``,
+        that one first.
+        """
+        model = copy.copy(self)
+        model.score = score
+        return model
+
+    def scored(self, z: torch.Tensor) -> torch.Tensor:
+        """Return what `score` says of logits, or of what ``explaining("logit")`` returned, of this model."""
+        if self.score == "logit" or self.activation == "sigmoid" or z.shape[1] == 1:
+            return z
+        if self.score == "log-odds" or z.shape[1] > len(self.labels):
+            return log_odds(z)[:, : len(self.labels)]
         return z
 
     def logits(self, x: torch.Tensor) -> torch.Tensor:
@@ -154,8 +182,8 @@ class Model:
             return self.forward(x.to(self.device))
 
     def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
-        """Return the probabilities ``(B, K)`` that belong to `logits`."""
-        if self.activation == "softmax" and len(self.labels) > 1:
+        """Return the probabilities ``(B, K)`` that belong to `logits`, or to what else `forward` returns."""
+        if self.activation == "softmax" and logits.shape[1] > 1 and self.score != "log-odds":
             return logits.softmax(dim=1)
         return logits.sigmoid()
 
@@ -192,6 +220,18 @@ class Model:
         if name is None:
             self._cam_layer_name = found.name  # finding it may take a forward pass
         return found
+
+
+def log_odds(z: torch.Tensor) -> torch.Tensor:
+    """Return z_k - logsumexp of the others, ``(B, K)``, of the logits of a softmax over at least two classes."""
+    if z.shape[1] == 2:
+        return z - z.flip(1)  # exactly
+    # log of the others' sum is lse + log(1 - p_k); where p_k is near 1, which only the highest can be, it is summed
+    highest = z.argmax(dim=1, keepdim=True)
+    below = z.scatter(1, highest, -torch.inf).logsumexp(dim=1, keepdim=True)
+    p = z.softmax(dim=1).scatter(1, highest, 0.0)
+    others = z.logsumexp(dim=1, keepdim=True) + torch.log1p(-p)
+    return z - others.scatter(1, highest, below)
 
 
 def describe(value: Any) -> str:

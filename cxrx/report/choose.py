@@ -104,7 +104,7 @@ def _by_error(model: ModelData, corpus: Corpus, share: int, mark: str) -> list[t
 
     missed.sort(key=lambda pair: (model.probability_of(pair), pair))
     alarms.sort(key=lambda pair: (-model.probability_of(pair), pair))
-    rule = "that has a map, the most confident first, findings in turn; the map is that of the finding."
+    rule = "that has a map, the most confident first, findings in turn; the map explains that finding."
     return [
         ("Missed findings", f"False negatives: a finding {rule}", chosen(missed)),
         ("False alarms", f"False positives: a finding {rule}", chosen(alarms)),

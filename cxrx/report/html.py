@@ -26,6 +26,7 @@ from cxrx.report.figures import strokes
 from cxrx.report.gallery import Gallery, make_gallery
 from cxrx.report.localisation import localisation
 from cxrx.report.words import names_of
+from cxrx.results.records import explained_score
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -98,6 +99,7 @@ def _options(attrs: dict[str, Any]) -> str:
     options = options if isinstance(options, dict) else {}
     said = [f"{name} = {value}" for name, value in options.items() if value is not None]
     said += [f"seed {settings['seed']}"] if settings.get("seed") is not None else []
+    said += ["of the raw logit"] if explained_score(settings) == "logit" else []
     said += [f"{attrs['space']} grid"] if attrs.get("space") else []
     said += ["positive part (ReLU)"] if attrs.get("relu") else ["signed"] if attrs.get("signed") else []
     said += [f"fingerprint {attrs['fingerprint']}"] if attrs.get("fingerprint") else []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxrx.errors import UsageError
+from cxrx.specs import Score
 
 FloatArray = NDArray[np.float32]
 
@@ -158,14 +159,30 @@ def canonical(settings: Mapping[str, Any]) -> str:
     return json.dumps(plain(settings), sort_keys=True, separators=(",", ":"))
 
 
+def explained_score(settings: Mapping[str, Any]) -> Score:
+    """Return what maps made with `settings` explain; files that do not say it hold the raw logits of a softmax."""
+    labels = settings.get("labels")
+    several = settings.get("activation") == "softmax" and isinstance(labels, Sequence) and len(labels) > 1
+    return "logit" if settings.get("score", "logit" if several else "") == "logit" else "log-odds"
+
+
+def _deciding(settings: Any) -> Any:
+    """Return what of `settings` decides numbers: a `score` is left out where files that do not say it hold the same."""
+    if not isinstance(settings, Mapping):
+        return settings
+    rest = {key: value for key, value in settings.items() if key != "score"}
+    same = settings.get("activation") == "sigmoid" or settings.get("score") == explained_score(rest)
+    return rest if same else dict(settings)
+
+
 def fingerprint(settings: Mapping[str, Any]) -> str:
-    """Return the first 16 hex digits of the sha256 of the canonical JSON of `settings`."""
-    return hashlib.sha256(canonical(settings).encode()).hexdigest()[:16]
+    """Return the first 16 hex digits of the sha256 of the canonical JSON of what decides numbers in `settings`."""
+    return hashlib.sha256(canonical(_deciding(settings)).encode()).hexdigest()[:16]
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """Name the settings that differ: ``["options.steps: 200 there, 800 now", ...]``; nested mappings by dotted keys."""
-    flat_old, flat_new = _flatten(plain(old)), _flatten(plain(new))
+    flat_old, flat_new = _flatten(plain(_deciding(old))), _flatten(plain(_deciding(new)))
     return [
         f"{key}: {_shown(flat_old, key)} there, {_shown(flat_new, key)} now"
         for key in sorted(flat_old.keys() | flat_new.keys())

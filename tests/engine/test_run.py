@@ -11,10 +11,13 @@ from PIL import Image
 
 import cxrx
 from cxrx.engine.api import explain_results, reload_own, run
+from cxrx.engine.options import map_settings
 from cxrx.errors import LockedError, NothingReadableError, UsageError
 from cxrx.files import atomic
 from cxrx.files.lock import RunLock
 from cxrx.results.parts import PartStore
+from cxrx.results.records import explained_score
+from cxrx.results.verify import verify
 
 LABELS = ("Nodule", "Effusion", "Mass")
 
@@ -108,6 +111,79 @@ def test_other_targets_extend_the_maps(films, model, tmp_path):
     one, two = datasets(out), datasets(tmp_path / "all.h5")
     key = f"maps/{model.slug}/gradcam/values"
     np.testing.assert_allclose(one[key], two[key], atol=1e-6)
+
+
+def test_both_scores_live_in_one_file_and_say_which_they_are(films, net, tmp_path):
+    model = cxrx.load_model(net, labels=LABELS, device="cpu", activation="softmax")
+    out = tmp_path / "r.h5"
+    run(model, films, ("gradcam", "saliency"), out, workers=0)
+    run(model, None, ("gradcam",), out, score="logit", workers=0)
+    assert explain_results(out, ("gradcam",), [model], score="logit", workers=0)[0].counts["kept"] == 10
+    with cxrx.open_results(out) as results:
+        assert sorted(results.methods(model.slug)) == ["gradcam", "gradcam-logit", "saliency"]
+        z = results.logits(model.slug).astype(np.float64)
+        for key, score in (("gradcam", "log-odds"), ("gradcam-logit", "logit")):
+            attrs = results.attrs(model.slug, key)
+            assert (attrs["score"], attrs["settings"]["score"], attrs["method"]) == (score, score, "gradcam")
+            present = results.present(model.slug, key).astype(bool)
+            p = np.exp(z) / np.exp(z).sum(1, keepdims=True)
+            explained = z if score == "logit" else np.log(p) - np.log1p(-p)
+            scores = results.scores(model.slug, key)
+            np.testing.assert_allclose(scores[present], explained[present], rtol=1e-4, atol=1e-6)
+        x = model.prepare(torch.from_numpy(np.zeros((1, 32, 32), np.float32)))
+        marks = {results.attrs(model.slug, key)["fingerprint"] for key in ("gradcam", "gradcam-logit")}
+        assert len(marks) == 2
+    assert cxrx.explain(model, x, "gradcam").scores[0, 0] == pytest.approx(
+        float(torch.logit(model.probabilities(model.logits(x)).max())), abs=1e-4
+    )
+    with pytest.raises(UsageError, match="log-odds or logit, not 'odds'"):
+        run(model, films, ("gradcam",), tmp_path / "o.h5", score="odds")
+
+
+def test_one_named_class_of_two_has_the_same_maps_and_scores_as_both(films, tmp_path):
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(
+        torch.nn.Conv2d(1, 4, 3),
+        torch.nn.ReLU(),
+        torch.nn.AdaptiveAvgPool2d(1),
+        torch.nn.Flatten(),
+        torch.nn.Linear(4, 2),
+    )
+    for labels in (["Normal", "Pneumonia"], ["Pneumonia"]):
+        model = cxrx.wrap_model(network, labels, input_size=32, in_chans=1, activation="softmax")
+        for score in ("log-odds", "logit"):
+            run(model, films, ("gradcam",), tmp_path / f"{len(labels)}.h5", score=score, targets="Pneumonia", workers=0)
+    with cxrx.open_results(tmp_path / "2.h5") as two, cxrx.open_results(tmp_path / "1.h5") as one:
+        slug = two.models()[0]
+        np.testing.assert_array_equal(one.logits(slug)[:, 0], two.logits(slug)[:, 1] - two.logits(slug)[:, 0])
+        for key in ("gradcam", "gradcam-logit"):
+            np.testing.assert_allclose(one.scores(slug, key)[:, 0], two.scores(slug, key)[:, 1], rtol=1e-5)
+            maps = [results.values(slug, key, slice(None)) for results in (one, two)]
+            np.testing.assert_allclose(maps[0][:, 0], maps[1][:, 1], atol=1e-7)
+        np.testing.assert_array_equal(two.scores(slug, "gradcam-logit")[:, 1], two.logits(slug)[:, 1])
+
+
+def test_files_that_do_not_say_what_they_explain_are_what_they_were(films, net, tmp_path, monkeypatch):
+    def old(*arguments):
+        return {key: value for key, value in map_settings(*arguments).items() if key != "score"}
+
+    for activation in ("sigmoid", "softmax"):
+        model = cxrx.load_model(net, labels=LABELS, device="cpu", activation=activation)
+        out = tmp_path / f"{activation}.h5"
+        with monkeypatch.context() as patch:
+            patch.setattr("cxrx.engine.run.map_settings", old)
+            run(model, films, ("gradcam",), out, limit=4, workers=0, score="logit", as_name="gradcam")
+        with cxrx.open_results(out) as results:
+            settings = results.attrs(model.slug, "gradcam")["settings"]
+            assert "score" not in settings
+            assert explained_score(settings) == ("logit" if activation == "softmax" else "log-odds")
+        assert run(model, films, ("gradcam",), out, limit=4, workers=0, score="logit", as_name="gradcam").counts["kept"]
+        if activation == "sigmoid":
+            assert run(model, films, ("gradcam",), out, limit=4, workers=0).counts["kept"] == 4
+        else:
+            with pytest.raises(UsageError, match='score: unset there, "log-odds" now'):
+                run(model, films, ("gradcam",), out, limit=4, workers=0)
+        assert verify(out) == []
 
 
 def test_the_same_name_with_other_options_is_refused_and_as_names_a_variant(films, model, tmp_path):

@@ -10,7 +10,7 @@ from torch import nn
 
 from cxrx.errors import UsageError
 from cxrx.models.load import wrap_model
-from cxrx.models.model import Model
+from cxrx.models.model import Model, log_odds
 from cxrx.specs import InputSpec
 
 SPEC = InputSpec(size=(4, 6), channels=1, mean=(0.5,), std=(0.25,))
@@ -73,6 +73,38 @@ def test_a_softmax_over_classes_keeps_its_logits_and_its_probabilities():
     assert torch.allclose(three.probabilities(z), z.softmax(dim=1))
     back = logits(z.softmax(dim=1), ["a", "b", "c"], activation="softmax", output="probabilities")
     assert torch.allclose(back.softmax(dim=1), z.softmax(dim=1))
+
+
+@given(st.integers(2, 6), st.floats(0.1, 60), st.integers(0, 99))
+def test_log_odds_are_those_of_the_probability_however_certain(classes, scale, seed):
+    z = scale * torch.randn(3, classes, generator=torch.Generator().manual_seed(seed))
+    found = log_odds(z.clone().requires_grad_())
+    exact = z.double().requires_grad_()
+    others = exact[:, None].expand(-1, classes, -1).masked_fill(torch.eye(classes, dtype=torch.bool), -torch.inf)
+    expected = exact - others.logsumexp(dim=2)
+    assert torch.allclose(found.double(), expected, atol=1e-6 * (1 + scale), rtol=1e-5)
+    for k in range(classes):
+        leaf = z.clone().requires_grad_()
+        (ours,) = torch.autograd.grad(log_odds(leaf)[:, k].sum(), leaf)
+        (theirs,) = torch.autograd.grad(expected[:, k].sum(), exact, retain_graph=True)
+        assert torch.allclose(ours.double(), theirs, atol=1e-4)
+
+
+def test_the_log_odds_of_two_classes_are_their_difference_to_the_last_bit():
+    z = torch.randn(50, 2)
+    assert torch.equal(log_odds(z), torch.stack([z[:, 0] - z[:, 1], z[:, 1] - z[:, 0]], dim=1))
+
+
+def test_what_is_explained_belongs_to_the_same_probability():
+    z = torch.tensor([[1.0, 4.0, 0.0], [20.0, -20.0, 1.0]])
+    three = model(z, ["a", "b", "c"], activation="softmax")
+    x = torch.zeros(2, 1, 4, 6)
+    for score in ("log-odds", "logit"):
+        view = three.explaining(score)
+        assert torch.allclose(view.probabilities(view.logits(x)), z.softmax(dim=1))
+        assert torch.equal(three.explaining(score).scored(z), view.logits(x))
+    assert torch.equal(three.logits(x), z)  # predictions stay what they are
+    assert torch.equal(three.explaining("logit").logits(x), z)
 
 
 def test_one_output_without_a_column_becomes_one():

@@ -17,6 +17,7 @@ from cxrx.explainers.seeds import derive_seed
 from cxrx.metrics.geometry import Float
 from cxrx.metrics.perturbation import Ranks, normalise, rank, upsample
 from cxrx.models.model import Model
+from cxrx.specs import Score
 
 
 @dataclass(frozen=True)
@@ -89,15 +90,16 @@ class Case:
 
 @dataclass(frozen=True)
 class Explained:
-    """One map (index into the maps of the case) and the logit that it explains."""
+    """One map (index into the maps of the case), and what it explains of which logit."""
 
     map: int
     target: int
+    score: Score = "log-odds"
 
 
 @dataclass(frozen=True)
 class Response:
-    """How one finding answers to changes of the picture: the logit f, and its probability.
+    """How one finding answers to changes of the picture: what was explained, f, and its probability.
 
     Attributes
     ----------
@@ -134,13 +136,18 @@ class References:
     full: torch.Tensor
     baselines: dict[Baseline, torch.Tensor]
 
-    def response(self, logits: torch.Tensor, kind: Baseline, target: int) -> Response:
+    def response(self, logits: torch.Tensor, kind: Baseline, of: Explained) -> Response:
         """Read the logits ``(S, K)`` of the changed pictures for one finding."""
         every = torch.cat([logits, self.full[None], self.baselines[kind][None]])
-        f, p = (part[:, target].double().numpy() for part in (every, self.model.probabilities(every)))
+        parts = self.scored(every, of.score), self.model.probabilities(every)
+        f, p = (part[:, of.target].double().numpy() for part in parts)
         return Response(f[:-2], p[:-2], (float(f[-2]), float(p[-2])), (float(f[-1]), float(p[-1])))
 
-    def response_between(self, logits: torch.Tensor, kind: Baseline, target: int, *, shown: bool = False) -> Response:
+    def scored(self, logits: torch.Tensor, score: Score) -> torch.Tensor:
+        """Return what is explained, ``(S, K)``, of logits ``(S, K)``."""
+        return self.model.explaining(score).scored(logits)
+
+    def response_between(self, logits: torch.Tensor, kind: Baseline, of: Explained, *, shown: bool = False) -> Response:
         """Read a curve whose ends are the picture and the baseline (`shown`: the other way), which all maps share.
 
         Parameters
@@ -149,14 +156,14 @@ class References:
             ``(n, K)`` of the pictures between the ends.
         kind
             The baseline.
-        target
-            Index of the logit.
+        of
+            What the map explains.
         shown
             Whether the curve begins at the baseline.
         """
         ends = [self.full[None], self.baselines[kind][None]]
         start, end = ends[::-1] if shown else ends
-        return self.response(torch.cat([start, logits, end]), kind, target)
+        return self.response(torch.cat([start, logits, end]), kind, of)
 
 
 Curves: TypeAlias = dict[str, tuple[Float, Float]]

@@ -89,7 +89,7 @@ def _read(name: str, kind: Baseline, x: Float, logits: torch.Tensor, references:
 
     inner = len(x) - 2
     own = logits[of.map * inner : (of.map + 1) * inner]
-    response = references.response_between(own, kind, of.target, shown=name == "insertion")
+    response = references.response_between(own, kind, of, shown=name == "insertion")
     share = response.baseline_share()
     prefix = "" if name == "deletion" else "insertion_"
     scores = response.scores(name, partial(area, x)) | {

@@ -50,7 +50,8 @@ class Family(MetricSpec):
         from cxrx.explainers.seeds import derive_seed, tensor_id
 
         seeds = [derive_seed(0, tensor_id(picture)) for picture in x]
-        return dict(score_faithfulness(model, x, maps, targets, (self,), seeds=seeds).scores)
+        score = model.score or "log-odds"
+        return dict(score_faithfulness(model, x, maps, targets, (self,), seeds=seeds, score=score).scores)
 
 
 def measured(sentence: str, source: str = "", *, higher_is_better: bool, unit: str = "") -> Measure:

@@ -64,7 +64,7 @@ def _read(logits: torch.Tensor, references: References, of: Explained) -> Scored
     scores: dict[str, float] = {}
     curves = {}
     for name, part in zip(("road_morf", "road_lerf"), own, strict=True):
-        response = references.response(part, "mean", of.target)
+        response = references.response(part, "mean", of)
         scores |= response.scores(name, lambda f: float(f.mean()))
         curves[name] = (x, np.array([response.full[0], *response.f]))
     for version in ("", "_probability", "_normalised"):

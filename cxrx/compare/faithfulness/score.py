@@ -21,6 +21,7 @@ from cxrx.explainers.targets import EMPTY
 from cxrx.metrics.geometry import Float
 from cxrx.metrics.perturbation import normalise
 from cxrx.models.model import Model
+from cxrx.specs import Score
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,7 @@ def score_faithfulness(
     metrics: Sequence[str | Family] = DEFAULT,
     *,
     seeds: ArrayLike,
+    score: Score | Sequence[Score] = "log-odds",
 ) -> Faithfulness:
     """Score maps against the behaviour of `model` on changed pictures.
 
@@ -88,6 +90,8 @@ def score_faithfulness(
         Families, or names of built-in ones or of their scores; a score brings its whole family.
     seeds
         ``(B,)`` int64, one a picture: ties, noise and subsets depend on this and nothing else.
+    score
+        What the maps explain, see :func:`cxrx.explain`: f is the same. One for all columns, or one for each.
 
     Returns
     -------
@@ -105,7 +109,13 @@ def score_faithfulness(
     number of rows. A constant map names no order, and is scored in a random one.
     """
     families = find_families(metrics)
-    batch = _Batch(model, *_check(model, x, maps, targets, seeds), families)
+    pictures, values, wanted, drawn = _check(model, x, maps, targets, seeds)
+    scores = [score] * wanted.shape[1] if isinstance(score, str) else list(score)
+    if len(scores) != wanted.shape[1]:
+        raise UsageError(f"there are {wanted.shape[1]} columns of maps and {len(scores)} scores")
+    # raw logits, where any map explains them, tell the log-odds as well
+    seen_as = model.explaining("logit") if model.score or "logit" in scores else model
+    batch = _Batch(seen_as, pictures, values, wanted, scores, drawn, families)
     with guard(model.module):
         logits = batch.run()
     return batch.read(logits)
@@ -169,11 +179,12 @@ class _Batch:
         x: torch.Tensor,
         maps: NDArray[np.generic],
         targets: NDArray[np.int64],
+        scores: list[Score],
         seeds: list[int],
         families: list[Family],
     ) -> None:
         self.model, self.x, self.maps, self.targets, self.seeds = model, x, maps, targets, seeds
-        self.families = families
+        self.scores, self.families = scores, families
         self.kinds = list(dict.fromkeys(family.baseline for family in families if family.baseline))
         self._explained: list[list[tuple[int, Explained]]] = []  # of each picture: (column, what is explained)
         self._readers: list[list[tuple[int, Family, Read]]] = []  # of each picture: (rows, family, reader)
@@ -188,7 +199,7 @@ class _Batch:
 
     def _pictures(self) -> Iterator[torch.Tensor]:
         for b in range(len(self.x)):
-            different, explained = _different(self.maps[b], self.targets[b])
+            different, explained = _different(self.maps[b], self.targets[b], self.scores)
             self._explained.append(explained)
             self._readers.append([])
             if not explained:
@@ -220,9 +231,9 @@ class _Batch:
             start += len(own)
             references = References(self.model, own[0], dict(zip(self.kinds, own[1:], strict=True)))
             for t, of in explained:
-                found.full[b, t] = own[0, of.target]
-                for kind, end in ends.items():
-                    end[b, t] = references.baselines[kind][of.target]
+                found.full[b, t], *at_baselines = references.scored(own, of.score)[:, of.target]
+                for end, value in zip(ends.values(), at_baselines, strict=True):
+                    end[b, t] = value
             for count, family, reader in self._readers[b]:
                 for t, of in explained:
                     scores, curves = reader(logits[start : start + count], references, of)
@@ -236,7 +247,9 @@ class _Batch:
         return found
 
 
-def _different(maps: NDArray[np.generic], targets: NDArray[np.int64]) -> tuple[list[Any], list[tuple[int, Explained]]]:
+def _different(
+    maps: NDArray[np.generic], targets: NDArray[np.int64], scores: Sequence[Score]
+) -> tuple[list[Any], list[tuple[int, Explained]]]:
     """Return the different finite maps ``(h, w)`` of one picture, and (column, map and logit) of every finding asked.
 
     Controls that never look at the model have one map for all findings, and need their passes only once.
@@ -250,5 +263,5 @@ def _different(maps: NDArray[np.generic], targets: NDArray[np.int64]) -> tuple[l
         index = known.setdefault(maps[t].tobytes(), len(different))
         if index == len(different):
             different.append(maps[t])
-        explained.append((t, Explained(index, target)))
+        explained.append((t, Explained(index, target, scores[t])))
     return different, explained

@@ -64,7 +64,7 @@ def _read(
 ) -> Scored:
     from cxrx.metrics.perturbation import mean_correlation
 
-    response = references.response(logits, "mean", of.target)
+    response = references.response(logits, "mean", of)
     sums = hidden @ given[of.map]  # (sizes, count)
     drops = {
         "sensitivity_n": response.full[0] - response.f,

@@ -143,10 +143,11 @@ def measure(
         # all methods side by side: equal perturbations are run once
         beside = np.concatenate([np.nan_to_num(values) for values in maps.values()], axis=1)
         wanted = np.concatenate(list(asked.values()), axis=1)
-        found = score_faithfulness(rerun.model, x, beside, wanted, own, seeds=seeds)
+        score = [data.score(name) for name in maps for _ in range(width)]
+        found = score_faithfulness(rerun.model, x, beside, wanted, own, seeds=seeds, score=score)
         for family in list(foreign):
             try:
-                found.update(score_faithfulness(rerun.model, x, beside, wanted, [family], seeds=seeds))
+                found.update(score_faithfulness(rerun.model, x, beside, wanted, [family], seeds=seeds, score=score))
             except CxrxError:
                 raise
             except Exception as error:  # noqa: BLE001 - a plugin's fault must not end the comparison
@@ -154,7 +155,8 @@ def measure(
                 foreign.remove(family)
                 behaviour.forget(family)
         for m, (name, values) in enumerate(maps.items()):
-            inputs = rerun.model, x, torch.from_numpy(np.nan_to_num(values)), torch.from_numpy(asked[name])
+            explained = rerun.model.explaining(data.score(name))
+            inputs = explained, x, torch.from_numpy(np.nan_to_num(values)), torch.from_numpy(asked[name])
             others = single.scores(f"batches of {name}", *inputs, shape=targets.shape)
             _note(behaviour, corpus, data, name, members, asked[name], m * width, found, others)
     return behaviour

@@ -73,7 +73,7 @@ def _read(x: Float, logits: torch.Tensor, references: References, of: Explained)
     from cxrx.metrics.perturbation import area
 
     own = logits.view(-1, 2, len(x) - 2, logits.shape[1])[of.map]
-    morf, lerf = (references.response_between(part, "mean", of.target) for part in own)
+    morf, lerf = (references.response_between(part, "mean", of) for part in own)
     scores = morf.scores("aopc", lambda f: float((f[0] - f).mean()))
     last, first = (response.scores("degradation", partial(area, x)) for response in (lerf, morf))
     scores |= {name: last[name] - first[name] for name in last}

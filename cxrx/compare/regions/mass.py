@@ -31,7 +31,7 @@ CONVENTIONS = {
     "mass": "share of the positive relevance that lies in the region",
     "mass_ratio": "mass divided by the region's share of the picture: 1 is chance",
     "hit": "the maximum lies in the region",
-    "drop": "logit of the film minus that of the film with the region painted over by the mean of a ring around it; "
+    "drop": "log-odds of the film minus that of the film with the region painted over by the mean of a ring around it; "
     "all explained pairs whose film has the region",
     "drop_mirror": "the same for the region's mirror image across the midline, where nothing was planted",
 }

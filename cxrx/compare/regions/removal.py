@@ -25,7 +25,7 @@ LARGEST = 0.05  # of the picture: painting over more than that leaves another fi
 def removal(
     rerun: Rerun, corpus: Corpus, regions: Regions, pairs: Sequence[Pair], bootstrap: PatientBootstrap
 ) -> pd.DataFrame:
-    """Return by how much the logit of a finding drops when a region is painted over, and when its mirror image is.
+    """Return by how much the log-odds of a finding drops when a region is painted over, and when its mirror image is.
 
     Regions of more than a twentieth of the picture (the lungs) are left out. The rows have no method: the model alone
     is asked.
@@ -58,7 +58,7 @@ def removal(
                 if not place.any():
                     continue  # the crop cut it off
                 films = torch.stack([picture, painted(picture, place), painted(picture, place[:, ::-1])])
-                logits = predict_logits(rerun.model, films, len(films)).numpy()  # (3, K)
+                logits = predict_logits(rerun.model.explaining("log-odds"), films, len(films)).numpy()  # (3, K)
                 for pair in by_film[image_id]:
                     z = logits[:, data.findings.index(pair[1])]
                     scores = {"drop": float(z[0] - z[1]), "drop_mirror": float(z[0] - z[2])}

@@ -70,9 +70,10 @@ def sanity(
         dear = spec.evaluations is not None and spec.evaluations(options) > DEAR
         few = _first(members, DEAR_PAIRS) if dear else members
         kept = [b for b, own in enumerate(few) if own]
+        explained = rerun.model.explaining(data.score(name))
         try:
             experiment = Experiment.make(
-                rerun.model, spec, options, x[kept], torch.from_numpy(data.targets([few[b] for b in kept])),
+                explained, spec, options, x[kept], torch.from_numpy(data.targets([few[b] for b in kept])),
                 torch.tensor([derive_seed(drawn, spec.name, ids[b]) for b in kept]),
                 image_ids=[ids[b] for b in kept], patients=[corpus.films[ids[b]].patient for b in kept],
                 findings=data.findings,
