@@ -168,7 +168,8 @@ def prefix_of(results: Sequence[Path]) -> str:
 
     Of several files it is ``"a+b."``, of more than three ``"a+9."``.
     """
-    names = [path.stem if path.suffix == ".h5" else path.name for path in results]
+    files = dict.fromkeys(path.resolve() for path in results)
+    names = [path.stem if path.suffix == ".h5" else path.name for path in files]
     joined = "+".join(names) if len(names) <= _JOINED else f"{names[0]}+{len(names) - 1}"
     return "" if joined == "results" else f"{joined}."
 

@@ -11,7 +11,7 @@ failed
 skipped
     It is no film that was asked for: a report, a lateral view, a hand.
 duplicate
-    Another input, which counts, has the same bytes.
+    Another input, which counts, has the same bytes. (Members of archives that are no films are not unpacked to see.)
 passed over
     No reader takes it for a film by its name and first bytes: a table, a text. Told by the run, and kept nowhere else.
 

@@ -302,7 +302,8 @@ def open_checked(path: Path, kind: str = RESULTS_FORMAT, *, packing: bool = Fals
         seal = seal_of(path) if packing else None
         if seal == "broken":
             raise ResultsError(f"{path.name} is damaged: {BROKEN}", _AGAIN[kind])
-        look_first(path)
+        if seal != "whole":
+            look_first(path)
         file = h5py.File(path, "r", locking="best-effort")
     except OSError as error:
         if error.errno:  # the system's word, not one about the content: permissions, locks, too many open files

@@ -174,6 +174,14 @@ def test_a_circle_ends_in_a_sentence(out, monkeypatch, old):
         assert "internal error" not in shown.output + shown.stderr
 
 
+def test_groups_within_groups_without_end(out, monkeypatch):
+    monkeypatch.setattr(seal, "LOOK_SECONDS", 1)
+    with h5py.File(out, "r+") as file:
+        for i in range(30):
+            file[f"runs/{i}"] = file["/"]
+    assert "does not come to an end" in verify(out)[0]
+
+
 def test_a_reader_that_crashes_ends_in_a_sentence(out, monkeypatch):
     monkeypatch.setattr(seal, "_look", lambda *_: -11)
     flip(out, 5000)
