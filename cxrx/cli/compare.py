@@ -67,7 +67,7 @@ def compare(
     share: Annotated[bool, typer.Option("--share", help="Leave file names out of the report.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Compare explanations; writes report.html.
+    """Compare explanations; writes report.html (of NAME.h5: NAME.report.html).
 
     With boxes where there are some, with what the model does when the map's pixels change, with each other, and with
     baselines that never saw the picture.
@@ -75,7 +75,7 @@ def compare(
     start_logging()
     from cxrx.compare.corpus import open_corpus
     from cxrx.compare.run import compare as run_comparison
-    from cxrx.compare.run import write_tables
+    from cxrx.compare.run import prefix_of, write_tables
     from cxrx.report.html import write_report
 
     network = ModelFlags(model, weights, labels, device=device)
@@ -91,9 +91,9 @@ def compare(
             stratify=() if stratify == "none" else tuple(split_names(stratify) or ()), max_pairs=max_pairs,
             n_boot=n_boot, seed=seed,
         )  # fmt: skip
-        folder = out or files[0].absolute().parent
-        written = write_tables(comparison, folder)
-        written.append(write_report(comparison, corpus, folder / "report.html", images=images, share=share))
+        folder, prefix = out or files[0].absolute().parent, prefix_of(files)
+        written = write_tables(comparison, folder, prefix)
+        written.append(write_report(comparison, corpus, folder / f"{prefix}report.html", images=images, share=share))
     if as_json:
         print_json(comparison.as_json())
     else:

@@ -25,7 +25,7 @@ def info(
         print_json(described)
         return
     counts = ", ".join(f"{n} {word}" for word, n in described["films"].items())
-    typer.echo(f"{results.name}: {sum(described['films'].values())} films ({counts}), {described['patients']} patients")
+    typer.echo(f"{results.name}: {counts or 'no films'}; {described['patients']} patients")
     truth = described["truth"]
     typer.echo(f"truth: {truth['labelled_films']} films with labels, {truth['boxes']} boxes, {truth['masks']} masks")
     for model in described["models"]:
@@ -36,7 +36,7 @@ def info(
     if described["failures"]:
         from cxrx.results.private import failures_path
 
-        typer.echo(f"\n{described['failures']} failures ({failures_path(results).name} lists them)")
+        typer.echo(f"\n{described['failures']} failed ({failures_path(results).name} lists them)")
     made = f"schema {described['schema_version']}, made by {described['created_by']}"
     typer.echo(f"\n{len(described['runs'])} runs, {made}")
     if any(model["demo"] for model in described["models"]):
@@ -51,7 +51,7 @@ def describe(path: Path) -> dict[str, Any]:
     with open_results(path) as results:
         images = results.images()
         labels = results.labels()
-        own = results.attrs()
+        counts, own = results.counts(), results.attrs()
         models = []
         for slug in results.models():
             findings = results.findings(slug)
@@ -88,15 +88,15 @@ def describe(path: Path) -> dict[str, Any]:
             "file": path.name,
             "schema_version": str(own["schema_version"]),
             "created_by": str(own["created_by"]),
-            "films": {str(word): int(n) for word, n in images["status"].value_counts(sort=False).items()},
-            "patients": int(images["patient"].nunique()),
+            "films": counts,
+            "patients": int(images.loc[images["status"].isin(["ok", "flagged"]), "patient"].nunique()),
             "truth": {
                 "labelled_films": int((labels != -2).any(axis=1).sum()),
                 "boxes": len(results.boxes()),
                 "masks": len(results.masks()),
             },
             "models": models,
-            "failures": len(results.failures()),
+            "failures": counts.get("failed", 0),
             "runs": results.runs(),
         }
 

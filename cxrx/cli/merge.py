@@ -25,4 +25,5 @@ def merge(
 
     merge_files(results, out)
     with open_results(out) as merged:
-        typer.echo(f"{out}: {len(merged.images())} films, {len(merged.models())} models")
+        counts = ", ".join(f"{n} {word}" for word, n in merged.counts().items())
+        typer.echo(f"{out}: {counts or 'no films'}; {len(merged.models())} models")

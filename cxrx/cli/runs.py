@@ -154,14 +154,14 @@ def _names_a_file(word: str) -> bool:
 
 def show_report(report: RunReport, *, allow_failures: bool) -> None:
     """Print what a run did; exit 3 if some films failed."""
+    from cxrx.results.outcomes import WORDS
     from cxrx.results.private import failures_path
 
     counts = report.counts
-    done = ", ".join(
-        f"{counts[word]} {word}" for word in ("ok", "flagged", "failed", "skipped", "kept") if counts[word]
-    )
+    done = ", ".join(f"{counts[word]} {word}" for word in WORDS if counts[word])
     what = ", ".join(report.methods) if report.methods else "predictions"
-    typer.echo(f"{report.out}: {what} of {report.model}: {done or 'nothing to do'} ({report.seconds:.1f} s)")
+    took = f"{report.kept} kept from before; {report.seconds:.1f} s" if report.kept else f"{report.seconds:.1f} s"
+    typer.echo(f"{report.out}: {what} of {report.model}: {done or 'nothing to do'} ({took})")
     if report.passed_over:
         others = ", ".join(f"{n} {suffix or 'without suffix'}" for suffix, n in sorted(report.passed_over.items()))
         typer.echo(f"passed over {sum(report.passed_over.values())} other files ({others})", err=True)
@@ -177,9 +177,9 @@ def show_report(report: RunReport, *, allow_failures: bool) -> None:
     if report.conflicts:
         same = f"{report.conflicts} films share their SOPInstanceUID with another one of other bytes"
         typer.secho(f"{same}: all are kept, and flagged as a conflict", fg="yellow", err=True)
-    if report.failures:
+    if counts["failed"]:
         listed = f"/failures and {failures_path(report.out).name}"
-        typer.secho(f"{len(report.failures)} failed; they are listed in {listed}", fg="red", err=True)
+        typer.secho(f"{counts['failed']} failed; they are listed in {listed}", fg="red", err=True)
         if not allow_failures:
             raise typer.Exit(EXIT_SOME_FAILED)
 

@@ -13,7 +13,7 @@ import pandas as pd
 
 from cxrx.compare.agreement import DISPERSION, agreement
 from cxrx.compare.classifier import classifier
-from cxrx.compare.comparison import Comparison, empty_tables, write_tables
+from cxrx.compare.comparison import Comparison, empty_tables, prefix_of, write_tables
 from cxrx.compare.conventions import conventions
 from cxrx.compare.corpus import Corpus, ModelData, open_corpus
 from cxrx.compare.costs import costs
@@ -41,7 +41,7 @@ from cxrx.specs import Measure
 if TYPE_CHECKING:
     from cxrx.models.model import Model
 
-__all__ = ["SECTIONS", "Comparison", "compare", "write_tables"]
+__all__ = ["SECTIONS", "Comparison", "compare", "prefix_of", "write_tables"]
 
 MIN_RESAMPLES = 10
 MAX_EDGES = 300

@@ -16,6 +16,7 @@ from cxrx.reading.item import Item, safe_relative
 from cxrx.reading.prepare import Prepared
 from cxrx.reading.record import ImageRecord, record_of
 from cxrx.reading.source import file_digest
+from cxrx.results.outcomes import DUPLICATE
 from cxrx.specs import FilmTruth, Unreadable
 
 
@@ -48,15 +49,35 @@ class FilmFilter:
     def note_rejected(self) -> None:
         """Note what can be seen to be no film without reading it."""
         self.report.passed_over = self.films.passed_over
+        self.report.counts["passed over"] = self.films.passed_over.total()
         for rejected in self.films.rejected:
             digest = rejected.reason.sha256 or file_digest(rejected.item)
             self._note_unreadable(rejected.item, replace(rejected.reason, sha256=digest))
 
     def todo(self, methods: Collection[str]) -> list[Item]:
         """Return the files with work left, as far as can be seen without reading them."""
-        todo = [item for item in self.films.items if not self._finished(item, methods)]
-        self.report.counts["kept"] = len(self.films.items) - len(todo)
+        todo = []
+        for item in self.films.items:
+            if self._finished(item, methods):
+                self._keep(item)
+            else:
+                todo.append(item)
+        self.report.kept = len(self.films.items) - len(todo)
         return todo
+
+    def _keep(self, item: Item) -> None:
+        """Count the films of a file with nothing left to do."""
+        for image_id in sorted(self._expected(item) or self.ledger.known(item)):
+            if image_id in self.seen:
+                self.report.counts[DUPLICATE] += 1
+            else:
+                self.seen.add(image_id)
+                self.report.count(image_id, self._word(self.ledger.records[image_id]))
+
+    def _word(self, record: ImageRecord) -> str:
+        """Return what has become of a film so far."""
+        lost = any(self.ledger.map_failed(record.image_id, key) for key in self.report.methods)
+        return "failed" if lost else record.status.name.lower()
 
     def batches(self, readings: Iterable[Reading], size: int) -> Iterator[tuple[list[Prepared], int]]:
         """Gather readable films into batches of `size`; the others are noted on the way.
@@ -129,9 +150,7 @@ class FilmFilter:
         """Note a film that was read; return it if it is to be worked on."""
         image_id, report = film.image_id, self.report
         if image_id in self.seen:
-            report.skip(
-                film.record.link.relative, image_id, "duplicate", "the same bytes as another film: counted once"
-            )
+            report.duplicate(film.record.link)
             return None
         record = self._completed(film.record)
         group = VIEW_GROUP.get(record.view, "unknown")
@@ -143,7 +162,7 @@ class FilmFilter:
         self.seen.add(image_id)
         if self.ledger.wants_record(image_id):
             report.image(record)
-        report.counts[record.status.name.lower()] += 1
+        report.count(image_id, self._word(record))
         report.foreign += not record.synthetic
         if film.negative:
             report.negatives.append(record.link.relative)
@@ -162,7 +181,7 @@ class FilmFilter:
         image_id, record = result.sha256[:16], record_of(item, result)
         relative = record.link.relative
         if image_id and image_id in self.seen:
-            self.report.skip(relative, image_id, "duplicate", "the same bytes as another file: counted once")
+            self.report.duplicate(record.link)
             return
         self.seen.add(image_id)
         if image_id and self.ledger.wants_record(image_id):

@@ -179,7 +179,7 @@ def _files(everything: Sequence[Contents]) -> dict[File, frozenset[str]]:
     files: dict[File, set[str]] = defaultdict(set)
     for contents in everything:
         for link in contents.links:
-            if link.kind == "film":
+            if link.kind in {"film", "duplicate"}:
                 for member in {link.member, ""}:
                     files[link.path, member, link.size, link.mtime_ns].add(link.image_id)
     return {key: frozenset(ids) for key, ids in files.items()}

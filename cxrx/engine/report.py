@@ -6,15 +6,16 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cxrx.reading.record import ImageRecord
+from cxrx.reading.record import ImageRecord, Link
 from cxrx.results.contents import Contents
+from cxrx.results.outcomes import DUPLICATE
 from cxrx.results.parts import PartStore
 from cxrx.results.records import EXTRAS, Block, FailureRecord, keyed
 
@@ -41,7 +42,9 @@ class RunReport:
     polarity
         What was asked to be done about photographic negatives.
     counts
-        Films of this run by status, and ``"kept"`` for those done before.
+        The inputs of this run by what became of them, now or before, see :mod:`cxrx.results.outcomes`.
+    kept
+        How many files had nothing left to do.
     failures
         What failed, with private relative paths.
     skipped
@@ -62,6 +65,7 @@ class RunReport:
     attrs: dict[str, dict[str, Any]]
     polarity: str = "header"
     counts: Counter[str] = field(default_factory=Counter)
+    kept: int = 0
     failures: list[FailureRecord] = field(default_factory=list)
     skipped: list[tuple[str, str]] = field(default_factory=list)
     passed_over: Counter[str] = field(default_factory=Counter)
@@ -73,6 +77,7 @@ class RunReport:
     _rows: dict[str, list[tuple[str, Sequence[int], Arrays]]] = field(default_factory=dict, repr=False)
     _committed: float = field(default_factory=time.monotonic, repr=False)
     _films: int = 0
+    _words: dict[str, str] = field(default_factory=dict, repr=False)
 
     @property
     def out(self) -> Path:
@@ -91,6 +96,16 @@ class RunReport:
 
     # -----------------------------------------------------------------------------------------------------------------
     # What happens to a film
+
+    def count(self, image_id: str, word: str) -> None:
+        """Note what became of a file, by the film in it; once failed, it stays so."""
+        known = self._words.get(image_id) if image_id else None
+        if known == "failed":
+            return
+        if known is not None:
+            self.counts[known] -= 1
+        self._words[image_id] = word
+        self.counts[word] += 1
 
     def image(self, record: ImageRecord) -> None:
         """Note a film, or a file that gave none."""
@@ -117,7 +132,7 @@ class RunReport:
         self._rows.setdefault(method, []).append((image_id, targets, arrays))
 
     def skip(self, relative: str, image_id: str, code: str, message: str) -> None:
-        """Note what is no film; only what leaves no row in /images gets a line of its own in /failures.
+        """Note what is no film; what leaves no row in /images gets a line of its own in /failures.
 
         Parameters
         ----------
@@ -128,10 +143,18 @@ class RunReport:
         code, message
             As in :class:`~cxrx.specs.Unreadable`.
         """
-        self.counts["skipped"] += 1
+        self.count(image_id, "skipped")
         self.skipped.append((relative, f"{code}: {message}"))
-        if not image_id or code == "duplicate":
+        if not image_id:
             self._part.failures.append(FailureRecord(image_id, "find", code, message, relative))
+
+    def duplicate(self, link: Link) -> None:
+        """Note a file with the bytes of another one."""
+        message = "the same bytes as another file: counted once"
+        self.counts[DUPLICATE] += 1
+        self.skipped.append((link.relative, f"{DUPLICATE}: {message}"))
+        self._part.failures.append(FailureRecord(link.image_id, "find", DUPLICATE, message, link.relative))
+        self._part.links.append(replace(link, kind=DUPLICATE))
 
     def fail(self, relative: str, image_id: str, stage: str, code: str, message: str, method: str = "") -> None:
         """Note what failed.
@@ -149,7 +172,7 @@ class RunReport:
         failure = FailureRecord(image_id, stage, code, message, relative, model, method)
         self._part.failures.append(failure)
         self.failures.append(failure)
-        self.counts["failed"] += stage == "read"
+        self.count(image_id, "failed")
         log.warning("failed: %s: %s", relative, message)
 
     def lose(self, relative: str, image_id: str, code: str, message: str) -> None:
@@ -162,7 +185,6 @@ class RunReport:
         """
         for method in self.methods:
             self.fail(relative, image_id, "explain", code, message, method)
-        self.counts["failed"] += 1
 
     def why_nothing(self) -> str:
         """Return the most frequent reasons why there was nothing to process."""

@@ -124,15 +124,15 @@ class _Run:
         )  # fmt: skip
         film_filter.note_rejected()
         todo = film_filter.todo(self.methods)
-        if report.counts["kept"] and todo:
-            log.info("%d of %d films are done already", report.counts["kept"], len(films.items))
+        if report.kept and todo:
+            log.info("%d of %d films are done already", report.kept, len(films.items))
         with Interrupts() as interrupts:
             self._stream(todo, films, film_filter, interrupts)
             report.commit()
             if interrupts.signal_number is not None:
-                kept = sum(len(part.images) for part in self.store.contents())
-                hint = "the same command goes on from here"
-                raise InterruptedRunError(f"stopped; the work on {kept} films is kept", interrupts.signal_number, hint)
+                kept = set[str]().union(*(part.films() for part in self.store.contents()))
+                message = f"stopped; the work on {len(kept)} films is kept"
+                raise InterruptedRunError(message, interrupts.signal_number, "the same command goes on from here")
         self._pack(films, truth, argv, started)
         report.seconds = time.time() - started
         return report

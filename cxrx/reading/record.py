@@ -34,8 +34,9 @@ class Link:
     Attributes
     ----------
     kind
-        ``"film"``, ``"failure"`` (a file whose bytes could not be read; `image_id` is its label in ``/failures``) or
-        ``"model"`` (`image_id` is its slug, `relative` the name it was asked for by, `path` its weights).
+        ``"film"``, ``"duplicate"`` (another file with the same bytes), ``"failure"`` (a file whose bytes could not be
+        read; `image_id` is its label in ``/failures``) or ``"model"`` (`image_id` is its slug, `relative` the name it
+        was asked for by, `path` its weights).
     relative
         Path relative to the input that the film was found under.
     path, member
@@ -59,7 +60,7 @@ class Link:
     @property
     def key(self) -> tuple[str, ...]:
         """What a later row with the same key replaces."""
-        place = (self.path, self.member) if self.kind == "film" else ()
+        place = (self.path, self.member) if self.kind in {"film", "duplicate"} else ()
         return (self.kind, self.image_id, *place)
 
 

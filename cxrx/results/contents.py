@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from cxrx.errors import ResultsError
 from cxrx.reading.record import ImageRecord, Link, Status
+from cxrx.results.outcomes import DUPLICATE
 from cxrx.results.private import private_path, read_private
 from cxrx.results.ragged import RAGGED
 from cxrx.results.records import EXTRAS, Block, FailureRecord, Key, keyed
@@ -34,7 +35,7 @@ class Contents:
     is_part
         Whether it is work on a few films that waits to be packed; the fields below stand in results files only.
     links
-        The link table.
+        The link table; of a part, the files of films that count elsewhere.
     groups
         image_id to the smallest image_id of its patient.
     ragged
@@ -52,6 +53,11 @@ class Contents:
     findings: tuple[str, ...] = ()
     truth: TruthTable | None = None
     runs: list[dict[str, Any]] = field(default_factory=list)
+
+    def films(self) -> set[str]:
+        """Return the films that it says something of."""
+        ids = {record.image_id for record in self.images} | {row.image_id for row in self.failures if row.image_id}
+        return ids.union(*(block.image_ids for block in self.blocks.values()))
 
 
 class Files:
@@ -100,7 +106,7 @@ def load_part(path: Path) -> Contents:
     ResultsError
         If it is damaged.
     """
-    with open_checked(path, PART_FORMAT) as file, reading(path.name):
+    with open_checked(path, PART_FORMAT, packing=True) as file, reading(path.name):
         records = json.loads(file["private/records"][:].tobytes())
         images = [
             ImageRecord(**row | {"status": Status(row["status"]), "link": Link(**row["link"])})
@@ -112,7 +118,7 @@ def load_part(path: Path) -> Contents:
             [FailureRecord(**row) for row in records["failures"]],
             keyed(*(_part_block(path, group) for group in groups)),
             path,
-            links=[record.link for record in images],
+            links=[*(record.link for record in images), *(Link(**row) for row in records.get("links", ()))],
         )
 
 
@@ -124,7 +130,7 @@ def load_results(path: Path) -> Contents:
     ResultsError
         If it is damaged, foreign or unfinished.
     """
-    with open_checked(path, RESULTS_FORMAT) as file, reading(path.name):
+    with open_checked(path, RESULTS_FORMAT, packing=True) as file, reading(path.name):
         links = read_private(private_path(path))
         image_ids, names = tuple(texts(file["image_id"])), tuple(texts(file["finding"]))
         images, groups = _read_images(file, image_ids, links)
@@ -197,10 +203,20 @@ def _read_images(
 
 
 def _read_failures(file: h5py.File, links: list[Link]) -> list[FailureRecord]:
-    relative = {link.image_id: link.relative for link in reversed(links) if link.kind != "model"}
+    relative = {link.image_id: link.relative for link in reversed(links) if link.kind in {"film", "failure"}}
+    copies: dict[str, list[str]] = defaultdict(list)
+    for link in links:
+        if link.kind == DUPLICATE:
+            copies[link.image_id].append(link.relative)
+
+    def name(image_id: str, code: str) -> str:
+        if code != DUPLICATE:
+            return relative.get(image_id, "")
+        return copies[image_id].pop(0) if copies[image_id] else ""  # files from before 1.1 do not tell
+
     group = file["failures"]
     columns = [texts(group[name]) for name in ("id", "stage", "code", "message", "model", "method")]
     return [
-        FailureRecord(image_id, stage, code, message, relative.get(image_id, ""), model, method)
+        FailureRecord(image_id, stage, code, message, name(image_id, code), model, method)
         for image_id, stage, code, message, model, method in zip(*columns, strict=True)
     ]

@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from cxrx.files import atomic
-from cxrx.reading.record import Link
+from cxrx.reading.record import ImageRecord, Link, Status
 from cxrx.results.contents import Contents
+from cxrx.results.outcomes import word_of
 from cxrx.results.private import csv_bytes, failures_path
 from cxrx.results.records import FailureRecord
 
@@ -50,17 +51,25 @@ def link_rows(failures: Iterable[FailureRecord]) -> list[Link]:
     return [Link("failure", row.image_id, row.relative) for row in failures if _unread(row) and row.relative]
 
 
-def write_failures(out: Path, failures: Sequence[FailureRecord]) -> Path:
+def write_failures(out: Path, failures: Sequence[FailureRecord], images: Iterable[ImageRecord]) -> Path:
     """Write failures.csv beside the results file `out`, for its owner's eyes: it holds file names.
 
-    Where nothing failed, an old list is removed. Returns its path.
+    It lists all that is neither ok nor flagged (:mod:`cxrx.results.outcomes`); where there is nothing, an old list is
+    removed. Returns its path.
     """
     path = failures_path(out)
-    if not failures:
+    skipped = [record for record in images if record.status == Status.SKIPPED]
+    reasons = [(record, *record.message.partition(": ")[::2]) for record in skipped]
+    listed = [*failures, *(FailureRecord(r.image_id, "find", code, why, r.link.relative) for r, code, why in reasons)]
+    if not listed:
         atomic.unlink(path)
         return path
-    columns = ("file", "stage", "code", "message", "model", "method", "image_id")
-    rows = [(row.relative, row.stage, row.code, row.message, row.model, row.method, row.image_id) for row in failures]
+    columns = ("file", "stage", "code", "message", "model", "method", "image_id", "status")
+    rows = [
+        (row.relative, row.stage, row.code, row.message, row.model, row.method, row.image_id,
+         word_of(row.stage, row.code))
+        for row in listed
+    ]  # fmt: skip
     atomic.write_file(path, csv_bytes(columns, rows), mode=0o600)
     return path
 

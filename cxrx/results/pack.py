@@ -17,6 +17,7 @@ from cxrx.results.plan import Plan, make_plan
 from cxrx.results.private import private_path, read_private, update, write_private
 from cxrx.results.ragged import Imported
 from cxrx.results.records import Key
+from cxrx.results.seal import write_seal
 from cxrx.results.sink import Sink
 from cxrx.results.truth import TruthTable
 
@@ -66,7 +67,7 @@ def pack(
     write_links(out, plan, model_sources or {})
     if base is None or plan.adds_to(base):
         write_plan(out, plan, sources)
-    write_failures(out, plan.failures)
+    write_failures(out, plan.failures, plan.images)
     store.remove()
 
 
@@ -112,3 +113,4 @@ def write_plan(
         sink = Sink(fd)
         write_results(plan, sink, imported)
         sink.finish()
+        write_seal(fd)

@@ -32,6 +32,7 @@ from cxrx.results.schema import (
     storable,
     storage_of,
 )
+from cxrx.results.seal import seal_bytes
 
 _IMAGE_ID = re.compile(r"[0-9a-f]{16}")
 _NAME = re.compile(r"[^\s/\x00-\x1f]+")
@@ -123,6 +124,7 @@ def part_bytes(part: Contents) -> bytes:
         records = {
             "images": [asdict(record) for record in part.images],
             "failures": [asdict(record) for record in part.failures],
+            "links": [asdict(link) for link in part.links],
         }
         # JSON in ASCII keeps what a text of HDF5 cannot: file names that are no valid UTF-8.
         # A group made in passing would hold the time of its making.
@@ -135,6 +137,8 @@ def part_bytes(part: Contents) -> bytes:
             else:
                 _write_predictions(predictions.create_group(key[0]), block)
         file.attrs["complete"] = 1
+    buffer.seek(0, io.SEEK_END)
+    buffer.write(seal_bytes(hashlib.sha256(buffer.getvalue()).hexdigest()))
     return buffer.getvalue()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -13,15 +14,19 @@ from numpy.typing import NDArray
 from cxrx.errors import UsageError
 from cxrx.reading.record import Link, Status
 from cxrx.results.locate import locate
+from cxrx.results.outcomes import tally
 from cxrx.results.private import private_path, read_private
 from cxrx.results.ragged import RAGGED, index_ragged
 from cxrx.results.records import FloatArray
 from cxrx.results.schema import get_attrs, open_checked, reading, texts
+from cxrx.results.seal import BROKEN, SMALL, seal_of
 from cxrx.results.truth import UNKNOWN, Mask, read_boxes, read_masks
 
 if TYPE_CHECKING:
     import h5py
     import pandas as pd
+
+log = logging.getLogger("cxrx")
 
 STATUS_NAMES = {Status.OK: "ok", Status.FLAGGED: "flagged", Status.FAILED: "failed", Status.SKIPPED: "skipped"}
 
@@ -62,6 +67,8 @@ class Results:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self._file = open_checked(self.path)
+        if self.path.stat().st_size <= SMALL and seal_of(self.path) == "broken":
+            log.warning("%s is damaged: %s (see: cxrx verify)", self.path.name, BROKEN)
         self._ragged: dict[tuple[str, str], dict[tuple[str, str], tuple[int, tuple[int, int]]]] = {}
         try:
             with self._reading():
@@ -219,6 +226,12 @@ class Results:
             group = self._file["failures"]
             names = ("id", "stage", "code", "message", "model", "method")
             return pd.DataFrame({name: texts(group[name]) for name in names}).rename(columns={"id": "image_id"})
+
+    def counts(self) -> dict[str, int]:
+        """Return how many files are ok, flagged, failed, skipped or duplicates, see :mod:`cxrx.results.outcomes`."""
+        images, failures = self.images(), self.failures()
+        rows = zip(failures["image_id"], failures["stage"], failures["code"], strict=True)
+        return tally(dict(zip(images["image_id"], images["status"], strict=True)), rows)
 
     def runs(self) -> list[dict[str, Any]]:
         """Return what is recorded of every run that wrote to this file, the oldest first."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,10 +20,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from cxrx.errors import ResultsError, UsageError
 from cxrx.results.records import FloatArray, plain
+from cxrx.results.seal import BROKEN, UNSEALED, look_first, seal_of
 
 RESULTS_FORMAT = "cxrx-results"
 PART_FORMAT = "cxrx-part-2"
-SCHEMA_VERSION = "1.0"
+SCHEMA_VERSION = "1.1"  # since 1.1 with a checksum, see cxrx.results.seal
 LIBVER = ("v110", "v110")
 SETTINGS, FINGERPRINT = "settings", "fingerprint"
 CHUNK_ROWS, CHUNK_BYTES = 256, 4 << 20
@@ -31,6 +33,11 @@ TEXT = h5py.string_dtype()
 # The marks netCDF gives a dimension that carries no coordinate values of its own.
 _DIMENSION_ONLY = "This is a netCDF dimension but not a netCDF variable. %9d"
 _DEEPEST = 8
+_AGAIN = {
+    RESULTS_FORMAT: "cxrx export writes what can be read; predict anew into another file: -o FILE",
+    PART_FORMAT: "remove it, and the same command works on its films again",
+}
+log = logging.getLogger("cxrx")
 
 Storage = Literal["map", "dense"]
 
@@ -251,22 +258,36 @@ def round_mantissa(values: FloatArray) -> FloatArray:
 # Opening
 
 
+UNREADABLE = (OSError, LookupError, RuntimeError, ValueError, TypeError, AttributeError, ArithmeticError, MemoryError)
+"""What h5py, or NumPy on what h5py returns, raises on damaged files: a group may be a data set there."""
+
+
 @contextlib.contextmanager
 def reading(name: str) -> Iterator[None]:
     """Turn what h5py raises on a damaged file called `name` into one sentence."""
     try:
         yield
-    except (OSError, KeyError, RuntimeError, ValueError, TypeError, UnicodeError) as error:
-        raise ResultsError(f"{name} is damaged: {_first_line(error)}") from error
+    except UNREADABLE as error:
+        raise ResultsError(f"{name} is damaged: {first_line(error)}") from error
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """Return what `error` says, without what comes after a line break."""
     lines = str(error).strip("'\"").splitlines()
     return lines[0].rstrip(".") if lines else type(error).__name__
 
 
-def open_checked(path: Path, kind: str = RESULTS_FORMAT) -> h5py.File:
+def open_checked(path: Path, kind: str = RESULTS_FORMAT, *, packing: bool = False) -> h5py.File:
     """Open `path` for reading and make sure it is a finished file of ours.
+
+    Parameters
+    ----------
+    path
+        The file.
+    kind
+        What it must be.
+    packing
+        Whether its content goes into a new file, whose checksum would cover up damage to this one; it must be whole.
 
     Raises
     ------
@@ -278,6 +299,11 @@ def open_checked(path: Path, kind: str = RESULTS_FORMAT) -> h5py.File:
     if not path.is_file():
         raise UsageError(f"there is no results file {path.name}", "write one with: cxrx predict DIR")
     try:
+        seal = seal_of(path) if packing else None
+        if seal == "broken":
+            raise ResultsError(f"{path.name} is damaged: {BROKEN}", _AGAIN[kind])
+        if seal != "whole":
+            look_first(path)
         file = h5py.File(path, "r", locking="best-effort")
     except OSError as error:
         if error.errno:  # the system's word, not one about the content: permissions, locks, too many open files
@@ -287,12 +313,26 @@ def open_checked(path: Path, kind: str = RESULTS_FORMAT) -> h5py.File:
     try:
         with reading(path.name):
             _check_header(file, path.name, kind)
+            if seal == "none" and is_sealed(file):
+                _note_unsealed(path.name, kind)
             if kind == RESULTS_FORMAT:  # parts lie in a folder that nobody else can write to
                 _refuse_foreign(file, path.name)
     except BaseException:
         file.close()
         raise
     return file
+
+
+def _note_unsealed(name: str, kind: str) -> None:
+    """Tell of a file that lost its checksum: nobody but cxrx writes parts, a results file may have its editors."""
+    if kind == PART_FORMAT:
+        raise ResultsError(f"{name} is damaged: {UNSEALED}", _AGAIN[kind])
+    log.warning("%s: %s", name, UNSEALED)
+
+
+def is_sealed(file: h5py.File) -> bool:
+    """Whether `file` was written with a checksum over all of it."""
+    return str(decode(file.attrs.get("schema_version", ""))) != "1.0"
 
 
 def _check_header(file: h5py.File, name: str, kind: str) -> None:

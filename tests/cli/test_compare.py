@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import h5py
 import pytest
@@ -66,6 +67,40 @@ def test_every_file_is_opened_once(cli, tiny, tmp_path, monkeypatch):
     cli("compare", tiny.results, tiny.results, *words)
     assert len(opened) == 1
     assert 'height="20.0"' in (tmp_path / "report.html").read_text()  # the truth that was given is drawn
+
+
+def test_two_files_in_one_folder_leave_each_other_alone(cli, make_tiny, tmp_path):
+    results = make_tiny("one", n=6).results
+    for name in ("a.h5", "b.h5"):
+        shutil.copy(results, results.with_name(name))
+    folder, written = results.parent, {}
+    for name, prefix in (("results.h5", ""), ("a.h5", "a."), ("b.h5", "b."), ("a.h5 b.h5", "a+b.")):
+        files = [folder / file for file in name.split()]
+        before = {path: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+        shown = cli("compare", *files, "--metrics", "localisation", "--stratify", "none", "--n-boot", 10)
+        assert all(path.read_bytes() == content for path, content in before.items())
+        told = shown.stdout.splitlines()[-1].removeprefix("written: ").split(", ")
+        written[prefix] = {path.name for path in folder.iterdir() if path.is_file()} - {path.name for path in before}
+        assert written[prefix] == set(told)
+        assert {f"{prefix}report.html", f"{prefix}summary.csv", f"{prefix}compare.json"} <= written[prefix]
+
+
+def test_no_table_of_an_earlier_comparison_stays_and_nothing_else_goes(cli, make_tiny):
+    tiny = make_tiny("one", n=6)
+    folder, words = tiny.results.parent, ("compare", tiny.results, "--n-boot", 10, "--metrics")
+    cli(*words, "localisation,agreement")
+    tables = ("strata.csv", "agreement.csv", "summary.csv")
+    assert all((folder / name).exists() for name in tables)
+    (folder / "strata.csv").write_text("a table of the user's own")
+    (folder / "curves.csv").write_text("another one")
+    cli(*words, "localisation", "--stratify", "none")
+    assert not (folder / "agreement.csv").exists()
+    assert (folder / "strata.csv").read_text() == "a table of the user's own"
+    assert (folder / "curves.csv").read_text() == "another one"
+    (folder / "compare.json").write_text('{"written": "nothing"}')  # not ours: nothing is removed for it
+    cli(*words, "agreement", "--stratify", "none")
+    assert (folder / "agreement.csv").exists()
+    assert (folder / "strata.csv").exists()
 
 
 @pytest.mark.slow

@@ -55,6 +55,7 @@ def test_the_first_signal_keeps_finished_work_and_the_same_command_goes_on(many,
     assert not out.exists()
     kept = sum(len(part.images) for part in PartStore(out).contents())
     assert 0 < kept < 40
+    assert f"the work on {kept} films is kept" in told
     again = start(many, net, out, 400)
     told = again.communicate(timeout=200)[1]
     assert again.returncode == 0, told

@@ -113,4 +113,4 @@ def test_films_of_one_file_resume_and_add(add_plugin, load_registry, films, tmp_
     with h5py.File(tmp_path / "whole.h5") as a, h5py.File(tmp_path / "r.h5") as b:
         for name in ("image_id", "images/status", f"predictions/{model.slug}/logit"):
             np.testing.assert_array_equal(a[name][...], b[name][...])
-    assert run(model, films, out=tmp_path / "r.h5", workers=0, batch_size=2).counts == {"kept": 3}
+    assert run(model, films, out=tmp_path / "r.h5", workers=0, batch_size=2).kept == 3
