@@ -155,6 +155,10 @@ class Index:
         """
         films = list(films)
         matches = {film.path: self._match(film) for film in films}
+        if any(match.own for match in matches.values()):  # rows are of the table's folder, and of no film outside it
+            for path, match in matches.items():
+                if not path.startswith(self._folder):
+                    matches[path] = match._replace(rank=0)
         claims: dict[str, list[tuple[str, _Match]]] = {}
         for path, match in matches.items():
             if match.rank:
@@ -235,9 +239,9 @@ def _inside(entry: str) -> str:
 
 def folded(name: str) -> str:
     """Return a name in the one form of its case and of its accents."""
-    return (
-        name.lower() if name.isascii() else unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
-    )
+    if name.isascii():
+        return name.lower()
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 
 def _stem(path: str) -> str:

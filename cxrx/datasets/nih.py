@@ -34,7 +34,7 @@ from cxrx.specs import FilmTruth
 SIDE = 1024
 LIST_NAME = re.compile(r"(train|val|valid|validation|test|train_?val)(_?list)?(_\d+)?\.txt", re.IGNORECASE)
 _OF_PATIENT = re.compile(r"(?:.*/)?(\d{8})_\d{3}\.png")  # 00001335_006.png: the seventh film of patient 1335
-PICTURE = re.compile(r"\.(png|jpe?g|dcm|dicom)$", re.IGNORECASE)
+_PICTURE = re.compile(r"\.(png|jpe?g|dcm|dicom)$", re.IGNORECASE)
 
 
 def read_labels(sheet: Sheet) -> Table:
@@ -102,7 +102,7 @@ def read_list(path: Path) -> Table | None:
         name, *labels = line.split()[:15] or [""]
         if not name:
             continue
-        if not PICTURE.search(name):
+        if not _PICTURE.search(name):
             return None
         known = {}
         if len(labels) == len(NIH_FINDINGS) and set(labels) <= {"0", "1"}:

@@ -16,7 +16,6 @@ from pathlib import Path
 from cxrx.datasets import chexpert, mimic, nih, plain, rsna, siim, vindr
 from cxrx.datasets.listing import SPREADSHEETS
 from cxrx.datasets.names import is_known
-from cxrx.datasets.nih import PICTURE
 from cxrx.datasets.sheet import (
     BOX_LAYOUTS,
     FIELD_LIMIT,
@@ -139,7 +138,7 @@ def _listed(names: list[str]) -> str:
 def _said(columns: list[str]) -> str:
     """Name the columns of a table as far as they are no cells, which a table without a header has in its place."""
     named = [name for name in columns if len(name) < 40 and (_SAYABLE.search(name) or is_known(name))]
-    if not named or any(PICTURE.search(name) for name in columns):
+    if not named or any(re.search(r" (png|jpe?g|dcm|dicom)$", name) for name in columns):  # the dot is a blank here
         return "its first line is no header that is understood"
     return f"its columns are {_listed(named[:8])}" + (" and others" if len(named) < len(columns) else "")
 

@@ -29,6 +29,14 @@ def test_a_row_with_folders_is_of_no_film_in_another(lay):
     assert dataset.problems == []
 
 
+def test_a_table_among_its_films_is_of_no_film_outside_its_folder(lay):
+    films = {"site_a/0001.png": (9, 9), "site_b/0002.png": (9, 9)}
+    top = lay({"site_a/truth.csv": "path,Mass\n0001.png,1\n0002.png,0\n"} | films)
+    assert labels(top) == {"site_a/0001.png": {"Mass": 1}}
+    apart = lay({"labels/truth.csv": "path,Mass\n0001.png,1\n0002.png,0\n"} | films, "apart")
+    assert labels(apart) == {"site_a/0001.png": {"Mass": 1}, "site_b/0002.png": {"Mass": 0}}
+
+
 @pytest.mark.parametrize("given", ["site_b", "site_b/0001.png"])
 def test_nor_from_another_input_than_the_whole(lay, given):
     films = {"site_a/0001.png": (9, 9), "site_b/0001.png": (9, 9)}
