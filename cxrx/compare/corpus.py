@@ -6,6 +6,7 @@ What two files say of the same thing is taken from the first, with a warning.
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -344,6 +345,11 @@ class Corpus:
         Films are matched by their relative path through the private link table, else by image_id.
         """
         truth = read_truth(path)
+        named = Counter(film.name for film in self.films.values() if film.name)
+        if shared := {name for name, n in named.items() if n > 1}:
+            self.warnings.append(f"{len(shared)} paths are of several films of the results: they get no truth")
+            self.films = {i: replace(f, name="" if f.name in shared else f.name) for i, f in self.films.items()}
+        truth.settle(truth.place(film.name or film.image_id) for film in self.films.values())
         self.warnings += truth.problems
         matched = [self._take(film, truth) for film in list(self.films.values())]
         keys = [name for film in self.films.values() for name in (film.name, film.image_id) if name]
@@ -356,10 +362,12 @@ class Corpus:
                 "other films" if named else "there is no results.private.csv beside the results with the films' names"
             )
             self.warnings.append(f"{path.name} matches none of the {len(self.films)} films: {reason}")
+        self.warnings += truth.notes()
         self.matched = f"{path.name}: truth of {sum(matched)} of {len(self.films)} films"
 
     def _take(self, film: FilmInfo, truth: FolderTruth) -> bool:
-        known = (film.name and truth.truth(film.name)) or truth.truth(film.image_id)
+        size = film.rows, film.columns
+        known = (film.name and truth.truth(film.name, size=size)) or truth.truth(film.image_id, size=size)
         if not known:
             return False
         self.labels[film.image_id] = self.labels.get(film.image_id, {}) | {

@@ -19,12 +19,24 @@ from typing import Any
 from cxrx.datasets import rle
 from cxrx.datasets.names import CHEXPERT_FINDINGS, canonical
 from cxrx.datasets.plain import finding_columns
-from cxrx.datasets.sheet import Format, Sheet, Table, cell, film_name, labels_in, split_in, split_of_path
+from cxrx.datasets.sheet import (
+    MOST_BYTES,
+    Format,
+    Sheet,
+    Table,
+    cell,
+    decoded,
+    film_name,
+    labels_in,
+    read_bytes,
+    split_in,
+    split_of_path,
+)
 from cxrx.datasets.specs import CHEXPERT
 from cxrx.specs import FilmTruth, Mask, Split
 
 JSON_NAME = re.compile(r"gt_(segmentations|annotations).*\.json", re.IGNORECASE)
-LARGEST = 1 << 28  # pixels a mask may have; what a damaged file asks for is not allocated
+LARGEST = 1 << 26  # pixels a mask may have; what a damaged file asks for is not allocated
 _PATIENT = re.compile(r"(?:^|/)(patient\d+)(?:/|$)")
 _FLAT = re.compile(r"(patient\d+)_(study\d+)_(view[^/]*)$")
 
@@ -49,6 +61,7 @@ def read_labels(sheet: Sheet) -> Table:
         labels = labels_in(row, found, shared)
         if name in films:
             sheet.problems["rows of a film that had one before were left out"] += 1
+            sheet.problems["of these, rows that contradict the first"] += labels != films[name].labels
             continue
         patient = _PATIENT.search(name)
         view = _view(cell(row, frontal), cell(row, along))
@@ -79,14 +92,18 @@ def read_json(path: Path) -> Table | None:
     if outlines and path.with_name(re.sub("annotations", "segmentations", path.name, flags=re.IGNORECASE)).exists():
         return None
     try:
-        content = json.loads(path.read_bytes())
+        data = read_bytes(path, MOST_BYTES)
+        content = json.loads(decoded(data)[0]) if len(data) < MOST_BYTES else None
     except (ValueError, RecursionError):
         content = None
-    if not isinstance(content, dict) or not all(isinstance(film, dict) for film in content.values()):
+    if not isinstance(content, dict) or not any(isinstance(film, dict) for film in content.values()):
         return Table(path, "chexlocalize", {}, (), ["it is not the JSON of CheXlocalize"], "marks")
     problems: Counter[str] = Counter()
     films = {}
     for name, film in content.items():
+        if not isinstance(film, dict):
+            problems["films whose entry is not of the form of CheXlocalize were left out"] += 1
+            continue
         masks = _outlined(film, problems) if outlines else _segmented(film, problems)
         films[unfolded(film_name(name))] = FilmTruth({mask.finding: 1 for mask in masks}, masks=tuple(masks))
     findings = tuple(dict.fromkeys(mask.finding for film in films.values() for mask in film.masks))

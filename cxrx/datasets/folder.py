@@ -14,7 +14,7 @@ from cxrx.datasets.listing import Listing, list_folder
 from cxrx.datasets.names import canonical
 from cxrx.datasets.sheet import split_of_path
 from cxrx.datasets.splits import FRACTIONS, Splits, make_splits
-from cxrx.datasets.truth import FolderTruth, discover
+from cxrx.datasets.truth import FolderTruth, discover, nothing_known
 from cxrx.errors import UsageError
 from cxrx.specs import FilmTruth, Split
 
@@ -37,13 +37,12 @@ class LabelledFolder:
         Every film, labelled or not, posix and relative to the folder.
     unlabelled
         Films that no table speaks of.
-    problems
-        Sentences on what was left out of the tables.
     """
 
     def __init__(self, folder: Path, source: FolderTruth, listing: Listing) -> None:
         self.folder, self.source, self.listing = folder, source, listing
-        self.name, self.findings, self.problems = source.name, source.findings, source.problems
+        self.name, self.findings = source.name, source.findings
+        source.settle(source.place(path) for path in (*listing.films, *listing.bare))
         known = {path: source.truth(path) for path in listing.films}
         bare = {path: truth for path in listing.bare if (truth := source.truth(path)) is not None}
         self.paths = sorted([*known, *bare])
@@ -52,6 +51,11 @@ class LabelledFolder:
         self._truth = dict(sorted(labelled.items()))
         self._splits: dict[tuple[int, tuple[float, ...]], Splits] = {}
         self._split_of: dict[int, dict[str, Split]] = {}
+
+    @property
+    def problems(self) -> list[str]:
+        """Sentences on what was left out of the tables, not understood, or contradicts itself."""
+        return [*self.source.problems, *self.source.notes()]
 
     def truth(self, relative_path: str) -> FilmTruth | None:
         """Return what is known of a film."""
@@ -129,9 +133,6 @@ def open_dataset(folder: str | Path) -> LabelledFolder:
         raise UsageError(f"{folder.name} is no folder", "give the folder that holds the films and their tables")
     source, listing = discover([folder]), list_folder(folder)
     if not source.name:
-        lacks = [text for text in source.problems if "lacks" in text]
-        raise UsageError(
-            lacks[0] if lacks else f"nothing in {folder.absolute().name} says what is on its films",
-            "`cxrx datasets` lists the layouts that are understood",
-        )
+        sentence = f"nothing in {folder.absolute().name} says what is on its films"
+        raise nothing_known(sentence, source.problems, "`cxrx datasets` lists the layouts that are understood")
     return LabelledFolder(folder, source, listing)

@@ -10,7 +10,10 @@ from pathlib import Path
 from cxrx.reading.find import SKIPPED_FOLDERS
 from cxrx.reading.readers import DICOM_SUFFIXES, IMAGE_SUFFIXES
 
-TABLE_SUFFIXES = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".txt", ".json")
+SPREADSHEETS = (".xlsx", ".xls", ".xlsm", ".ods", ".parquet", ".feather", ".sav", ".dta", ".rds")
+TABLE_SUFFIXES = (".csv", ".tsv", ".tab", ".csv.gz", ".tsv.gz", ".txt", ".json", *SPREADSHEETS)
+"""Spreadsheets are not read, and told."""
+
 _FILM_SUFFIXES = IMAGE_SUFFIXES | DICOM_SUFFIXES
 _BARE = re.compile(r"(\.\d*)?")  # no suffix, or the last number of a UID
 

@@ -11,13 +11,11 @@ import re
 from dataclasses import dataclass, field
 
 from cxrx.datasets.plain import finding_columns
-from cxrx.datasets.sheet import Format, Sheet, Table, cell, labels_in, split_word
+from cxrx.datasets.sheet import Format, Sheet, Table, cell, labels_in, split_word, view_of
 from cxrx.datasets.specs import MIMIC
 from cxrx.specs import FilmTruth
 
-_STUDY = re.compile(r"(?:^|/)s(\d+)(?:/|$)")
-_VIEWS = {"LL": "LATERAL", "LATERAL": "LATERAL", "RL": "LATERAL", "LPO": "OBLIQUE", "RPO": "OBLIQUE", "LAO": "OBLIQUE",
-          "RAO": "OBLIQUE", "SWIMMERS": "OBLIQUE", "XTABLE LATERAL": "LATERAL"}  # fmt: skip
+_STUDY = re.compile(r"(?:^|/)s(\d+)(?=/|$)")
 
 
 @dataclass
@@ -36,16 +34,19 @@ def read_studies(sheet: Sheet) -> Table:
         labels = labels_in(row, found, shared)
         number = cell(row, study)
         sheet.problems["rows of a study that had one before"] += number in films
+        sheet.problems["rows that contradict an earlier one were left out"] += (
+            number in films and films[number].labels != labels
+        )
         films.setdefault(number, FilmTruth(labels, patient=cell(row, patient)))
     kind = "mimic-negbio" if "negbio" in sheet.path.name.lower() else "mimic-studies"
     findings = tuple(dict.fromkeys(found.values()))
-    return Table(sheet.path, kind, films, findings, sheet.sentences(), name_of=study_of)
+    return Table(sheet.path, kind, films, findings, sheet.sentences(), name_of=study_of, shared=True)
 
 
 def study_of(path: str) -> str:
-    """Return the study's number that a path holds."""
-    match = _STUDY.search(path)
-    return match[1] if match else path
+    """Return the study's number that a path holds; the deepest folder counts."""
+    found: list[str] = _STUDY.findall(path)
+    return found[-1] if found else path
 
 
 def read_films(sheet: Sheet) -> Table:
@@ -54,9 +55,11 @@ def read_films(sheet: Sheet) -> Table:
     view, split = sheet.index("viewposition"), sheet.index("split")
     table = FilmTable(sheet.path, "mimic-films", {}, (), [], "split")
     for row in sheet.rows:
-        name, at = cell(row, film), cell(row, view).upper()
-        table.films[name] = FilmTruth({}, (), cell(row, patient), _VIEWS.get(at, at), (), split_word(cell(row, split)))
-        table.study[name] = cell(row, study)
+        name, at = cell(row, film), view_of(cell(row, view))
+        known, of = FilmTruth({}, (), cell(row, patient), at, (), split_word(cell(row, split))), cell(row, study)
+        same = table.films.setdefault(name, known) == known and table.study.setdefault(name, of) == of
+        sheet.problems["rows that contradict an earlier one were left out"] += not same
+    table.problems = sheet.sentences()
     return table
 
 

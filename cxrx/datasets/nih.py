@@ -14,7 +14,20 @@ from pathlib import Path
 
 from cxrx.datasets.names import NIH_FINDINGS, NO_FINDING, canonical
 from cxrx.datasets.plain import read_boxes
-from cxrx.datasets.sheet import PATIENT, VIEW, Format, Sheet, Table, cell, film_name, first, split_in
+from cxrx.datasets.sheet import (
+    MOST_BYTES,
+    PATIENT,
+    VIEW,
+    Format,
+    Sheet,
+    Table,
+    cell,
+    decoded,
+    film_name,
+    first,
+    read_bytes,
+    split_in,
+)
 from cxrx.datasets.specs import NIH
 from cxrx.specs import FilmTruth
 
@@ -85,17 +98,16 @@ def read_list(path: Path) -> Table | None:
     split = split_in(path.name)
     films: dict[str, FilmTruth] = {}
     labelled = False
-    with path.open(encoding="utf-8-sig", errors="replace") as stream:
-        for line in stream:
-            name, *labels = line.split()[:15] or [""]
-            if not name:
-                continue
-            if not _PICTURE.search(name):
-                return None
-            known = {}
-            if len(labels) == len(NIH_FINDINGS) and set(labels) <= {"0", "1"}:
-                known, labelled = dict(zip(NIH_FINDINGS, map(int, labels), strict=True)), True
-            films[film_name(name)] = FilmTruth(known, patient=patient_of(name), split=split)
+    for line in decoded(read_bytes(path, MOST_BYTES))[0].split("\n"):
+        name, *labels = line.split()[:15] or [""]
+        if not name:
+            continue
+        if not _PICTURE.search(name):
+            return None
+        known = {}
+        if len(labels) == len(NIH_FINDINGS) and set(labels) <= {"0", "1"}:
+            known, labelled = dict(zip(NIH_FINDINGS, map(int, labels), strict=True)), True
+        films[film_name(name)] = FilmTruth(known, patient=patient_of(name), split=split)
     return Table(path, "list", films, NIH_FINDINGS if labelled else (), [], "labels" if labelled else "split")
 
 

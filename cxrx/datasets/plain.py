@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Collection, Sequence
+
 from cxrx.datasets.names import NO_FINDING, canonical, is_known
 from cxrx.datasets.sheet import (
     FINDING,
     IMAGE,
-    LABELS,
     PATIENT,
     SPLIT,
     VIEW,
+    Draft,
     Sheet,
     Table,
     add_box,
@@ -19,77 +22,147 @@ from cxrx.datasets.sheet import (
     drafts_of,
     film_name,
     finished,
+    is_blank,
+    label_of,
     read_box,
 )
 
 # Columns that may hold nothing but 0 and 1 and are no findings all the same.
 _META = {
     "id", "index", "row", "sex", "gender", "age", "fold", "frontal/lateral", "bytes", "size", "rows", "columns",
-    "width", "height", "frame", "follow-up #", "study", "study id", "series", "synthetic", "seed", "encoding",
-    "status", "decoder", "shortcut", "inverted", "flipped", "rad id",
+    "width", "height", "frame", "follow up", "study", "study id", "subject id", "series", "synthetic", "seed",
+    "encoding", "status", "decoder", "shortcut", "inverted", "flipped", "rad id", "imagedir", "image dir",
 }  # fmt: skip
+# Columns that say whether, and not what.
+_VALUE = {"label", "labels", "target", "class", "value", "present", "presence", "result", "outcome", "y"}
+_BOX_CELLS = {"bbox", "bboxes", "box", "boxes", "bounding box", "bounding boxes"}
+
+_Rows = list[list[str]]
+_Drafts = dict[str, Draft]
 
 
 def finding_columns(sheet: Sheet, *, blank: bool = False) -> dict[int, str]:
-    """Return the columns that are findings: those whose cells are 1, 0, -1 or blank, and not all blank.
+    """Return the columns that are findings: those whose cells are labels or blank, and not all blank.
 
     A column of a known finding is one even if some cells are not such; those are unknown and counted. With `blank`, it
     is one even if no cell says anything.
     """
-    meta = {sheet.index(*names) for names in (IMAGE, PATIENT, VIEW, SPLIT)}
+    layout = box_columns(sheet.columns)
+    meta = {sheet.index(*names) for names in (IMAGE, PATIENT, VIEW, SPLIT)} | set(layout[0] if layout else ())
     found: dict[int, str] = {}
     for index, name in enumerate(sheet.header):
-        if index in meta or not name.strip() or sheet.columns[index] in _META:
+        normal = sheet.columns[index]
+        if index in meta or not normal or normal in _META or normal.startswith("unnamed:") or normal.endswith(" dicom"):
             continue
-        filled = [text for row in sheet.rows if (text := cell(row, index))]
-        bad = sum(text not in LABELS for text in filled)
+        filled = [text for row in sheet.rows if not is_blank(text := cell(row, index))]
+        bad = sum(label_of(text) is None for text in filled)
         if (bad < len(filled) and (bad == 0 or is_known(name))) or (blank and not filled and is_known(name)):
             found[index] = canonical(name)
-            if bad:
-                sheet.problems["cells that are not 1, 0, -1 or blank were taken as unknown"] += bad
+        if bad and is_known(name):
+            sheet.problems[f"cells of {name.strip()!r} that are not 1, 0, -1 or blank were taken as unknown"] += bad
     return found
 
 
 def read_labels(sheet: Sheet) -> Table:
-    """Read ``path,<finding>,...``: 1 present, 0 absent, -1 uncertain, blank unknown; or ``path,label`` in words."""
-    image, found = sheet.index(*IMAGE), finding_columns(sheet)
-    if not found and sheet.index(*FINDING) is not None:
-        return read_words(sheet)
-    drafts, rows = drafts_of(sheet, image)
-    seen: set[str] = set()
-    for row in rows:
-        name = film_name(cell(row, image))
-        sheet.problems["rows of a film that had one before"] += name in seen
-        seen.add(name)
-        labels = drafts[name].labels
-        for index, finding in found.items():
-            if (label := LABELS.get(cell(row, index))) is not None:
-                add_label(labels, finding, label, sheet.problems)
-    findings = tuple(dict.fromkeys(found.values()))
-    return Table(sheet.path, "labels", finished(drafts), findings, sheet.sentences())
+    """Read ``path,<finding>,...``: 1 present, 0 absent, -1 uncertain, blank unknown; or ``path,label`` in words.
 
-
-def read_words(sheet: Sheet) -> Table:
-    """Read ``path,label`` with the name of a finding in each row, or several with pipes between them.
-
-    As in folders named by class, what a film's rows do not name is absent. It is such a table only if one of the names
-    is a known finding.
+    A row may also name a finding in one column, and say in another whether it is there.
     """
-    image, finding = sheet.index(*IMAGE), sheet.index(*FINDING)
+    image, found = sheet.index(*IMAGE), finding_columns(sheet)
+    word = _word_column(sheet, found)
+    values = [index for index in found if sheet.columns[index] in _VALUE]
     drafts, rows = drafts_of(sheet, image)
-    present: dict[str, dict[str, int]] = {}
-    for row in rows:
-        names = [canonical(part) for part in cell(row, finding).split("|") if part.strip()]
-        if not names:
-            sheet.problems["rows without a finding were left out"] += 1
-            continue
-        present.setdefault(film_name(cell(row, image)), {}).update(dict.fromkeys(names, 1))
-    findings = tuple(dict.fromkeys(name for names in present.values() for name in names))
-    if not any(map(is_known, findings)):
-        findings = ()
-    for name, labels in present.items():
-        drafts[name].labels = dict.fromkeys(findings, 0) | labels
+    names = [film_name(cell(row, image)) for row in rows]
+    if _BOX_CELLS & set(sheet.columns):
+        sheet.problems["boxes in one column are not read; give them in columns such as x,y,w,h"] = 1
+    if word is not None and values and len(values) == len(found):
+        findings = _read_pairs(sheet, rows, [drafts[name] for name in names], (word, values[0]))
+        return Table(sheet.path, "labels", finished(drafts), findings, sheet.sentences())
+    for index in values:
+        text = f"the column {sheet.header[index].strip()!r} does not say of which finding it is; name it after that"
+        sheet.problems[text] = 1
+    if word is None:
+        sheet.problems["rows of a film that had one before"] = len(names) - len(drafts)
+    for row, name in zip(rows, names, strict=True):
+        for index, finding in found.items():
+            if (label := label_of(cell(row, index))) is not None:
+                add_label(drafts[name].labels, finding, label, sheet.problems)
+    in_words = () if word is None else _read_words(sheet, rows, drafts, names, word)
+    findings = tuple(dict.fromkeys([*in_words, *found.values()]))
     return Table(sheet.path, "labels", finished(drafts), findings, sheet.sentences())
+
+
+def _word_column(sheet: Sheet, found: Collection[int]) -> int | None:
+    """Return the column that names findings in words; one of them must be known."""
+    for at in (sheet.index(name) for name in FINDING):
+        if at is not None and at not in found:
+            texts = {cell(row, at) for row in sheet.rows}
+            if any(is_known(name) for text in texts for name in names_in(text)):
+                return at
+    return None
+
+
+def names_in(text: str) -> list[str]:
+    """Return the findings that a cell names: one, several with pipes between them, or a list as Python writes it."""
+    parts = text.strip("[]").split("|")
+    if len(parts) == 1 and not is_known(text):
+        several = re.split("[,;]", parts[0])
+        parts = several if text.startswith("[") or any(is_known(part.strip(" '\"")) for part in several) else parts
+    return [canonical(name) for part in parts if (name := part.strip(" '\""))]
+
+
+def _read_words(sheet: Sheet, rows: _Rows, drafts: _Drafts, names: Sequence[str], word: int) -> tuple[str, ...]:
+    """Take findings in words; as in folders named by class, what a film's rows do not name is absent.
+
+    Parameters
+    ----------
+    sheet
+        Counts problems.
+    rows, names
+        Those that name a film, and its name.
+    drafts
+        The films, changed in place.
+    word
+        The column.
+    """
+    present: dict[str, dict[str, int]] = {}
+    for row, name in zip(rows, names, strict=True):
+        said = names_in(cell(row, word))
+        if said:
+            present.setdefault(name, {}).update(dict.fromkeys(said, 1))
+        else:
+            sheet.problems["rows without a finding were left out"] += 1
+    findings = tuple(dict.fromkeys(finding for said in present.values() for finding in said))
+    for name, labels in present.items():
+        drafts[name].labels = dict.fromkeys(findings, 0) | labels | drafts[name].labels
+        sheet.problems["films that are called normal and have a finding too"] += (
+            len(labels) > 1 and NO_FINDING in labels
+        )
+    return findings
+
+
+def _read_pairs(sheet: Sheet, rows: _Rows, drafts: Sequence[Draft], columns: tuple[int, int]) -> tuple[str, ...]:
+    """Take rows that name a finding in one column and say in another whether it is there.
+
+    Parameters
+    ----------
+    sheet
+        Counts problems.
+    rows, drafts
+        Those that name a film, and the film of each.
+    columns
+        The name, and whether.
+    """
+    findings: dict[str, None] = {}
+    for row, draft in zip(rows, drafts, strict=True):
+        label, said = label_of(cell(row, columns[1])), names_in(cell(row, columns[0]))
+        if label is None or not said:
+            sheet.problems["rows without a finding, or without a label of it, were left out"] += 1
+            continue
+        for finding in said:
+            findings[finding] = None
+            add_label(draft.labels, finding, label, sheet.problems)
+    return tuple(findings)
 
 
 def read_boxes(sheet: Sheet, kind: str = "boxes", side: int = 0) -> Table:
@@ -117,4 +190,9 @@ def read_boxes(sheet: Sheet, kind: str = "boxes", side: int = 0) -> Table:
     for draft in drafts.values():
         if draft.normal and not draft.boxes:
             draft.labels = dict.fromkeys(findings, 0) | draft.labels
+        sheet.problems["films that are called normal and have a box"] += draft.normal and bool(draft.boxes)
+    if findings and all(name.isdigit() for name in findings):
+        sheet.problems["boxes of findings that are numbers; name them"] = sum(
+            len(draft.boxes) for draft in drafts.values()
+        )
     return Table(sheet.path, kind, finished(drafts), tuple(findings), sheet.sentences(), "marks", side=side)

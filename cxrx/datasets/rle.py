@@ -17,6 +17,7 @@ Counts = NDArray[np.uint32]
 Ints = NDArray[np.int64]
 Shape = tuple[int, int]
 
+_LONGEST = 1 << 32  # beyond any picture, and sums of such runs fit into 64 bits
 _OFFSET = 48  # a character stands for six bits, written from "0" on
 _MORE, _SIGN, _VALUE = 0x20, 0x10, 0x1F
 
@@ -35,9 +36,10 @@ def from_relative(text: str, shape: Shape) -> Counts:
 
 
 def _pairs(text: str) -> tuple[Ints, Ints]:
-    numbers = np.array([int(word) for word in text.split()], dtype=np.int64)
-    if len(numbers) % 2 or (numbers < 0).any():
+    words = [int(word) for word in text.split()]
+    if len(words) % 2 or not all(0 <= word < _LONGEST for word in words):
         raise ValueError("a run-length encoding is pairs of numbers that are not negative")
+    numbers = np.array(words, dtype=np.int64)
     return numbers[::2], numbers[1::2]
 
 
@@ -53,7 +55,8 @@ def from_coco(counts: str | bytes | Sequence[int], shape: Shape) -> Counts:
         If the runs do not fill the picture.
     """
     runs = _unpacked(counts) if isinstance(counts, str | bytes) else np.array(counts, dtype=np.int64)
-    if runs.ndim != 1 or (runs < 0).any() or int(runs.sum()) != shape[0] * shape[1]:
+    size = shape[0] * shape[1]
+    if runs.ndim != 1 or (runs < 0).any() or (runs > size).any() or int(runs.sum()) != size:
         raise ValueError("the runs of a mask do not fill its picture")
     return runs.astype(np.uint32)
 
@@ -91,8 +94,8 @@ def from_polygons(polygons: Sequence[Sequence[Sequence[float]]], shape: Shape) -
     from PIL import Image, ImageDraw
 
     corners = [np.array(polygon, dtype=np.float64).reshape(-1, 2) for polygon in polygons if len(polygon) > 1]
-    if not all(np.isfinite(polygon).all() for polygon in corners):
-        raise ValueError("a corner of a polygon is not a number")
+    if not all((np.abs(polygon) < _LONGEST).all() for polygon in corners):
+        raise ValueError("a corner of a polygon is not a number, or far from any picture")
     if not corners:
         return from_intervals(np.zeros(0, np.int64), np.zeros(0, np.int64), shape)
     low = np.floor(np.min([polygon.min(axis=0) for polygon in corners], axis=0)).astype(int) - 1

@@ -11,7 +11,6 @@ import re
 
 from cxrx.datasets.names import NO_FINDING
 from cxrx.datasets.sheet import (
-    LABELS,
     Format,
     Sheet,
     Table,
@@ -22,6 +21,7 @@ from cxrx.datasets.sheet import (
     drafts_of,
     film_name,
     finished,
+    label_of,
     read_box,
 )
 from cxrx.datasets.specs import RSNA
@@ -41,7 +41,7 @@ def read_labels(sheet: Sheet) -> Table:
     image, target, layout = sheet.required("patientid"), sheet.required("target"), box_columns(sheet.columns)
     drafts, rows = drafts_of(sheet, image)
     for row in rows:
-        draft, label = drafts[film_name(cell(row, image))], LABELS.get(cell(row, target))
+        draft, label = drafts[film_name(cell(row, image))], label_of(cell(row, target))
         if label not in {0, 1}:
             sheet.problems["rows whose Target is neither 0 nor 1 were left out"] += 1
             continue

@@ -36,7 +36,7 @@ def read_masks(sheet: Sheet) -> Table:
             continue
         try:
             parts.setdefault(name, {})[text] = rle.from_relative(text, SHAPE)
-        except ValueError:
+        except ValueError:  # also a number of thousands of digits
             sheet.problems["masks that are no run-length encoding of 1024 x 1024 pixels were left out"] += 1
     films = {}
     for name, label in labels.items():

@@ -5,16 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
+from cxrx.datasets.fit import size_of
 from cxrx.datasets.folder import LabelledFolder
 from cxrx.datasets.splits import SPLITS, Splits
-from cxrx.reading.header import DEFLATED, library_settings
 from cxrx.specs import FilmTruth
-
-SLACK = 1.0
-"""Pixels by which a box may reach beyond its film: tables round."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +61,7 @@ def survey(dataset: LabelledFolder, seed: int = 0) -> dict[str, Any]:
         "masks": sum(len(truth.masks) for truth in truths),
         "masked_films": sum(bool(truth.masks) for truth in truths),
         "splits": _described(splits, patients) if present else None,
-        "problems": [*dataset.problems, *find_problems(dataset, counts, splits)],
+        "problems": [*dataset.source.problems, *find_problems(dataset, counts, splits)],
     }
 
 
@@ -131,55 +127,10 @@ def find_problems(dataset: LabelledFolder, counts: Sequence[FindingCount], split
 
 def check_marks(dataset: LabelledFolder) -> list[str]:
     """Compare boxes and masks with the sizes of their films, which the headers of the files give."""
-    side = max(dataset.source.sides.values(), default=0)
-    found: Counter[str] = Counter()
+    unread = 0
     for path, truth in dataset.films():
-        if not truth.boxes and not truth.masks:
-            continue
-        size = size_of(dataset.folder / path)
-        if size is None:
-            found["boxed or masked films whose size cannot be read"] += 1
-            continue
-        rows, columns = size
-        if side and size != (side, side):
-            found[f"boxed or masked films that are not {side} x {side} px, which the boxes and masks are drawn on"] += 1
-        found["boxes that reach beyond their film"] += sum(
-            min(box.x, box.y) < -SLACK or box.x + box.width > columns + SLACK or box.y + box.height > rows + SLACK
-            for box in truth.boxes
-        )
-        found["masks of another size than their film"] += sum(mask.shape != size for mask in truth.masks)
-    return [f"{text}: {n}" for text, n in found.items() if n]
-
-
-def size_of(path: Path) -> tuple[int, int] | None:
-    """Return rows and columns of a film from its header, without decoding a pixel; None where it has none."""
-    try:
-        with path.open("rb") as stream, library_settings():
-            head = stream.read(132)
-            stream.seek(0)
-            return _dicom_size(stream) if head[128:] == b"DICM" else _picture_size(stream)
-    except OSError:
-        return None
-
-
-def _picture_size(stream: BinaryIO) -> tuple[int, int] | None:
-    from PIL import Image
-
-    try:
-        with Image.open(stream) as picture:
-            return picture.height, picture.width
-    except (OSError, ValueError, SyntaxError):
-        return None
-
-
-def _dicom_size(stream: BinaryIO) -> tuple[int, int] | None:
-    from pydicom import dcmread
-    from pydicom.filereader import read_file_meta_info
-
-    try:
-        if read_file_meta_info(stream.name).TransferSyntaxUID == DEFLATED:
-            return None  # its header is packed with the pixels, and unpacking has no limit
-        dataset = dcmread(stream, stop_before_pixels=True, specific_tags=["Rows", "Columns"])
-        return int(dataset.Rows), int(dataset.Columns)
-    except Exception:  # noqa: BLE001 - pydicom raises nearly anything on junk; the caller counts what has no size
-        return None
+        if truth.boxes or truth.masks:
+            size = size_of(dataset.folder / path)
+            unread += size is None
+            dataset.source.truth(path, str(dataset.folder / path), size)  # which notes what does not fit
+    return ([f"boxed or masked films whose size cannot be read: {unread}"] if unread else []) + dataset.source.notes()

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from dataclasses import dataclass, replace
+from pathlib import Path
 
-from cxrx.datasets import class_folders, mimic, rle
+from cxrx.datasets import class_folders, mimic
+from cxrx.datasets.fit import contradictions, merged_truth, misfits, on_film, size_of
 from cxrx.datasets.listing import Listing, list_folder
-from cxrx.datasets.match import Index, Location
+from cxrx.datasets.match import Index, Place
 from cxrx.datasets.names import is_known, nearest
-from cxrx.datasets.sheet import Role, Table, split_word
+from cxrx.datasets.sheet import Role, Shape, Table, split_word
 from cxrx.datasets.specs import BUILTIN_DATASETS, CLASS_FOLDERS, TABLES
 from cxrx.datasets.tables import DATASET_OF, kind_of_file, read_table
 from cxrx.errors import UsageError
 from cxrx.registry import load
-from cxrx.specs import Box, Dataset, DatasetSpec, FilmTruth, Mask, Split
+from cxrx.specs import Dataset, DatasetSpec, FilmTruth
 
 _CLASS_DEPTH = 3  # levels that a folder named by class, split or "images" may lie below its data set
 _TABLE_DEPTH = 2  # levels below a folder in which its tables are looked for to recognise it
@@ -24,14 +25,17 @@ _TABLE_DEPTH = 2  # levels below a folder in which its tables are looked for to 
 
 @dataclass(frozen=True)
 class _PluginDataset:
-    """A data set of a plugin, and where its folder lies."""
+    """A data set of a plugin, and its folder."""
 
     dataset: Dataset
-    location: Location
+    folder: str
 
-    def truth(self, path: str) -> FilmTruth | None:
-        own = self.location.from_table(path)
-        return None if own is None else self.dataset.truth(own)
+    def truth(self, film: Place) -> FilmTruth | None:
+        if film.path == film.relative:  # where it lies is unknown
+            return self.dataset.truth(film.relative)
+        if not film.path.startswith(f"{self.folder}/"):
+            return None
+        return self.dataset.truth(film.path.removeprefix(f"{self.folder}/"))
 
 
 class FolderTruth:
@@ -46,9 +50,7 @@ class FolderTruth:
     tables
         The files that were read.
     problems
-        Sentences on what was left out, without cells.
-    sides
-        Data set to the grid in pixels that its boxes or masks were drawn on, where it has one for all films.
+        Sentences on what was left out or not understood, without cells.
     """
 
     def __init__(
@@ -56,9 +58,10 @@ class FolderTruth:
         indices: Sequence[Index] = (),
         problems: Sequence[str] = (),
         plugins: Sequence[_PluginDataset] = (),
-        prefixes: Sequence[str] = (),
+        tops: Sequence[str] = (),
     ) -> None:
-        self._indices, self._plugins, self._prefixes = list(indices), list(plugins), list(prefixes)
+        self._indices, self._plugins, self._tops = list(indices), list(plugins), list(tops)
+        self._notes: dict[str, dict[str, None]] = {}
         tables = [index.table for index in indices]
         self.tables = [table.path for table in tables]
         in_order = [*(t for t in tables if t.role == "labels"), *(t for t in tables if t.role == "marks")]
@@ -68,14 +71,30 @@ class FolderTruth:
         self.problems += [
             f"{name!r} is no known finding; {close} is" for name in self.findings if (close := nearest(name))
         ]
-        self.sides = {DATASET_OF[table.kind]: table.side for table in tables if table.side}
         self.name = _name([plugin.dataset.name for plugin in plugins], tables)
 
     def __len__(self) -> int:
         """Count the films that the tables name; a name in two tables counts once."""
         return len({key for index in self._indices for key in index.names()})
 
-    def truth(self, relative_path: str) -> FilmTruth | None:
+    def place(self, relative: str, path: str = "") -> Place:
+        """Return where a film lies, from its path relative to an input and, where it is known, its whole path."""
+        if path or not self._tops:
+            return Place(relative, os.path.abspath(path) if path else relative)  # noqa: PTH100  links are not followed
+        places = [f"{top}/{relative}" for top in self._tops]
+        known = (place for place in places if len(places) > 1 and os.path.exists(place))  # noqa: PTH110
+        return Place(relative, next(known, places[0]))
+
+    def settle(self, films: Iterable[Place]) -> None:
+        """Give every row to the one film that it fits best; what fits none so is noted among the problems.
+
+        To be called once, with all films there are, before :meth:`truth` is asked.
+        """
+        films = list(films)
+        for index in self._indices:
+            self.problems += index.settle(films)
+
+    def truth(self, relative_path: str, path: str = "", size: Shape | None = None) -> FilmTruth | None:
         """Return what is known of a film, or None.
 
         Parameters
@@ -83,20 +102,55 @@ class FolderTruth:
         relative_path
             Posix, relative to the input it was found under; or a bare file name; or any other name the tables use. It
             is matched by path, else by base name, else by stem, as far as these are unique.
+        path
+            The whole path, of a member of an archive with that; empty: below the inputs.
+        size
+            Rows and columns of the film. Boxes that were drawn on another grid, or in fractions, are turned into its
+            pixels, and what lies outside is noted. None: read from the file where boxes need it.
         """
+        film = self.place(relative_path, path)
         for plugin in self._plugins:
-            known = plugin.truth(relative_path)
+            known = plugin.truth(film)
             if known is not None:
                 return known
-        matches = [
-            (index.table, *match) for index in self._indices if (match := index.find(relative_path, self._prefixes))
-        ]
+        matches = [(index.table, *match) for index in self._indices if (match := index.find(film))]
         if not any(table.role != "split" for table, _, _ in matches):
             return None  # a list of films alone says nothing of a film
         best: dict[Role, int] = {}
         for table, rank, _ in matches:
             best[table.role] = max(rank, best.get(table.role, 0))
-        return _merged([table.films[entry] for table, rank, entry in matches if rank == best[table.role]])
+        found = []
+        for table, rank, entry in matches:
+            if rank == best[table.role]:
+                known, grid = table.films[entry], table.grid(entry)
+                if known.boxes and grid is not None and size is None and film.path != film.relative:
+                    size = size_of(Path(film.path))
+                boxes, notes = on_film(known.boxes, grid, size)
+                found.append(known if boxes is known.boxes else replace(known, boxes=boxes))
+                self._note(film, notes)
+        self._note(film, contradictions(found))
+        merged = merged_truth(found)
+        self._note(film, misfits(merged, size))
+        return merged
+
+    def _note(self, film: Place, sentences: Iterable[str]) -> None:
+        for sentence in sentences:
+            self._notes.setdefault(sentence, {})[film.path] = None
+
+    def notes(self) -> list[str]:
+        """Return sentences on the films that were asked for: boxes that do not fit them, tables that contradict."""
+        return [f"{text}: {len(films)}" for text, films in self._notes.items()]
+
+    def stated_size(self, relative_path: str) -> Shape | None:
+        """Return the size of a picture as tables give it, in columns or as the grid of a data set; else None."""
+        film = self.place(relative_path)
+        for index in self._indices:
+            if match := index.find(film):
+                table, entry = index.table, match[1]
+                side = table.side if table.films[entry].boxes and table.side > 1 else 0
+                if size := table.sizes.get(entry) or ((side, side) if side else None):
+                    return size
+        return None
 
     def entries(self) -> dict[str, FilmTruth]:
         """Return what the tables say by the names that they use, where there are no films to ask about."""
@@ -108,7 +162,7 @@ class FolderTruth:
         indices = [index for index in self._indices if index.table.role != "split"]
         entries = {(i, entry) for i, index in enumerate(indices) for entry in index.table.films}
         for name in names:
-            entries -= {(i, match[1]) for i, index in enumerate(indices) if (match := self._find(index, name))}
+            entries -= {(i, match[1]) for i, index in enumerate(indices) if (match := index.find(self.place(name)))}
         return len(entries)
 
     def absent(self, names: Sequence[str]) -> int:
@@ -120,12 +174,9 @@ class FolderTruth:
         missing: dict[bool, int] = {}
         for index in self._indices:
             if index.table.role != "split":
-                met = {match[1] for name in names if (match := self._find(index, name))}
+                met = {match[1] for name in names if (match := index.find(self.place(name)))}
                 missing[bool(met)] = max(missing.get(bool(met), 0), len(index) - len(met))
         return missing.get(True, missing.get(False, 0))
-
-    def _find(self, index: Index, name: str) -> tuple[int, str] | None:
-        return index.find(name, self._prefixes)
 
 
 def _name(plugins: Sequence[str], tables: Sequence[Table]) -> str:
@@ -134,28 +185,6 @@ def _name(plugins: Sequence[str], tables: Sequence[Table]) -> str:
     if given or not tables:
         return given
     return CLASS_FOLDERS if all(table.kind == CLASS_FOLDERS for table in tables) else TABLES
-
-
-def _merged(films: Sequence[FilmTruth]) -> FilmTruth:
-    """Join what several tables say of one film: a stated label wins over one that only follows from a box or mask."""
-    if len(films) == 1:
-        return films[0]
-    stated = [film.labels for film in sorted(films, key=lambda f: bool(f.boxes or f.masks)) if film.labels]
-    labels = stated[0] if len(stated) == 1 else {name: film[name] for film in reversed(stated) for name in film}
-    boxes: dict[Box, None] = {}
-    masks: dict[tuple[str, tuple[int, int]], list[Mask]] = {}
-    for film in films:
-        boxes |= dict.fromkeys(film.boxes)
-        for mask in film.masks:
-            masks.setdefault((mask.finding, mask.shape), []).append(mask)
-    joined = [
-        found[0] if len(found) == 1 else Mask(finding, shape, rle.union([mask.counts for mask in found], shape))
-        for (finding, shape), found in masks.items()
-    ]
-    patient = next((film.patient for film in films if film.patient), "")
-    view = next((film.view for film in films if film.view), "")
-    splits: list[Split] = [film.split for film in films if film.split]
-    return FilmTruth(labels, tuple(boxes), patient, view, tuple(joined), splits[0] if splits else "")
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -178,13 +207,13 @@ def discover(inputs: Sequence[Path]) -> FolderTruth:
     for given in inputs:
         top = Path(os.path.abspath(given))  # noqa: PTH100  resolve() would follow links away from the tables
         folder = top if top.is_dir() else top.parent
-        search.prefixes.append("/".join(folder.parts[-_CLASS_DEPTH:]).lstrip("/"))
-        if search.try_plugins(folder, Location()) or search.try_plugins(folder.parent, Location(above=folder.name)):
+        search.tops.append(folder.as_posix().rstrip("/"))
+        if search.try_plugins(folder) or search.try_plugins(folder.parent):
             continue
         listing = list_folder(folder) if top.is_dir() else list_folder(folder, depth=0)
         search.add_tables(folder, listing.tables)
-        search.add_tables(folder.parent, list_folder(folder.parent, depth=0).tables, Location(above=folder.name))
-        if not search.labels_any(listing.films if top.is_dir() else [top.name]):
+        search.add_tables(folder.parent, list_folder(folder.parent, depth=0).tables, above=True)
+        if not search.labels_any(folder, listing.films if top.is_dir() else [top.name]):
             search.add_classes(folder, listing if top.is_dir() else None)
     return search.result()
 
@@ -199,49 +228,52 @@ def read_truth(path: Path) -> FolderTruth:
     """
     if not path.exists():
         raise UsageError(f"there is no {path.name}", hint="give a CSV of labels or boxes, or a folder that holds some")
-    search = _Search(located=False)
+    search = _Search()
     if not path.is_dir():
         search.add_tables(path.parent, [path.name])
-    elif not search.try_plugins(path, Location()):
+    elif not search.try_plugins(path):
         listing = list_folder(path)
         search.add_tables(path, listing.tables)
-        if not search.labels_any(listing.films):
+        if not search.labels_any(path, listing.films):
             search.add_classes(path, listing)
     truth = search.result()
     if not truth.name:
-        lacks = [text for text in search.problems if "lacks" in text]
-        raise UsageError(
-            lacks[0] if lacks else f"{path.name} holds no table of labels or boxes",
-            hint="a header like path,<finding>,... or path,finding,x,y,w,h, or a layout that `cxrx datasets` lists",
+        raise nothing_known(
+            f"{path.name} holds no table of labels or boxes",
+            truth.problems,
+            "a header like path,<finding>,... or path,finding,x,y,w,h, or a layout that `cxrx datasets` lists",
         )
     return truth
 
 
-class _Search:
-    """Gathers tables, each once, and where they lie."""
+def nothing_known(sentence: str, problems: Sequence[str], hint: str) -> UsageError:
+    """Return the error that nothing was understood, with what is wrong with each table."""
+    return UsageError(": ".join([sentence, "; ".join(problems)]) if problems else sentence, hint)
 
-    def __init__(self, *, located: bool = True) -> None:
+
+class _Search:
+    """Gathers tables, each once."""
+
+    def __init__(self) -> None:
         self.problems: list[str] = []
-        self.prefixes: list[str] = []
-        self._located = located  # whether films are looked up by where they lie
-        self._tables: dict[Path, Table] = {}
-        self._locations: dict[Path, list[Location]] = {}
+        self.tops: list[str] = []
+        self._tables: dict[Path, Table | None] = {}
         self._plugins: list[_PluginDataset] = []
 
-    def labels_any(self, films: Sequence[str]) -> bool:
-        """Tell whether a table of labels, which boxes are not, speaks of any of these films."""
-        tables = [(path, table) for path, table in self._tables.items() if table.role == "labels"]
-        indices = [Index(table, self._locations.get(path, [])) for path, table in tables]
-        return any(index.find(name, self.prefixes) for name in films for index in indices)
+    def labels_any(self, folder: Path, films: Sequence[str]) -> bool:
+        """Tell whether a table of labels, which boxes are not, speaks of any of these films of a folder."""
+        indices = [Index(table) for table in self._tables.values() if table is not None and table.role == "labels"]
+        top = os.path.abspath(folder)  # noqa: PTH100  links are not followed
+        return any(index.find(Place(name, f"{top}/{name}")) for name in films for index in indices)
 
-    def try_plugins(self, folder: Path, location: Location) -> bool:
+    def try_plugins(self, folder: Path) -> bool:
         """Let the data sets of plugins look at a folder; return whether one recognised it."""
         for name, spec in load().datasets.items():
             if spec in BUILTIN_DATASETS:
                 continue  # their tables are read together, whichever of them lie there
             dataset = self._opened(name, spec, folder)
             if dataset is not None:
-                self._plugins.append(_PluginDataset(dataset, location))
+                self._plugins.append(_PluginDataset(dataset, os.path.abspath(folder)))  # noqa: PTH100
                 self.problems += [str(text) for text in getattr(dataset, "problems", ())]
                 return True
         return False
@@ -255,40 +287,25 @@ class _Search:
             self.problems.append(f"data set {name} is left out: {type(error).__name__}")
             return None
 
-    def add_tables(self, folder: Path, names: Sequence[str], location: Location | None = None) -> None:
-        """Read the tables of a folder, by their paths in it."""
+    def add_tables(self, folder: Path, names: Sequence[str], *, above: bool = False) -> None:
+        """Read the tables of a folder, by their paths in it; of those `above` the films only what is truth counts."""
         for name in names:
-            path = folder / name
-            if path not in self._tables:
-                table = self._read(path)
-                if table is None:
-                    continue
-                self._tables[path] = table
-            if self._located:
-                below = str(PurePosixPath(name).parent)
-                self._locations.setdefault(path, []).append(location or Location("" if below == "." else below))
-
-    def _read(self, path: Path) -> Table | None:
-        try:
-            return read_table(path, self.problems)
-        except OSError as error:
-            self.problems.append(f"{path.name} could not be read: {error.strerror or 'it is damaged'}")
-            return None
+            if folder / name not in self._tables:
+                path = folder / name
+                strange = not above and not path.with_name("compare.json").exists()  # beside that, tables are results
+                self._tables[path] = read_table(path, self.problems, strange=strange)
 
     def add_classes(self, folder: Path, listing: Listing | None) -> None:
         """Add folders named by class: in `folder`, or above it where its own name is one of theirs."""
         below = listing
-        above = [""]
         for _ in range(_CLASS_DEPTH + 1):
             table = class_folders.read_folders(folder, below) if below is not None else None
             if table is not None:
                 self._tables[folder] = table
-                self._locations[folder] = [Location(above="/".join(above).strip("/"))] if self._located else []
                 return
             is_ours = is_known(folder.name) or split_word(folder.name) or folder.name.casefold() == "images"
             if not is_ours:
                 return
-            above.insert(0, folder.name)
             folder = folder.parent
             below = list_folder(folder, depth=_CLASS_DEPTH)
 
@@ -296,10 +313,10 @@ class _Search:
         """Join what belongs together and make it one."""
         by_folder: dict[Path, list[Table]] = {}
         for path, table in self._tables.items():
-            by_folder.setdefault(path.parent, []).append(table)
+            if table is not None:
+                by_folder.setdefault(path.parent, []).append(table)
         tables = [table for group in by_folder.values() for table in mimic.joined(group)]
-        indices = [Index(table, self._locations.get(table.path, [])) for table in tables]
-        return FolderTruth(indices, self.problems, self._plugins, self.prefixes)
+        return FolderTruth([Index(table) for table in tables], self.problems, self._plugins, self.tops)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -15,7 +15,6 @@ from cxrx.datasets.names import NO_FINDING, canonical
 from cxrx.datasets.plain import finding_columns
 from cxrx.datasets.sheet import (
     IMAGE,
-    LABELS,
     Format,
     Sheet,
     Table,
@@ -24,6 +23,7 @@ from cxrx.datasets.sheet import (
     drafts_of,
     film_name,
     finished,
+    label_of,
     read_box,
     split_in,
 )
@@ -110,7 +110,7 @@ def read_labels(sheet: Sheet) -> Table:
         sheet.problems["rows of a film that repeat a reader"] += who in votes.readers
         votes.readers.add(who)
         for index, finding in found.items():
-            if LABELS.get(cell(row, index)) == 1:
+            if label_of(cell(row, index)) == 1:
                 votes.saw.setdefault(finding, set()).add(who)
     split, findings = split_in(sheet.path.name), tuple(dict.fromkeys(found.values()))
     for name, votes in films.items():

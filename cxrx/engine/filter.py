@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from cxrx.datasets import FolderTruth
 from cxrx.engine.films import FilmList
@@ -194,6 +195,14 @@ class FilmFilter:
 
 def truth_of(tables: FolderTruth, record: ImageRecord) -> FilmTruth | None:
     """Return what tables say of a film, under its own name or that of the file that holds it with others."""
-    name, member = record.link.relative, record.link.member
-    truth = tables.truth(name)
-    return tables.truth(name.removesuffix(f"/{safe_relative(member)}")) if truth is None and member else truth
+    link, size = record.link, (record.rows, record.columns) if record.rows else None
+    truth = tables.truth(link.relative, path_of(link.path, link.member), size)
+    if truth is None and link.member:
+        truth = tables.truth(link.relative.removesuffix(f"/{safe_relative(link.member)}"), link.path, size)
+    return truth
+
+
+def path_of(path: str | Path, member: str) -> str:
+    """Return the whole path of a film, that of a member below its archive; empty where it is unknown."""
+    whole = Path(path).as_posix() if path else ""
+    return f"{whole}/{safe_relative(member)}" if whole and member else whole

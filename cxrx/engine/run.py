@@ -18,7 +18,7 @@ from cxrx.datasets import FolderTruth, discover, read_truth
 from cxrx.engine.batch import BatchWorker
 from cxrx.engine.estimate import Estimate
 from cxrx.engine.films import FilmList, list_films, with_data
-from cxrx.engine.filter import FilmFilter, truth_of
+from cxrx.engine.filter import FilmFilter, path_of, truth_of
 from cxrx.engine.interrupts import Interrupts
 from cxrx.engine.ledger import Ledger, records_of
 from cxrx.engine.options import MethodRequest, RunOptions, map_settings, prediction_settings
@@ -117,7 +117,7 @@ class _Run:
         started = time.time()
         with telling("looking for films"):
             films = list_films(self.inputs, self.ledger, self.store.out, self.options)
-        truth, report = self._truth(), self.report
+        truth, report = self._truth(films.items), self.report
         film_filter = FilmFilter(
             films, truth, self.ledger, report, self.model.labels, self.model.thresholds, self.options.targets,
             self.options.read.views,
@@ -137,11 +137,12 @@ class _Run:
         report.seconds = time.time() - started
         return report
 
-    def _truth(self) -> FolderTruth:
+    def _truth(self, films: Sequence[Item]) -> FolderTruth:
         if self.options.truth is not None:
             truth = read_truth(self.options.truth)
         else:
             truth = discover(self.inputs) if self.inputs is not None else FolderTruth()
+        truth.settle(truth.place(item.relative, path_of(item.path, item.member)) for item in films)
         for problem in truth.problems:
             log.warning("truth: %s", problem)
         return truth
@@ -214,6 +215,8 @@ class _Run:
                 table.labels[image_id] = dict(known.labels)
                 table.boxes += [(image_id, b.finding, b.x, b.y, b.width, b.height) for b in known.boxes]
                 table.masks += [Mask.of_film(image_id, mask) for mask in known.masks]
+        for note in truth.notes():
+            log.warning("truth: %s", note)
         return table
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import io
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,13 +12,18 @@ from pathlib import Path
 import numpy as np
 
 from cxrx.errors import UsageError
+from cxrx.reading.item import printable
 from cxrx.results.records import FloatArray, check_key
 
 Shape = tuple[int, int]
 Name = tuple[str, str]
 """``(image, finding)``, as a file name has them."""
 
+MOST_PIXELS = 1 << 26
+"""Of a map or a mask; what a damaged or hostile file asks for is not allocated."""
+
 _SHOWN = 3
+_HEAD = 1 << 14  # bytes, more than the header of any array of numbers has
 _PICKLES = {".pkl", ".pickle"}
 HINT = "a map is a two-dimensional array IMAGE__FINDING.npy, here or in a folder named by its method"
 
@@ -101,7 +108,7 @@ def id_of(image: str) -> str:
 
 def split_name(path: Path) -> Name | None:
     """Return picture and finding of ``IMAGE__FINDING.suffix``; None for other names. The last ``__`` counts."""
-    image, separator, finding = path.stem.rpartition("__")
+    image, separator, finding = printable(path.stem).rpartition("__")
     return (image, finding) if separator and image and finding else None
 
 
@@ -160,14 +167,22 @@ def _maps_in(folder: Path, problems: Problems) -> list[MapFile]:
 
 
 def _shape_of(path: Path) -> Shape | None:
-    """Return the shape of a map; None if the file holds none. Axes of length one around it do not matter."""
+    """Return the shape of a map; None if the file holds none. Axes of length one around it do not matter.
+
+    Only the header is read, and no more than the file holds is ever allocated for the map.
+    """
+    readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError):
+        with path.open("rb") as file:
+            head, length = io.BytesIO(file.read(_HEAD)), file.seek(0, io.SEEK_END)
+        whole, _, dtype = readers[np.lib.format.read_magic(head)](head)
+        room = (length - head.tell()) // dtype.itemsize
+    except Exception:  # noqa: BLE001 - numpy raises nearly anything on a header of junk; the file is counted and left out
         return None
-    if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiub" or array.size == 0:
+    pixels = math.prod(whole)
+    if dtype.kind not in "fiub" or not 0 < pixels <= min(room, MOST_PIXELS) or min(whole, default=0) < 1:
         return None
-    shape = array.shape if array.ndim == 2 else tuple(side for side in array.shape if side > 1)
+    shape = whole if len(whole) == 2 else tuple(side for side in whole if side > 1)
     return (int(shape[0]), int(shape[1])) if len(shape) == 2 else None
 
 

@@ -6,36 +6,21 @@ import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from warnings import catch_warnings
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cxrx.datasets.chexpert import unfolded
-from cxrx.datasets.match import Index
 from cxrx.datasets.names import canonical
 from cxrx.datasets.nih import patient_of
-from cxrx.datasets.sheet import (
-    IMAGE,
-    Table,
-    box_columns,
-    cell,
-    column,
-    film_name,
-    first,
-    open_text,
-    read_header,
-    read_rows,
-)
 from cxrx.datasets.truth import FolderTruth, read_truth
 from cxrx.errors import UsageError
-from cxrx.importing.folder import MapFolder, Name, Problems, Shape, id_of, listed, names_of, split_name
+from cxrx.importing.folder import MOST_PIXELS, MapFolder, Name, Problems, Shape, id_of, listed, names_of, split_name
 from cxrx.reading.record import ImageRecord
 from cxrx.results.truth import Mask, TruthTable
 from cxrx.specs import Box, FilmTruth
 
-_ROWS = ("rows", "image height", "img height", "picture height", "original height", "height")
-_COLUMNS = ("columns", "image width", "img width", "picture width", "original width", "width")
-_TABLES = {".csv", ".tsv", ".txt"}
 _TOO_MANY = 0.1  # share of boxes beyond their maps from which on the maps cannot be in source pixels
 _SLACK = 1  # pixels by which rounding may move a box
 
@@ -110,7 +95,7 @@ def read_picture_truth(
     required = truth is not None and not known.masks and not known.labels
     table = _table(place, strangers, images, required=required)
     if table is not None:
-        _add_table(known, table, place, images, problems)
+        _add_table(known, table, place, maps.largest, problems)
     if required and not known.labels:
         raise _of_others(place, list(table.entries()) if table is not None else [], images)
     if not known.labels:
@@ -176,9 +161,11 @@ def _read_mask(path: Path) -> NDArray[np.bool_] | None:
     from PIL import Image
 
     try:
-        with Image.open(path) as picture:
-            array = np.asarray(picture)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        with catch_warnings(action="ignore"), Image.open(path) as picture:
+            if picture.width * picture.height > MOST_PIXELS:
+                return None
+            array = np.asarray(picture if picture.mode != "P" else picture.convert("RGB"))
+    except Exception:  # noqa: BLE001 - Pillow raises nearly anything on junk; the mask is counted and left out
         return None
     if array.ndim == 3:  # the opacity of a transparent PNG is no mask
         array = array[..., : 1 if array.shape[2] == 2 else 3].max(axis=2)
@@ -218,53 +205,45 @@ def _of_others(place: Path, names: Sequence[str], images: Sequence[str]) -> Usag
     )
 
 
-def _add_table(known: PictureTruth, table: FolderTruth, place: Path, images: Sequence[str], problems: Problems) -> None:
+def _add_table(
+    known: PictureTruth, table: FolderTruth, place: Path, largest: Mapping[str, Shape], problems: Problems
+) -> None:
+    """Take what tables say of the mapped pictures.
+
+    Parameters
+    ----------
+    known
+        Changed in place.
+    table, place
+        What was read, and from where.
+    largest
+        Picture to the shape of its largest map, in order.
+    problems
+        Collects what is odd.
+    """
+    images = list(largest)
+    table.settle(table.place(image) for image in images)
     for sentence in table.problems:
         problems.warn(sentence if place.name in sentence else f"{place.name}: {sentence}")
-    sizes, sides = _sizes(table, images), set(table.sides.values())
     for image in images:
-        film = table.truth(image)
+        if (stated := table.stated_size(image)) is not None:
+            known.sizes.setdefault(image, stated)
+        film = table.truth(image, size=known.sizes.get(image, largest[image]))
         if film is None:
             continue
         known.labels[image] = dict(film.labels) | known.labels.get(image, {})  # a mask goes before a label
         known.patients[image] = film.patient
         _add_film_masks(known, image, film, problems)
-        if image in sizes:
-            known.sizes.setdefault(image, sizes[image])
-        elif film.boxes and len(sides) == 1:  # of data sets whose boxes lie on one grid
-            known.sizes.setdefault(image, (min(sides), min(sides)))
         if film.boxes:
             known.boxes[image] = list(film.boxes)
+    for note in table.notes():
+        problems.warn(note)
 
 
 def _add_film_masks(known: PictureTruth, image: str, film: FilmTruth, problems: Problems) -> None:
     for mask in film.masks:
         if _has_size(known, image, mask.shape, image, problems):
             known.masks.setdefault(image, []).append(Mask.of_film(known.ids[image], mask))
-
-
-def _sizes(table: FolderTruth, images: Sequence[str]) -> dict[str, Shape]:
-    """Return the sizes of pictures that columns such as ``rows,columns`` give."""
-    sizes: dict[str, Shape] = {}
-    for path in table.tables:
-        if path.suffix.lower() not in _TABLES:
-            continue
-        with open_text(path) as stream:
-            header, delimiter = read_header(stream)
-            rows = read_rows(stream, delimiter)
-        columns = [column(name) for name in header]
-        layout = box_columns(columns)
-        free = ["" if layout is not None and i in layout[0] else name for i, name in enumerate(columns)]
-        image, height, width = first(free, IMAGE), first(free, _ROWS), first(free, _COLUMNS)
-        if image is None or height is None or width is None:
-            continue
-        stated = {film_name(cell(row, image)): (cell(row, height), cell(row, width)) for row in rows}
-        index = Index(Table(path, "sizes", {name: FilmTruth() for name in stated}, (), []))
-        for name in images:
-            match = index.find(name)
-            if match is not None and all(text.isdigit() and int(text) for text in stated[match[1]]):
-                sizes.setdefault(name, (int(stated[match[1]][0]), int(stated[match[1]][1])))
-    return sizes
 
 
 # ---------------------------------------------------------------------------------------------------------------------

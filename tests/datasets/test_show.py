@@ -14,7 +14,8 @@ from typer.testing import CliRunner
 
 from cxrx.cli import app
 from cxrx.datasets import open_dataset
-from cxrx.datasets.survey import size_of, survey
+from cxrx.datasets.fit import size_of
+from cxrx.datasets.survey import survey
 from cxrx.errors import EXIT_USAGE, UsageError
 
 REAL = Path(__file__).parents[3] / "shared" / "realdata" / "nih_cxr14"
@@ -190,21 +191,23 @@ def test_nih_rows_that_contradict_each_other(lay):
 def test_boxes_outside_and_masks_of_another_size(lay):
     table = "path,finding,x,y,w,h\na.png,Mass,10,10,50,5\na.png,Nodule,-5,1,9,9\na.png,Hernia,2,2,14.6,18.5\n"
     top = lay({"boxes.csv": table, "l.csv": "path,Mass,patient\na.png,1,1\n", "a.png": (20, 16)})
-    assert problems(top) == ["boxes that reach beyond their film: 2"]  # the third by half a pixel: rounding
+    assert problems(top) == ["films with boxes that reach beyond them: 1"]
+    fits = {
+        "boxes.csv": "path,finding,x,y,w,h\na.png,Hernia,2,2,14.6,18.5\n",
+        "l.csv": "path,Mass,patient\na.png,1,1\n",
+    }
+    assert problems(lay(fits | {"a.png": (20, 16)}, "fits")) == []  # by half a pixel: rounding
     siim = lay({"train-rle.csv": "ImageId, EncodedPixels\na, 5 5\n", "a.png": (20, 16)}, "siim")
-    assert problems(siim)[-2:] == [
-        "boxed or masked films that are not 1024 x 1024 px, which the boxes and masks are drawn on: 1",
-        "masks of another size than their film: 1",
-    ]
+    assert problems(siim)[-1] == "films with masks of another size: 1"
 
 
 def test_nih_films_made_smaller(lay):
-    """Copies at 224 px are common; boxes at 1024 px would lie anywhere on them."""
+    """Copies at 224 px are common; boxes at 1024 px would lie anywhere on them, and are scaled."""
     boxes = "Image Index,Finding Label,Bbox [x,y,w,h],,,\n00000001_000.png,Mass,10,20,30,40,,,\n"
     files = nih(["00000001_000.png,Mass,0,1,50,M,PA"], **{"BBox_List_2017.csv": boxes})
-    assert not any("1024" in text for text in problems(lay(files)))
+    assert not any("scaled" in text for text in problems(lay(files)))
     small = problems(lay(files | {"images/00000001_000.png": (224, 224)}, "small"))
-    assert small[-1] == "boxed or masked films that are not 1024 x 1024 px, which the boxes and masks are drawn on: 1"
+    assert small[-1] == "films of another size than what their boxes were drawn on; the boxes were scaled: 1"
 
 
 def test_sizes_come_from_the_heads_of_files(tmp_path, lay):

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import csv
+import gzip
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cxrx.datasets import sheet, tables
 from cxrx.datasets.names import NIH_FINDINGS, canonical
 from cxrx.datasets.sheet import film_name
 from cxrx.datasets.tables import kind_of, read_table
@@ -80,7 +82,7 @@ def test_bad_cells_of_a_known_finding_are_counted_and_unknown(tmp_path):
     read = read_table(table(tmp_path, "image,Mass\n1.png,1\n2.png,maybe\n"))
     assert read is not None
     assert read.films["2.png"].labels == {}
-    assert read.problems == ["cells that are not 1, 0, -1 or blank were taken as unknown (1)"]
+    assert read.problems == ["cells of 'Mass' that are not 1, 0, -1 or blank were taken as unknown (1)"]
 
 
 @pytest.mark.parametrize(
@@ -185,3 +187,158 @@ def test_kind_of_needs_an_image_column():
 )
 def test_names_of_films_are_spelt_in_one_way(given, expected):
     assert film_name(given) == expected
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Tables that people have
+
+
+def film_of(tmp_path, content, name="t.csv"):
+    """Return the labels of a.png and what was said."""
+    path, said = tmp_path / name, []
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    read = read_table(path, said)
+    return (None if read is None else {film: dict(known.labels) for film, known in read.films.items()}), said
+
+
+BOTH = {"a.png": {"Effusion": 1}, "b.png": {"Effusion": 0}}
+
+
+@pytest.mark.parametrize("name", [
+    "ImageID", "dicom_id", "image_id", "Image Index", "filename", "File Name", "image.path", "Image-Name", "IMAGE",
+    "SOPInstanceUID", "file_path",
+])  # fmt: skip
+def test_columns_that_name_films(tmp_path, name):
+    assert film_of(tmp_path, f"{name},Effusion\na.png,1\nb.png,0\n") == (BOTH, [])
+
+
+@pytest.mark.parametrize(("yes", "no"), [
+    ("positive", "negative"), ("Yes", "NO"), ("True", "False"), ("present", "absent"), ("1.00", "0,0"), ("Y", "n"),
+])  # fmt: skip
+def test_words_for_present_and_absent(tmp_path, yes, no):
+    assert film_of(tmp_path, f"path;Effusion;my finding\na.png;{yes};{no}\nb.png;{no};nan\n") == (
+        {"a.png": {"Effusion": 1, "my finding": 0}, "b.png": {"Effusion": 0}},
+        [],
+    )
+
+
+TEXT = "path,Effusion,note\na.png,1,Größe\nb.png,0,\n"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "cp1252"])
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
+@pytest.mark.parametrize("line", ["\n", "\r\n", "\r"])
+def test_encodings_and_separators(tmp_path, encoding, delimiter, line):
+    path = tmp_path / "t.csv"
+    path.write_bytes(TEXT.replace(",", delimiter).replace("\n", line).encode(encoding))
+    read = read_table(path)
+    assert {film: dict(known.labels) for film, known in read.films.items()} == BOTH
+    assert read.problems == ["it is not in Unicode and was read as Windows-1252"] * (encoding == "cp1252")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "# made by hand\n\n# twice\npath,Effusion\na.png,1\nb.png,0\n",
+        "Films of the year;;\npath;Effusion;\na.png;1;\nb.png;0;\n",
+        "sep=;\npath;Effusion\na.png;1\nb.png;0\n",
+        '"path" , "Effusion"\n"a.png",1\n"b.png","0"\n',
+        "#path,Effusion\na.png,1\nb.png,0\n",
+        ",path,Effusion\n0,a.png,1\n1,b.png,0\n",
+        'note,path,Effusion\n"one,\ntwo",a.png,1\n,b.png,0\n',
+    ],
+)
+def test_headers_as_they_come(tmp_path, text):
+    assert film_of(tmp_path, text) == (BOTH, [])
+
+
+@pytest.mark.parametrize("cells", [("1", "0"), ("positive", "negative"), ("yes", "no")])
+@pytest.mark.parametrize("name", ["label", "Target", "class"])
+def test_a_column_that_says_whether_and_not_what_is_told(tmp_path, name, cells):
+    read = read_table(table(tmp_path, f"filename,{name}\na.png,{cells[0]}\nb.png,{cells[1]}\n"))
+    assert [film.labels for film in read.films.values()] == [{name: 1}, {name: 0}]
+    assert read.problems == [f"the column {name!r} does not say of which finding it is; name it after that (1)"]
+
+
+def test_a_row_a_film_and_finding(tmp_path):
+    text = "path,finding,label\na.png,Effusion,1\na.png,Mass,0\nb.png,pleural effusion,absent\n"
+    assert film_of(tmp_path, text) == ({"a.png": {"Effusion": 1, "Mass": 0}, "b.png": {"Effusion": 0}}, [])
+
+
+def test_lists_of_findings_as_padchest_writes_them(tmp_path):
+    header = "ImageID,ImageDir,PatientID,PixelRepresentation_DICOM,Projection,Labels\n"
+    rows = "a.png,0,7,0,L,\"['pleural effusion', 'mass']\"\nb.png,1,8,0,PA,['normal']\n"
+    read = read_table(table(tmp_path, header + rows))
+    assert read.films["a.png"].labels == {"Effusion": 1, "Mass": 1, "No Finding": 0}
+    assert (read.films["a.png"].patient, read.films["a.png"].view) == ("7", "LATERAL")
+    assert read.films["b.png"].labels == {"Effusion": 0, "Mass": 0, "No Finding": 1}
+
+
+def test_tables_joined_from_those_of_a_data_set(tmp_path):
+    """All of MIMIC in one table; a table of RSNA's columns that names its films by another."""
+    text = "subject_id,study_id,dicom_id,Enlarged Cardiomediastinum,Edema,split\n1,2,a,,1,train\n1,2,b,1,,test\n"
+    read = read_table(table(tmp_path, text))
+    assert {name: (film.labels, film.split) for name, film in read.films.items()} == {
+        "a": ({"Edema": 1}, "train"),
+        "b": ({"Enlarged Cardiomediastinum": 1}, "test"),
+    }
+    read = read_table(table(tmp_path, "patientid,filename,class\n1,a.png,COVID-19\n2,b.png,normal\n"))
+    assert read.films["b.png"].labels == {"COVID-19": 0, "No Finding": 1}
+
+
+def test_decimal_commas(tmp_path):
+    read = read_table(table(tmp_path, "path;finding;x;y;w;h\na.png;Effusion;2,5;3,5;10,0;8,0\n"))
+    assert read.films["a.png"].boxes == (Box("Effusion", 2.5, 3.5, 10, 8),)
+    read = read_table(table(tmp_path, "path,finding,x,y,w,h\na.png,Effusion,2,5,3,5,10,0,8,0\n"))
+    assert read.films == {}
+    assert read.problems == ["rows with more cells than the header were left out (1)"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "sentence"),
+    [
+        ("t.csv", "ImageNo,Effusion\na.png,1\n", "no column names the films; its columns are 'imageno', 'effusion'"),
+        ("t.csv", "study_id,Effusion\n1,1\n", "no column names the films; its columns are 'study id', 'effusion'"),
+        ("t.csv", "a.png,1\nb.png,0\n", "its first line is no header that is understood"),
+        ("t.csv", "path,class\na.png,blue\n", "the column 'class' names no known finding and holds no labels"),
+        ("t.csv", "path,Effusion\na.png,++\n", "no column holds a finding as 1, 0, -1 or blank"),
+        ("t.xlsx", b"PK\x03\x04", "is a spreadsheet or a binary table, which is not read; save it as CSV"),
+        ("t.csv", b"PK\x03\x04", "is a spreadsheet or a binary table"),
+        ("t.csv.gz", b"\x1f\x8bnot really", "is no gzip file, or is damaged"),
+        ("t.csv", bytes(range(256)) * 9, "was not understood"),
+    ],
+)
+def test_what_is_not_understood_is_named(tmp_path, name, content, sentence):
+    read, said = film_of(tmp_path, content, name)
+    assert read is None
+    assert len(said) == 1
+    assert said[0].startswith(f"{name} ")
+    assert sentence in said[0]
+
+
+def test_cells_in_the_place_of_a_header_are_not_repeated(tmp_path):
+    for text in ("MARY SMITH,a.png,1\nJOHN DOE,b.png,0\n", "patient_mary.png,1\n", "MARY,Effusion,file\n"):
+        _, said = film_of(tmp_path, text)
+        assert "mary" not in said[0].casefold()
+
+
+def test_a_table_that_unpacks_without_end_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(sheet, "MOST_CELLS", 1000)
+    monkeypatch.setattr(tables, "MOST_BYTES", 100_000)
+    for rows, sentence in ((800, "has more than 1,000 cells"), (100_000, "is larger than")):
+        read, said = film_of(tmp_path, gzip.compress(b"path,Mass\n" + b"a.png,1\n" * rows), "t.csv.gz")
+        assert read is None
+        assert sentence in said[0]
+
+
+texts = st.text(st.characters(codec="utf-8", exclude_categories=["Cs"]), max_size=60)
+
+
+@given(st.binary(max_size=200) | texts.map(lambda text: f"path,Mass\n{text}".encode("utf-16")), st.sampled_from([
+    "t.csv", "t.tsv.gz", "t.txt", "train_list.txt", "gt_segmentations_a.json", "BBox_List_2017.csv",
+]))  # fmt: skip
+def test_any_bytes_are_read_or_named(tmp_path_factory, data, name):
+    path, said = tmp_path_factory.mktemp("any") / name, []
+    path.write_bytes(data)
+    read = read_table(path, said)
+    assert read is not None or said or name.endswith((".txt", ".json"))

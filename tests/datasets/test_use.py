@@ -11,6 +11,8 @@ from typer.testing import CliRunner
 
 import cxrx
 from cxrx.cli import app
+from cxrx.datasets import open_dataset
+from cxrx.datasets.survey import survey
 from cxrx.errors import EXIT_USAGE
 
 REAL = Path(__file__).parents[3] / "shared" / "realdata" / "nih_cxr14"
@@ -116,3 +118,23 @@ def test_a_table_without_its_columns_beside_the_films_is_told(lay, net, tmp_path
     done = CliRunner().invoke(app, [str(word) for word in words])
     assert done.exit_code == 0
     assert "truth: boxes.csv lacks the columns 'h'" in done.stderr
+
+
+def test_predict_says_of_the_tables_what_show_says(lay, net, tmp_path):
+    rows = {"t.csv": "path,Mass,patient\na.png,1,A\nb.png,0,B\n", "u.csv": "path,Mass\na.png,0\n"}
+    strange = {"odd.csv": "ImageNo,Mass\n1,1\n", "list.xlsx": b"PK\x03\x04", "dates.csv": "path,Mass\na.png,?\n"}
+    boxes = {"boxes.csv": "path,finding,x,y,w,h\na.png,Mass,0.5,0.25,0.5,0.25\nb.png,Mass,1,2,3,4\n", "b.csv": HALF}
+    top = lay(rows | strange | boxes | {"a.png": (32, 40), "b.png": (40, 32)})
+    expected = survey(open_dataset(top))["problems"]
+    assert len(expected) == 7
+    out = tmp_path / "r.h5"
+    done = cli("predict", top, "-m", net, "--labels", "Mass", "-o", out, "--device", "cpu", "--workers", "0")
+    told = " ".join(done.stderr.split())
+    assert [text for text in expected if f"truth: {text}" not in told] == []
+    with cxrx.open_results(out) as results:
+        boxes = results.boxes().sort_values("x")[["x", "y", "width", "height"]].to_numpy()
+    assert boxes.tolist() == [[1, 2, 3, 4], [20, 8, 20, 8]]
+
+
+HALF = "path,finding,x,y,w,h\na.png,Mass,0.5,0.25,0.5,0.25\n"
+"""On 32 rows and 40 columns: 20, 8, 20, 8."""

@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -416,3 +419,126 @@ def test_maps_larger_than_a_chunk_lie_where_they_should(tmp_path):
     with open_results(import_maps(folder, out=tmp_path / "results.h5")) as results:
         for name, array in made.items():
             np.testing.assert_array_equal(results.maps("imported", image=id_of(name), finding="Mass"), array)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Damaged and hostile files: each is named and counted, and the others are imported
+
+
+def npy(header, data=b"", version=(1, 0)):
+    """Write an array file by hand."""
+    length = struct.pack("<H" if version == (1, 0) else "<I", len(header))
+    return b"\x93NUMPY" + bytes(version) + length + header + data
+
+
+HOSTILE = {
+    "empty": b"",
+    "no magic": b"nothing",
+    "magic only": b"\x93NUMPY",
+    "cut header": npy(b"{'descr': '<f4', 'fortran_order': False, 'shape': (2, 2)}")[:30],
+    "cut data": npy(b"{'descr': '<f4', 'fortran_order': False, 'shape': (2, 2)}", bytes(12)),
+    "huge shape": npy(b"{'descr': '<f4', 'fortran_order': False, 'shape': (999999, 999999)}", bytes(16)),
+    "endless shape": npy(b"{'descr': '<f4', 'fortran_order': False, 'shape': (" + b"9" * 40 + b", 2)}", bytes(16)),
+    "negative shape": npy(b"{'descr': '<f4', 'fortran_order': False, 'shape': (-2, -2)}", bytes(16)),
+    "words in the shape": npy(b"{'descr': '<f4', 'fortran_order': False, 'shape': ('a', 2)}", bytes(16)),
+    "no shape": npy(b"{'descr': '<f4', 'fortran_order': False}", bytes(16)),
+    "no such type": npy(b"{'descr': '<z9', 'fortran_order': False, 'shape': (2, 2)}", bytes(16)),
+    "type of no size": npy(b"{'descr': '|V0', 'fortran_order': False, 'shape': (2, 2)}", bytes(16)),
+    "objects": npy(b"{'descr': '|O', 'fortran_order': False, 'shape': (2, 2)}", b"cos\nsystem\n(S'false'\ntR."),
+    "code": npy(b"__import__('os').abort()", bytes(16)),
+    "brackets": npy(b"(" * 9000, bytes(16)),
+    "long header": npy(b"", b" ", (2, 0))[:8] + b"\xff\xff\xff\xff" + b" " * 99,
+    "unknown version": b"\x93NUMPY" + bytes((9, 9)) + bytes(20),
+    "zip": b"PK\x03\x04" + bytes(40),
+    "pickle": b"\x80\x04cos\nsystem\n",
+    "nul": bytes(300),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_damaged_map_is_named_and_the_others_are_imported(folder, tmp_path, name):
+    (folder / "x__Mass.npy").write_bytes(HOSTILE[name])
+    report = import_folder(folder, out=tmp_path / "results.h5")
+    assert report.maps == {"imported": 3}
+    assert "1 files are no two-dimensional arrays of real numbers and were left out (x__Mass.npy)" in report.problems
+
+
+def test_a_sparse_map_of_gigabytes_is_not_allocated(folder, tmp_path):
+    with (folder / "x__Mass.npy").open("wb") as file:
+        file.write(npy(b"{'descr': '<f8', 'fortran_order': False, 'shape': (30000, 30000)}"))
+        file.truncate(8 * 30000**2 + 200)
+    assert import_folder(folder, out=tmp_path / "results.h5").maps == {"imported": 3}
+
+
+def png_of(rows, columns):
+    """Return a PNG that says it is so large, and is not."""
+    head = struct.pack(">IIBBBBB", columns, rows, 1, 0, 0, 0, 0)
+    chunk = b"IHDR" + head
+    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk))
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"\x89PNG\r\n\x1a\n", png_of(20, 30), png_of(60_000, 60_000), png_of(9_500, 9_500), bytes(99)]
+)
+def test_a_damaged_mask_is_named(folder, tmp_path, content):
+    (folder / "c d__Mass.png").write_bytes(content)
+    report = import_folder(folder, out=tmp_path / "results.h5")
+    assert "1 masks cannot be read as pictures and were left out (c d__Mass.png)" in report.problems
+    assert report.maps == {"imported": 3}
+
+
+CODED = [
+    {"size": [2**31, 2**31], "counts": "0"},
+    {"size": [7, 9], "counts": [2**62, 2**62, 2**62, 2**62 + 63]},  # adds up to 63 where it wraps
+    {"size": [7, 9], "counts": [[63]]},
+    {"size": [7, 9], "counts": "ooooooooooooo0"},
+    {"size": [7, 9], "counts": "é"},
+    {"size": [7, 9], "counts": None},
+    {"size": "x", "counts": [63]},
+    {"size": [float("inf"), 1], "counts": [1]},
+    {"counts": [63]},
+    17,
+]
+
+
+@pytest.mark.parametrize("coded", CODED, ids=str)
+def test_a_damaged_encoding_is_counted_and_the_others_are_kept(folder, tmp_path, coded):
+    good = {"size": [7, 9], "counts": [0, 9, 54]}
+    truth = tmp_path / "gt_segmentations_val.json"
+    truth.write_text(json.dumps({"c d": {"Mass": good, "Edema": coded}, "a__b": 3}))
+    report = import_folder(folder, truth=truth, out=tmp_path / "results.h5")
+    assert report.marked == 1
+    told = "\n".join(report.problems)
+    assert "masks that are no COCO encoding were left out (1)" in told
+    assert "films whose entry is not of the form of CheXlocalize were left out (1)" in told
+
+
+@pytest.mark.parametrize(
+    "outline",
+    [[[1e300, 1], [2, 2], [3, 1]], [[float("nan"), 1], [2, 2]], [["a", "b"], [1, 2]], [[1, 2, 3], [4, 5]], 3, "ab"],
+)
+def test_a_damaged_outline_is_counted(folder, tmp_path, outline):
+    truth = tmp_path / "gt_annotations_val.json"
+    good = [[[1, 1], [5, 1], [5, 5]]]
+    truth.write_text(json.dumps({"c d": {"img_size": [7, 9], "Mass": good, "Edema": [outline]}}))
+    report = import_folder(folder, truth=truth, out=tmp_path / "results.h5")
+    assert report.marked == 1
+    assert any("polygons that cannot be drawn were left out (1)" in text for text in report.problems)
+
+
+def test_boxes_in_fractions_are_turned_into_pixels(folder, tmp_path):
+    """The maps have the size of their pictures, 20 x 30, unless a column says another."""
+    table = tmp_path / "boxes.csv"
+    table.write_text("path,finding,x,y,w,h\na__b.png,Mass,0.5,0.25,0.5,0.25\n")
+    with open_results(import_maps(folder, truth=table, out=tmp_path / "results.h5")) as results:
+        assert results.boxes()[["x", "y", "width", "height"]].to_numpy().tolist() == [[15, 5, 15, 5]]
+    table.write_text("path,finding,x,y,w,h,rows,columns\na__b.png,Mass,0.5,0.25,0.5,0.25,200,300\n")
+    with open_results(import_maps(folder, truth=table, out=tmp_path / "other.h5")) as results:
+        assert results.boxes()[["x", "y", "width", "height"]].to_numpy().tolist() == [[150, 50, 150, 50]]
+
+
+def test_names_that_are_not_text(folder, tmp_path):
+    np.save(tmp_path / "x.npy", np.eye(4))
+    (tmp_path / "x.npy").rename(os.fsdecode(os.fsencode(folder) + b"/\xff__Mass.npy"))
+    with open_results(import_maps(folder, out=tmp_path / "results.h5")) as results:
+        assert len(results.images()) == 3
