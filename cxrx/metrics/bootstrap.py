@@ -145,7 +145,8 @@ def _means(values: Float, patient: NDArray[np.intp], group: NDArray[np.intp]) ->
         common = np.where((count > 0) & ~alone, share / np.sqrt(n[of_group] * correction), 0)
         number = np.stack([groups**2 / np.where(n > 0, 1 / n, 0).sum(axis=0), *n])
         df = _degrees_of_freedom(own, common, of_patient, of_group)
-    variance = [(_sums(part, of_patient, n_patients) ** 2).sum(axis=0) / groups**2, *_sums(part**2, of_group, n_groups)]
+        overall_variance = (_sums(part, of_patient, n_patients) ** 2).sum(axis=0) / groups**2
+    variance = [overall_variance, *_sums(part**2, of_group, n_groups)]
     seen = (_sums(count, of_patient, n_patients) > 0).sum(axis=0)
     patients = np.stack([seen, *_sums((count > 0).astype(float), of_group, n_groups)])
     return _Means(np.stack([overall, *mean]), np.stack(variance), df, number, patients)

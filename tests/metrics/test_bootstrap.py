@@ -123,6 +123,16 @@ def test_no_interval_is_of_width_0_and_every_one_holds_its_value(seed, rate, yes
     assert ((found.low >= 0) & (found.high <= 1))[known].all()
 
 
+def test_a_column_of_nothing_has_no_mean_and_no_interval():
+    names = [str(i) for i in range(12)]
+    values = np.stack([np.full(12, np.nan), np.arange(12.0)], axis=1)
+    found = PatientBootstrap(names, 10, 0).table(values, names, ["a", "b"] * 6)
+    assert np.isnan([found.value[:, 0], found.low[:, 0], found.p[:, 0]]).all()
+    assert (found.n[:, 0] == 0).all()
+    assert found.missing[:, 0].tolist() == [12, 6, 6]
+    assert found.low[0, 1] < 5.5 < found.high[0, 1]
+
+
 def test_a_perfect_classifier_of_few_patients_is_not_certain():
     rng = np.random.default_rng(0)
     labels = np.arange(20)[:, None] % 2
