@@ -83,7 +83,7 @@ def _by_iou(
         return [Chosen(pair, f"IoU {number(iou[pair])} of {lead}{mark}") for pair in pairs]
 
     size = min(share, -(-len(ordered) // 3))
-    best = _in_turn(ordered)[:size]
+    best = _in_turn([pair for pair in ordered if iou[pair] > 0])[:size]  # a map beside its truth did not work
     worst = _in_turn([pair for pair in ordered[::-1] if pair not in set(best)])[:size]
     kind = "True positives" if known else "Pairs with a truth"
     rule = "IoU of each model's leading method, findings in turn."

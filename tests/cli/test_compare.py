@@ -108,3 +108,9 @@ def test_share_leaves_names_out(cli, tiny, tmp_path):
     cli("compare", tiny.results, "--metrics", "localisation", "--share", "--n-boot", 10, "--out", tmp_path)
     written = "".join(path.read_text() for path in tmp_path.iterdir() if path.is_file())
     assert not [name for name in tiny.names if name in written]
+
+
+def test_few_patients_are_called_few_on_the_screen(cli, make_tiny, tmp_path):
+    shown = cli("compare", make_tiny(n=6).results, "--metrics", "localisation", "--n-boot", 10, "--out", tmp_path)
+    assert "a number without an interval is of fewer than 10 patients, who say nothing" in shown.stdout
+    assert "9 truth pairs of 6 patients; fewer than 10 patients say nothing" in shown.stdout

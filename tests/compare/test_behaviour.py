@@ -17,13 +17,14 @@ from cxrx.compare.corpus import open_corpus
 from cxrx.compare.faithfulness import deletion
 from cxrx.compare.faithfulness.family import Family
 from cxrx.compare.faithfulness.score import score_faithfulness
-from cxrx.compare.faithfulness.table import draw_pairs, measure
+from cxrx.compare.faithfulness.table import Behaviour, draw_pairs, measure
 from cxrx.compare.notes import Notes
 from cxrx.compare.rerun import load_again
 from cxrx.compare.run import compare
 from cxrx.compare.single import SingleMetrics
 from cxrx.compare.specs import BUILTIN_METRICS
 from cxrx.explainers.seeds import derive_seed
+from cxrx.metrics.bootstrap import PatientBootstrap
 from cxrx.phantom import write_folder
 from cxrx.registry import Registry
 from cxrx.results.reader import Results
@@ -272,3 +273,14 @@ def test_maps_that_hold_nan_are_told(folder, tmp_path):
     found = compare(tmp_path / "results.h5", metrics="deletion", n_boot=0, max_pairs=2)
     assert set(found.faithfulness["method"]) == {"centre", "random", "edge"}
     assert sum("2 maps of gradcam" in said and "do not count in faithfulness" in said for said in found.warnings) == 2
+
+
+def test_curves_are_of_the_pairs_that_all_methods_have():
+    keys = [(f"i{i}", f"p{i}", "Mass") for i in range(12)]
+    found = Behaviour("m", x={"deletion": np.array([0.0, 1.0])}, keys={"a": keys, "b": keys[:4] + keys[6:]})
+    for method, own in found.keys.items():
+        found.curves[method, "deletion"] = [np.array([1.0, int(image_id[1:])]) for image_id, *_ in own]
+    table = found.curve_table(PatientBootstrap([patient for _, patient, _ in keys], 10, 0))
+    ends = table[table["x"] == 1].set_index("method")
+    assert ends["n"].to_dict() == {"a": 10, "b": 10}
+    assert ends["value"].to_dict() == pytest.approx(dict.fromkeys("ab", (66 - 4 - 5) / 10))

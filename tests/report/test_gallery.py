@@ -151,6 +151,8 @@ def test_cases_are_chosen_by_rule(make_tiny):
         other = {group.heading: list(group.cases) for group in choose_cases(comparison, corpus, 40)}
         assert other.pop("Drawn by lot") != again.pop("Drawn by lot")
         assert other == again
+        comparison.per_pair["iou"] = 0.0
+        assert "Where it works" not in {group.heading for group in choose_cases(comparison, corpus, 40)}
 
 
 @pytest.mark.slow
@@ -181,6 +183,14 @@ def test_the_leading_method_is_no_control(made):
 
 
 @pytest.mark.slow
+def test_a_method_without_a_number_does_not_lead(made):
+    comparison = made()
+    hits = (comparison.summary["metric"] == "hit") & (comparison.summary["finding"] == "all")
+    comparison.summary.loc[hits & (comparison.summary["method"] == "gradcam"), "value"] = np.nan
+    comparison.summary.loc[hits & (comparison.summary["method"] == "smoothgrad"), "value"] = 0.1
+    assert lead_method(comparison, "a@1", ["gradcam", "smoothgrad"]) == "smoothgrad"
+
+
 def test_many_methods_leave_fewer_cards(tiny, monkeypatch):
     from cxrx.report import gallery
 
