@@ -99,7 +99,7 @@ def common_pairs(
 
 
 def _codes(scores: pd.DataFrame, names: Sequence[str]) -> NDArray[np.intp]:
-    return scores.groupby(list(names), sort=False).ngroup().to_numpy(np.intp)
+    return np.asarray(scores.groupby(list(names), sort=False).ngroup(), dtype=np.intp)
 
 
 def on_pairs(scores: pd.DataFrame, metrics: Sequence[str], mask: NDArray[np.bool_]) -> pd.DataFrame:

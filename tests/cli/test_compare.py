@@ -113,4 +113,4 @@ def test_share_leaves_names_out(cli, tiny, tmp_path):
 def test_few_patients_are_called_few_on_the_screen(cli, make_tiny, tmp_path):
     shown = cli("compare", make_tiny(n=6).results, "--metrics", "localisation", "--n-boot", 10, "--out", tmp_path)
     assert "a number without an interval is of fewer than 10 patients, who say nothing" in shown.stdout
-    assert "9 truth pairs of 6 patients; fewer than 10 patients say nothing" in shown.stdout
+    assert "9 truth pairs of 4 patients; fewer than 10 patients say nothing" in shown.stdout

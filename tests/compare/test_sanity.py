@@ -133,7 +133,7 @@ def test_edge_does_not_change_and_fails():
     assert verdict[:2] == ("randomisation", False)
     assert verdict[2] == "fails"
     assert verdict[3].startswith("its map does not change when the whole network is randomised (rank corr")
-    assert "1.00; maps of different patients: -0.01" in verdict[3]
+    assert "1.00, n = 7; maps of different patients: -0.01" in verdict[3]
 
 
 def test_rows_hold_every_stage_draw_and_pair():
