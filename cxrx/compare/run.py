@@ -246,11 +246,8 @@ class _Work:
             self.tables |= {"agreement": alike.methods, "model_agreement": alike.models}
             dispersion = alike.dispersion
         if self.stratify:
-            shared = []
-            for table in (self.tables["per_pair"], dispersion):
-                names = [name for name in STRATA if name in table.columns]
-                shared.append(on_pairs(table, names, common_pairs(table, names)[0]))
-            self.tables["strata"] = strata(*shared, self.stratify, self.bootstrap)
+            located, scattered = (_shared(table) for table in (self.tables["per_pair"], dispersion))
+            self.tables["strata"] = strata(located, scattered, self.stratify, self.bootstrap)
         if {"faithfulness", "sanity"} & set(self.selection.sections):
             for model in self.mapped:
                 self._run_again(model)
@@ -420,6 +417,12 @@ class _Work:
         parts = [part for part in (self.tables[name], table) if len(part)]
         if parts:
             self.tables[name] = pd.concat(parts, ignore_index=True)
+
+
+def _shared(table: pd.DataFrame) -> pd.DataFrame:
+    """Return what strata are made of without the numbers of pairs that a method lacks."""
+    names = [name for name in STRATA if name in table.columns]
+    return on_pairs(table, names, common_pairs(table, names)[0])
 
 
 def _demo_warnings(corpus: Corpus) -> list[str]:

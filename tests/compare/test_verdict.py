@@ -213,7 +213,6 @@ def test_methods_are_ranked_on_the_pairs_that_all_have():
     assert "6 truth pairs of 6 patients; fewer than 10 patients say nothing" in said[0]
 
 
-@pytest.mark.filterwarnings("ignore:invalid value encountered in divide:RuntimeWarning")  # of a column without a number
 def test_methods_without_a_common_pair_are_not_ranked():
     found = verdict(pointing(a=[1] * 6 + [None] * 6, b=[None] * 6 + [0] * 6, centre=[0] * 12), controls=CONTROLS)
     assert {one.decision for one in found} == {"nothing in common"}
