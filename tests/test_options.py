@@ -10,8 +10,11 @@ from hypothesis import strategies as st
 
 from cxrx.errors import UsageError
 from cxrx.explainers.specs import BUILTIN_EXPLAINERS
+from cxrx.export.specs import PngOptions
 from cxrx.options import describe_options, options_dict, parse_options
 from cxrx.specs import ExplainerSpec
+from cxrx.training.pretrain import PretrainOptions
+from cxrx.training.recipes import Recipe
 
 SPECS = {spec.name: spec for spec in BUILTIN_EXPLAINERS}
 
@@ -131,3 +134,14 @@ def test_options_survive_json_and_text(spec):
 def test_numbers_survive_text(sigma, steps):
     parsed = parse_options(SPEC.options, {"sigma": repr(sigma), "steps": repr(steps)}, SPEC.name)
     assert (parsed.sigma, parsed.steps) == (sigma, steps)
+
+
+@pytest.mark.parametrize("kind", [*(spec.options for spec in BUILTIN_EXPLAINERS), Recipe, PretrainOptions, PngOptions])
+def test_no_whole_number_is_without_bounds(kind):
+    for name, words, _ in describe_options(kind):
+        for value in ("99999999999", "9" * 30, f"-{'9' * 30}") if words.startswith("a whole number") else ():
+            if name.endswith("seed") and value == "99999999999":
+                assert getattr(parse_options(kind, {name: value}), name) == 99999999999
+                continue
+            with pytest.raises(UsageError, match="must lie between|must be"):
+                parse_options(kind, {name: value})

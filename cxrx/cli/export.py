@@ -61,6 +61,8 @@ def export(
     if not is_given(context, "images") and not takes(exporter, "images"):
         images = None
     target = out or results.with_name(results.stem + exporter.suffix)
+    if not target.parent.is_dir():
+        raise UsageError(f"there is no folder {target.parent}", "make it first, or name another place with -o")
     with open_results(results) as opened:
         write(exporter, opened, target, options, images=images, share=share)
     typer.echo(str(target))

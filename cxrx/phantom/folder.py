@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -120,7 +121,9 @@ def patients(n: int, seed: int) -> list[int]:
 
 def write_film(film: Phantom, path: Path, encoding: Encoding) -> None:
     """Write one film as DICOM."""
-    to_dicom(film, **asdict(encoding)).save_as(path, enforce_file_format=True)
+    data = io.BytesIO()  # to the disk in one piece: libraries hide why a write failed
+    to_dicom(film, **asdict(encoding)).save_as(data, enforce_file_format=True)
+    path.write_bytes(data.getvalue())
 
 
 def _write_masks(film: Phantom, folder: Path, stem: str) -> None:
@@ -133,7 +136,9 @@ def _write_mask(mask: NDArray[np.bool_], path: Path) -> None:
     from PIL import Image
 
     path.parent.mkdir(exist_ok=True)
-    Image.fromarray(mask.astype(np.uint8) * 255).save(path)
+    data = io.BytesIO()
+    Image.fromarray(mask.astype(np.uint8) * 255).save(data, "PNG")
+    path.write_bytes(data.getvalue())
 
 
 def _write_table(path: Path, header: list[str], rows: Iterable[Sequence[object]]) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import io
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -57,8 +57,9 @@ def save_state(folder: Path, progress: Progress, training: Learner) -> None:
         "modules": {training.key: training.network.state_dict()},
         "optimiser": training.optimiser.state_dict(),
     }
-    with atomic.replacing(folder / LAST) as fd, os.fdopen(os.dup(fd), "wb") as file:
-        torch.save(content, file)
+    data = io.BytesIO()  # torch hides why a write failed
+    torch.save(content, data)
+    atomic.write_file(folder / LAST, data.getbuffer())
 
 
 def load_state(folder: Path, training: Learner) -> Progress:

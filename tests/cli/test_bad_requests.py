@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import subprocess
+import sys
 import textwrap
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from typer.main import get_command
 from typer.testing import CliRunner
 
+import cxrx
 from cxrx.cli import app
 
 NETWORKS = textwrap.dedent("""
@@ -105,3 +112,103 @@ def test_what_needs_no_gradients_still_runs(place):
     done = explain("Detached", "--method", "occlusion", "--method", "random", "--targets", "all")
     assert done.exit_code == 0, done.output
     assert (place / "results.h5").is_file()
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Numbers, names and places that no command can follow
+
+
+def commands(group, *names):
+    """Yield (names, command) of every command below `group`."""
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from commands(command, *names, name)
+        yield (*names, name), command
+
+
+COUNTS = sorted({(words, flag) for words, command in commands(get_command(app)) for p in command.params
+                 if p.type.name.startswith("integer") for flag in p.opts})  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("words", "flag"), COUNTS, ids=lambda value: value if isinstance(value, str) else " ".join(value)
+)
+def test_numbers_without_end_are_refused(words, flag, place):
+    for number in ("99999999999999999999", "-99999999999", "9" * 5000):
+        done = CliRunner().invoke(app, [*words, flag, number])
+        assert done.exit_code == 2, done.output
+        assert "is not in the range" in done.stderr or "valid integer" in done.stderr
+
+
+@pytest.mark.parametrize("number", ["99999999999", "0", "-1", "²", "1e3", "9" * 5000, "65537", " 4"])
+def test_batches_without_end_are_refused(number, place):
+    done = explain("Network", "--method", "saliency", "--batch-size", number)
+    assert done.exit_code == 2
+    assert "--batch-size is auto or a number of films, 1 to 65536" in " ".join(done.stderr.split())
+
+
+NAMES = ["a/b", "..", ".", "", "a\nb", "a b", "a\tb", "x" * 300, "/etc/x", "a\x00b", "a\u202eb", "\udcff"]
+
+
+@pytest.mark.parametrize("name", NAMES, ids=ascii)
+def test_names_that_no_group_can_have_are_refused_before_anything_is_done(name, place):
+    before = sorted(place.rglob("*.h5*"))
+    done = explain("Network", "--method", "saliency", "--as", name)
+    assert (done.exit_code, sorted(place.rglob("*.h5*"))) == (2, before), done.output
+    assert "cannot name a method" in " ".join(done.stderr.split())
+    np.save(place / "films" / "0__a.npy", np.eye(4))
+    for flag in ("--method", "--model"):
+        done = CliRunner().invoke(app, ["import-maps", "films", flag, name])
+        assert done.exit_code == 2
+        assert f"cannot name a {flag[2:]}" in " ".join(done.stderr.split())
+
+
+def test_a_network_may_have_any_file_name(place):
+    """Blanks and much length are for the file, not for the name in the results."""
+    odd = place / f"my net {'x' * 200}.py"
+    odd.write_text((place / "net.py").read_text())
+    words = ("--labels", "a,b", "--input-size", "32", "--workers", "0")
+    done = CliRunner().invoke(app, ["explain", "films", "-m", f"{odd}:network", *words, "--method", "saliency"])
+    assert done.exit_code == 0, done.output
+    with cxrx.open_results("results.h5") as results:
+        (slug,) = results.models()
+    assert slug.startswith("my-net-xxx")
+    done = CliRunner().invoke(
+        app, ["explain", "results.h5", "-m", f"{odd}:network", "--workers", "0", "--method", "edge"]
+    )
+    assert done.exit_code == 0, done.output
+
+
+@pytest.mark.parametrize("form", ["--csv", "--chexnet-csv", "--png"])
+def test_an_export_into_a_folder_that_is_not_there_is_refused(form, tiny, place):
+    done = CliRunner().invoke(app, ["export", str(tiny.results), form, "-o", "missing/deep/x"])
+    assert done.exit_code == 2, done.output
+    assert "there is no folder missing/deep" in done.stderr
+
+
+@pytest.mark.parametrize("words", [("models", "--json"), ("predict", "--help"), ("explainers",)], ids=" ".join)
+def test_an_output_that_is_full_is_twenty_eight(words):
+    if not Path("/dev/full").exists():
+        pytest.skip("this system has no /dev/full")
+    env = os.environ | {"PYTHONPATH": str(Path(cxrx.__file__).parents[1])}
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "cxrx", *words]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, env=env, check=False)
+    assert (done.returncode, done.stderr.splitlines()[0]) == (28, "cxrx: the disk is full")
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/a/b.h5"), RuntimeError(
+    f"a library: {os.strerror(errno.EDQUOT)}"), OSError(errno.EACCES, os.strerror(errno.EACCES), "/a/b.h5"),
+    MemoryError()], ids=repr)  # fmt: skip
+def test_what_the_system_refuses_is_a_sentence_of_its_own(error, monkeypatch, tiny):
+    def refuse(*_):
+        raise error
+
+    monkeypatch.setattr("cxrx.cli.info.describe", refuse)
+    done = CliRunner().invoke(app, ["info", str(tiny.results)])
+    full = "the disk is full" in done.stderr
+    assert done.exit_code == (28 if full else 1)
+    assert full == (error.args[:1] == (errno.ENOSPC,) or "quota" in str(error))
+    assert full or "b.h5 cannot be read or written: Permission denied" in done.stderr or "memory" in done.stderr
+    assert "internal error" not in done.stderr

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import errno
+import os
 from collections import Counter
 from pathlib import Path
 
@@ -12,7 +14,7 @@ import pytest
 from PIL import Image
 from pydicom.pixels import pixel_array
 
-from cxrx.errors import UsageError
+from cxrx.errors import DiskFullError, ResultsError, UsageError
 from cxrx.phantom import FINDINGS, make_film, sample, write_folder
 from cxrx.phantom.folder import patients
 from cxrx.reading.find import find
@@ -147,3 +149,30 @@ def test_cxrx_reads_the_sample_as_it_was_drawn():
                 np.testing.assert_allclose(result.pixels, drawn.pixels, atol=1 / 1500)
                 assert result.view == drawn.view
     assert kinds == {Film: sample.FILMS, Unreadable: 1}
+
+
+@pytest.mark.parametrize("step", range(6))
+def test_a_full_disk_leaves_no_half_folder(step, tmp_path, monkeypatch):
+    """Whichever write fails: a film, a mask or a table."""
+    written = []
+
+    def write(path, data):
+        written.append(path)
+        if len(written) > step:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        with path.open("wb") as file:
+            file.write(data)
+
+    monkeypatch.setattr(Path, "write_bytes", write)
+    with pytest.raises(DiskFullError, match="the disk is full") as caught:
+        write_folder(tmp_path / "out", 6, seed=1, size=(64, 64))
+    assert caught.value.hint == "make room and start the same command again"
+    assert not (tmp_path / "out").exists()
+    monkeypatch.undo()
+    write_folder(tmp_path / "out", 6, seed=1, size=(64, 64))  # the same command again
+
+
+def test_what_the_system_refuses_is_a_sentence(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ResultsError, match="Not a directory"):
+        write_folder(tmp_path / "file" / "out", 1, seed=1)

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from cxrx.datasets import open_dataset
 from cxrx.errors import UsageError
 from cxrx.models.checkpoints import read_checkpoint
+from cxrx.models.demo import build_vit
 from cxrx.training import loop
 from cxrx.training.data import draw_or_take
 from cxrx.training.mae import (
@@ -125,6 +126,15 @@ def test_weights_start_by_xaviers_rule(autoencoder):
 def test_other_networks_are_refused(name):
     with pytest.raises(UsageError, match="plain vision transformer"):
         MaskedAutoencoder(timm.create_model(name, num_classes=1), (64, 64), 32, 1, 4)
+
+
+def test_patches_that_see_their_neighbours_are_refused():
+    """The stem of demo-vit, and a kernel larger than its stride: what is seen would tell of what is hidden."""
+    wide = timm.create_model("vit_tiny_patch16_224", num_classes=1, depth=1)
+    wide.patch_embed.proj = torch.nn.Conv2d(3, 192, 32, 16)
+    for network in (build_vit(["a"]), wide):
+        with pytest.raises(UsageError, match="patches do not overlap"):
+            MaskedAutoencoder(network, (224, 224), 32, 1, 4)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
