@@ -9,7 +9,7 @@ import sys
 if sys.argv[:1] == ["-m"] and not sys.flags.safe_path and any(w.startswith(("cxrx", "-mcxrx")) for w in sys.orig_argv):
     # `python -m cxrx` looks for every module in the working folder first, where a file of anybody's may have its name.
     # Nothing but sys is imported before this; if cxrx itself lies there, the folder stays, behind all others.
-    if __file__.startswith(sys.path[0]):
+    if __file__.rpartition("/cxrx/")[0] == sys.path[0]:
         sys.path.append(sys.path[0])
     del sys.path[0]
 

@@ -143,5 +143,5 @@ def test_no_whole_number_is_without_bounds(kind):
             if name.endswith("seed") and value == "99999999999":
                 assert getattr(parse_options(kind, {name: value}), name) == 99999999999
                 continue
-            with pytest.raises(UsageError, match="must lie between|must be"):
+            with pytest.raises(UsageError, match=r"must lie between|must be"):
                 parse_options(kind, {name: value})

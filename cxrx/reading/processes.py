@@ -31,7 +31,7 @@ class GuardedProcess(ForkServerProcess):
 
 
 class _GuardedContext(ForkServerContext):
-    Process = GuardedProcess  # type: ignore[assignment]  # a subclass of what stands there
+    Process = GuardedProcess
 
 
 def guarded_context(preload: Sequence[str] = ()) -> ForkServerContext:

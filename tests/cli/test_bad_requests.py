@@ -191,7 +191,7 @@ def test_an_output_that_is_full_is_twenty_eight(words):
     if not Path("/dev/full").exists():
         pytest.skip("this system has no /dev/full")
     env = os.environ | {"PYTHONPATH": str(Path(cxrx.__file__).parents[1])}
-    with open("/dev/full", "w") as full:
+    with Path("/dev/full").open("w") as full:
         command = [sys.executable, "-m", "cxrx", *words]
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, env=env, check=False)
     assert (done.returncode, done.stderr.splitlines()[0]) == (28, "cxrx: the disk is full")

@@ -83,6 +83,21 @@ def test_nor_does_the_program_that_pip_installs(poisoned, tmp_path):
     assert "2 ok" in done.stdout
 
 
+@pytest.mark.slow
+def test_a_checkout_that_is_not_installed_runs_from_its_root(poisoned, tmp_path):
+    """The folder that holds cxrx is the working folder, and stays on the path behind all others."""
+    (poisoned / "cxrx").symlink_to(ROOT / "cxrx")
+    (tmp_path / "films").mkdir()
+    for path in poisoned.glob("*.png"):
+        path.rename(tmp_path / "films" / path.name)
+    (tmp_path / "bare.py").write_text("import sys\nprint(*sys.modules)\n")
+    for name in start(tmp_path, sys.executable, "-m", "bare").stdout.split():
+        (poisoned / f"{name}.py").unlink(missing_ok=True)
+    words = ("predict", str(tmp_path / "films"), "--workers", "1")
+    done = start(poisoned, sys.executable, "-m", "cxrx", *words, PYTHONPATH="")
+    assert (done.returncode, ran(poisoned)) == (0, ""), done.stderr
+
+
 def test_workers_get_the_path_without_the_folders_of_the_work(tmp_path):
     """The script's and the working folder, and an empty entry of PYTHONPATH (as in $PYTHONPATH:/x), which means it."""
     (tmp_path / "named").mkdir()
