@@ -85,16 +85,13 @@ def test_nor_does_the_program_that_pip_installs(poisoned, tmp_path):
 
 @pytest.mark.slow
 def test_a_checkout_that_is_not_installed_runs_from_its_root(poisoned, tmp_path):
-    """The folder that holds cxrx is the working folder, and stays on the path behind all others."""
-    (poisoned / "cxrx").symlink_to(ROOT / "cxrx")
-    (tmp_path / "films").mkdir()
-    for path in poisoned.glob("*.png"):
-        path.rename(tmp_path / "films" / path.name)
-    (tmp_path / "bare.py").write_text("import sys\nprint(*sys.modules)\n")
-    for name in start(tmp_path, sys.executable, "-m", "bare").stdout.split():
-        (poisoned / f"{name}.py").unlink(missing_ok=True)
-    words = ("predict", str(tmp_path / "films"), "--workers", "1")
-    done = start(poisoned, sys.executable, "-m", "cxrx", *words, PYTHONPATH="")
+    """The folder that holds cxrx is the working folder, and stays on the path, but behind all others."""
+    root = tmp_path / "root"
+    root.mkdir()
+    (root / "cxrx").symlink_to(ROOT / "cxrx")
+    (poisoned / "random.py").rename(root / "random.py")
+    words = ("predict", str(poisoned / "0.png"), "--workers", "1")
+    done = start(root, sys.executable, "-m", "cxrx", *words, PYTHONPATH="")
     assert (done.returncode, ran(poisoned)) == (0, ""), done.stderr
 
 
