@@ -137,7 +137,7 @@ def _picture_size(stream: BinaryIO) -> Shape | None:
     from PIL import Image
 
     try:
-        with Image.open(stream) as picture:
+        with Image.open(stream, formats=("PNG", "JPEG")) as picture:
             return picture.height, picture.width
     except (OSError, ValueError, SyntaxError):
         return None

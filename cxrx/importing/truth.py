@@ -161,7 +161,7 @@ def _read_mask(path: Path) -> NDArray[np.bool_] | None:
     from PIL import Image
 
     try:
-        with catch_warnings(action="ignore"), Image.open(path) as picture:
+        with catch_warnings(action="ignore"), Image.open(path, formats=("PNG",)) as picture:  # no PostScript
             if picture.width * picture.height > MOST_PIXELS:
                 return None
             array = np.asarray(picture if picture.mode != "P" else picture.convert("RGB"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -296,3 +297,31 @@ def test_no_configuration_breaks_the_program(content, cli, tmp_path, films):
     result = CliRunner().invoke(app, ["explain", str(films), "--limit", "1", "--method", "nothing"])
     assert result.exit_code == 2, (result.output, result.exception)
     assert "internal error" not in result.output + result.stderr
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Pictures
+
+POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n%%EOF\n"
+
+
+def test_postscript_that_is_called_png_is_not_run(cli, tmp_path, monkeypatch):
+    """Pillow would start Ghostscript on it."""
+    from PIL import EpsImagePlugin
+
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *_, **__: pytest.fail("Ghostscript is started"))
+    (tmp_path / "maps").mkdir()
+    np.save(tmp_path / "maps" / "film__Mass.npy", np.eye(8))
+    (tmp_path / "maps" / "film__Mass.png").write_bytes(POSTSCRIPT)
+    shown = cli("import-maps", "maps")
+    assert "cannot be read as pictures" in shown.stderr
+    (tmp_path / "films").mkdir()
+    (tmp_path / "films" / "a.png").write_bytes(POSTSCRIPT)
+    cli("predict", "films", "--workers", 0, code=4)
+
+
+def test_no_picture_is_opened_in_whatever_format_it_claims():
+    """Every call of Image.open in the package says which formats it takes."""
+    for path in (ROOT / "cxrx").rglob("*.py"):
+        for call in re.findall(r"Image\.open\(.*", path.read_text(encoding="utf-8")):
+            assert "formats=" in call, f"{path.name}: {call}"

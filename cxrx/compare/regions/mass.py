@@ -101,9 +101,9 @@ def _masks(root: Path, films: Mapping[str, str], notes: Notes) -> Iterator[tuple
         stem, _, region = path.stem.rpartition("__")
         if stem in by_stem:
             try:
-                with Image.open(path) as picture:
+                with Image.open(path, formats=("PNG",)) as picture:  # PostScript, for one, would be run
                     mask = np.asarray(picture.convert("L")) > 0
-            except OSError:
+            except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
                 notes.count("{n} masks of regions cannot be read and were left out")
                 continue
             yield by_stem[stem], region, mask
