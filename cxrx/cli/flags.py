@@ -14,13 +14,12 @@ import typer
 from cxrx.engine.options import Dtype
 from cxrx.errors import UsageError
 from cxrx.options import MOST_SEED
-from cxrx.reading.options import Polarity
+from cxrx.reading.options import MOST_WORKERS, Polarity
 from cxrx.specs import Activation, Channels, Score
 
 DEFAULT_RESULTS = Path("results.h5")
 MOST = 2**31 - 1
 """No count is greater: beyond, nothing ends, and libraries break instead of refusing."""
-MOST_WORKERS = 1024
 MOST_PIXELS = 4096
 
 _reading = partial(typer.Option, rich_help_panel="Reading")

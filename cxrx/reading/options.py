@@ -8,6 +8,10 @@ from typing import Literal
 Polarity = Literal["header", "auto", "report"]
 
 
+MOST_WORKERS = 1024
+"""Decode processes that anybody may ask for."""
+
+
 @dataclass(frozen=True, slots=True)
 class ReadOptions:
     """Choices that change which films are read, or how.

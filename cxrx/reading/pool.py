@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from multiprocessing import connection
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
+from cxrx.errors import UsageError
+from cxrx.reading.options import MOST_WORKERS
 from cxrx.reading.processes import guarded_context
 from cxrx.specs import Unreadable
 
@@ -92,6 +94,8 @@ class DecodePool:
     def __init__(self, workers: int, *, timeout: float = 120.0) -> None:
         if workers < 1:
             raise ValueError(f"a pool needs at least one worker, not {workers}")
+        if workers > MOST_WORKERS:
+            raise UsageError(f"there are at most {MOST_WORKERS} decode processes, not {workers}")
         self._timeout = timeout
         self._context = guarded_context(
             ["cxrx.reading.prepare", "cxrx.reading.dicom", "cxrx.reading.picture", "pydicom.pixels", "PIL.Image"]

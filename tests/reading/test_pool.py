@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cxrx.errors import UsageError
 from cxrx.reading.find import find
 from cxrx.reading.options import ReadOptions
 from cxrx.reading.pool import DecodePool
@@ -150,6 +151,8 @@ def test_errors_of_the_source_reach_the_caller(shared, jobs):
 def test_misuse(shared, jobs):
     with pytest.raises(ValueError, match="at least one"):
         DecodePool(0)
+    with pytest.raises(UsageError, match="at most 1024 decode processes"):
+        DecodePool(99999999999)
     stream = shared.map(jobs.job, [jobs.item(0), jobs.item(1)])
     next(stream)
     with pytest.raises(RuntimeError, match="already"):
