@@ -149,5 +149,5 @@ def test_png_takes_its_options_as_text(tiny, tmp_path):
         given = {"methods": "gradcam", "findings": "Pleural Effusion", "grid": "yes", "longest": "60"}
         export(spec, results, tmp_path / "png", given, images=tiny.films)
         assert len(list((tmp_path / "png").iterdir())) == 7
-        with pytest.raises(UsageError, match="longest must be at least 1"):
+        with pytest.raises(UsageError, match="longest must lie between 1 and 10000"):
             export(spec, results, tmp_path / "png", {"longest": "0"})
