@@ -408,7 +408,7 @@ def test_state_is_written_whole_or_not_at_all(easy, config_of, run, monkeypatch)
         raise OSError(28, "No space left on device")
 
     (config.out / "report.json").unlink()
-    monkeypatch.setattr(state.torch, "save", breaks)
+    monkeypatch.setattr(state.atomic, "write_at", breaks)  # torch.save itself would say something else of a full disk
     network = torch.nn.Linear(1, 1)
     learner = SimpleNamespace(key="n", network=network, optimiser=torch.optim.SGD(network.parameters(), lr=1.0))
     with pytest.raises(CxrxError) as caught:
