@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import subprocess
 import sys
 import textwrap
@@ -126,8 +127,14 @@ def commands(group, *names):
         yield (*names, name), command
 
 
-COUNTS = sorted({(words, flag) for words, command in commands(get_command(app)) for p in command.params
-                 if p.type.name.startswith("integer") for flag in p.opts})  # fmt: skip
+def helped():
+    """Yield (words, flag) of every option that takes a whole number, as the pages of help have it."""
+    for words, _ in commands(get_command(app)):
+        page = CliRunner().invoke(app, [*words, "--help"], env={"COLUMNS": "200", "TERMINAL_WIDTH": "200"}).output
+        yield from ((words, flag) for flag in re.findall(r"(--[a-z-]+)(?: +-\w)? +INTEGER", page))
+
+
+COUNTS = sorted(helped())
 
 
 @pytest.mark.parametrize(
@@ -138,6 +145,18 @@ def test_numbers_without_end_are_refused(words, flag, place):
         done = CliRunner().invoke(app, [*words, flag, number])
         assert done.exit_code == 2, done.output
         assert "is not in the range" in done.stderr or "valid integer" in done.stderr
+
+
+def test_there_are_such_options():
+    assert {flag for _, flag in COUNTS} >= {
+        "--workers",
+        "--seed",
+        "--limit",
+        "--n-boot",
+        "--max-pairs",
+        "--n",
+        "--films",
+    }
 
 
 @pytest.mark.parametrize("number", ["99999999999", "0", "-1", "²", "1e3", "9" * 5000, "65537", " 4"])
