@@ -131,7 +131,7 @@ def helped():
     """Yield (words, flag) of every option that takes a whole number, as the pages of help have it."""
     for words, _ in commands(get_command(app)):
         page = CliRunner().invoke(app, [*words, "--help"], env={"COLUMNS": "200", "TERMINAL_WIDTH": "200"}).output
-        yield from ((words, flag) for flag in re.findall(r"(--[a-z-]+)(?: +-\w)? +INTEGER", page))
+        yield from ((words, flag) for flag in re.findall(r"(?i)(--[a-z-]+)(?: +-\w)? +<?int", page))
 
 
 COUNTS = sorted(helped())
