@@ -73,25 +73,33 @@ def module_path() -> list[str]:
     return kept if home in kept else [*kept, home]
 
 
+def environment() -> dict[str, str]:
+    """Return the environment for other Pythons.
+
+    PYTHONSAFEPATH keeps them from putting the working folder before all others, which they do before any code of ours
+    runs. An empty entry of PYTHONPATH means that folder too, and is there by accident.
+    """
+    named = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    return os.environ | {"PYTHONSAFEPATH": "1", "PYTHONPATH": os.pathsep.join(filter(None, named))}
+
+
 @contextmanager
 def _guarded() -> Iterator[None]:
     """Let what starts in the block see nothing of the caller's main module, nor of the folders it works in.
 
-    PYTHONSAFEPATH keeps Python from putting the working folder before all others, which it does before any code of
-    ours runs. Multiprocessing would import the main module again (with torch, perhaps) in every worker.
+    Multiprocessing would import the main module again (with torch, perhaps) in every worker.
     """
     with _lock:
-        main, path, environment = sys.modules["__main__"], sys.path, dict(os.environ)
+        main, path = sys.modules["__main__"], sys.path
+        before = {name: os.environ.get(name) for name in ("PYTHONSAFEPATH", "PYTHONPATH")}
         sys.path, sys.modules["__main__"] = module_path(), types.ModuleType("__main__")
-        os.environ["PYTHONSAFEPATH"] = "1"
-        if "PYTHONPATH" in environment:  # an empty entry means the working folder, and is there by accident
-            os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, environment["PYTHONPATH"].split(os.pathsep)))
+        os.environ.update(environment())
         try:
             yield
         finally:
             sys.path, sys.modules["__main__"] = path, main
-            for name in ("PYTHONSAFEPATH", "PYTHONPATH"):
-                if name in environment:
-                    os.environ[name] = environment[name]
+            for name, value in before.items():
+                if value is None:
+                    del os.environ[name]
                 else:
-                    os.environ.pop(name, None)
+                    os.environ[name] = value

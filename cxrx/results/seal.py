@@ -18,6 +18,7 @@ from typing import Literal
 
 from cxrx.errors import ResultsError
 from cxrx.files import atomic
+from cxrx.reading.processes import environment
 
 Seal = Literal["whole", "broken", "none"]
 
@@ -96,4 +97,6 @@ def _look(path: Path, size: int, *_: int) -> int:
     # -P: nothing is imported from the working folder, nor from ours
     command = [sys.executable, "-P", str(script), str(seconds), str(path)]
     null = subprocess.DEVNULL
-    return subprocess.run(command, stdin=null, stdout=null, stderr=null, check=False).returncode  # noqa: S603 - ours
+    return subprocess.run(  # noqa: S603 - ours
+        command, stdin=null, stdout=null, stderr=null, check=False, env=environment()
+    ).returncode
