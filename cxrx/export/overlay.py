@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from cxrx.files.figures import plain_style
 from cxrx.metrics.geometry import resize
 from cxrx.metrics.localisation import maximum
 
@@ -125,6 +126,7 @@ def jpeg(rgb: NDArray[np.uint8], quality: int = 82) -> bytes:
     return buffer.getvalue()
 
 
+@plain_style()
 def draw_cases(cases: Sequence[Case], *, panel_inches: float = 2.4) -> Figure:
     """Draw a grid: a row a case; the film with its truth, then a panel a method, and one colour scale.
 
@@ -172,6 +174,7 @@ def _draw_panel(axis: Any, case: Case, values: Grey | None, title: str, caption:
         spine.set_visible(False)
 
 
+@plain_style()
 def png(figure: Figure, dpi: int = 110) -> bytes:
     """Encode a figure as PNG."""
     buffer = io.BytesIO()

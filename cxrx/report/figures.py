@@ -19,6 +19,8 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import ArrayLike
 
+from cxrx.files.figures import plain_style
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -246,7 +248,7 @@ def _drawing() -> Iterator[None]:
     """Draw with the report's settings, and let a name hold letters that matplotlib's own font has not."""
     from matplotlib import rc_context
 
-    with rc_context(_RC), warnings.catch_warnings():
+    with plain_style(), rc_context(_RC), warnings.catch_warnings():
         # the reader's font draws the text, matplotlib's only measures it
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         yield

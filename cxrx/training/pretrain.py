@@ -17,6 +17,7 @@ import cxrx
 from cxrx.datasets import open_dataset
 from cxrx.errors import UsageError
 from cxrx.files import atomic
+from cxrx.files.figures import plain_style
 from cxrx.models.checkpoints import tensor_bytes
 from cxrx.models.model import Model
 from cxrx.options import parse_options
@@ -289,6 +290,7 @@ class Pretraining(Training):
         save_figure(self.folder / PICTURE, _figure(pictures, self._options.mask_ratio))
 
 
+@plain_style()
 def _figure(pictures: Sequence[NDArray[np.float32]], ratio: float) -> Any:
     from matplotlib.figure import Figure
 

@@ -12,6 +12,7 @@ from typing import Any
 from torch import nn
 
 from cxrx.files import atomic
+from cxrx.files.figures import plain_style
 from cxrx.models.checkpoints import tensor_bytes
 from cxrx.models.model import Model
 from cxrx.training.films import Unread
@@ -64,6 +65,7 @@ def _as_csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> bytes:
     return text.getvalue().encode("utf-8", "surrogateescape")
 
 
+@plain_style()
 def save_figure(path: Path, figure: Any) -> None:
     """Write a figure as PNG, all or nothing."""
     stream = io.BytesIO()
@@ -71,6 +73,7 @@ def save_figure(path: Path, figure: Any) -> None:
     atomic.write_file(path, stream.getvalue())
 
 
+@plain_style()
 def write_curve(folder: Path, history: Sequence[Mapping[str, Any]], best_epoch: int) -> None:
     """Draw losses and the validation's AUROC over the epochs."""
     from matplotlib.figure import Figure

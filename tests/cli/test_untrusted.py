@@ -325,3 +325,24 @@ def test_no_picture_is_opened_in_whatever_format_it_claims():
     for path in (ROOT / "cxrx").rglob("*.py"):
         for call in re.findall(r"Image\.open\(.*", path.read_text(encoding="utf-8")):
             assert "formats=" in call, f"{path.name}: {call}"
+
+
+def test_a_matplotlibrc_that_is_found_changes_no_figure(tmp_path):
+    """``text.usetex`` would have TeX run on what the file says."""
+    import matplotlib as mpl
+
+    from cxrx.export.overlay import Case, draw_cases, png
+    from cxrx.report.figures import Dot, forest
+    from cxrx.training.weights import write_curve
+
+    def drawn():
+        rows = [{"epoch": i, "finding": "all", "auroc": 0.5, "auroc_low": 0.4, "auroc_high": 0.6, "train_loss": 1.0,
+                 "valid_loss": 1.0} for i in (1, 2)]  # fmt: skip
+        write_curve(tmp_path, rows, 1)
+        case = Case("Mass", np.zeros((8, 8)), {"gradcam": np.eye(8)}, facts=["probability 0.5"])
+        pictures = png(draw_cases([case])), (tmp_path / "curve.png").read_bytes()
+        return *pictures, str(forest([Dot("gradcam", 0.5, 0.4, 0.6, n=9)], alt="A forest"))
+
+    expected = drawn()
+    with mpl.rc_context({"text.usetex": True, "font.size": 40, "text.latex.preamble": r"\input{/etc/passwd}"}):
+        assert drawn() == expected
