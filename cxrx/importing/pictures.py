@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from cxrx.datasets.chexpert import unfolded
-from cxrx.datasets.match import Index
+from cxrx.datasets.match import Index, Place
 from cxrx.datasets.sheet import Table
 from cxrx.importing.folder import Problems, sha256_of
 from cxrx.reading.find import find
@@ -37,7 +37,7 @@ def find_pictures(folder: Path, images: Sequence[str], problems: Problems) -> di
     table = Table(folder, "pictures", {name: FilmTruth() for name in items}, (), [], name_of=unfolded)
     index, records, seen = Index(table), {}, set()
     for image in images:
-        match = index.find(image)
+        match = index.find(Place(image, image))
         if match is None:
             problems.add("{n} mapped pictures were not found among the pictures", image)
             continue
