@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Sequence
+from functools import partial
 
 from cxrx.datasets.names import NO_FINDING, canonical, is_known
 from cxrx.datasets.sheet import (
@@ -11,6 +12,7 @@ from cxrx.datasets.sheet import (
     IMAGE,
     PATIENT,
     SPLIT,
+    STUDY,
     VIEW,
     Draft,
     Sheet,
@@ -69,27 +71,59 @@ def read_labels(sheet: Sheet) -> Table:
     A row may also name a finding in one column, and say in another whether it is there.
     """
     image, found = sheet.index(*IMAGE), finding_columns(sheet)
+    study = image is None
+    image = sheet.index(*STUDY) if study else image
     word = _word_column(sheet, found)
     values = [index for index in found if sheet.columns[index] in _VALUE]
     drafts, rows = drafts_of(sheet, image)
     names = [film_name(cell(row, image)) for row in rows]
     if _BOX_CELLS & set(sheet.columns):
         sheet.problems["boxes in one column are not read; give them in columns such as x,y,w,h"] = 1
+    if word is None and len(names) > len(drafts):
+        sheet.problems["rows of a film that had one before"] = len(names) - len(drafts)
     if word is not None and values and len(values) == len(found):
         findings = _read_pairs(sheet, rows, [drafts[name] for name in names], (word, values[0]))
-        return Table(sheet.path, "labels", finished(drafts), findings, sheet.sentences())
-    for index in values:
-        text = f"the column {sheet.header[index].strip()!r} does not say of which finding it is; name it after that"
-        sheet.problems[text] = 1
-    if word is None:
-        sheet.problems["rows of a film that had one before"] = len(names) - len(drafts)
+    else:
+        findings = _read_columns(sheet, rows, drafts, names, found)
+        if word is not None:
+            findings = tuple(dict.fromkeys([*_read_words(sheet, rows, drafts, names, word), *findings]))
+    table = Table(sheet.path, "labels", finished(drafts), findings, sheet.sentences())
+    if study:
+        table.name_of, table.shared = partial(_study_in, studies=drafts.keys()), True
+    return table
+
+
+def _study_in(path: str, studies: Collection[str]) -> str:
+    """Return the study that a folder of a path is named by, with an s before it or not; the deepest counts."""
+    parts = path.split("/")[::-1]
+    return next((name for part in parts for name in (part, part.removeprefix("s")) if name in studies), path)
+
+
+def _read_columns(
+    sheet: Sheet, rows: _Rows, drafts: _Drafts, names: Sequence[str], found: dict[int, str]
+) -> tuple[str, ...]:
+    """Take columns of labels.
+
+    Parameters
+    ----------
+    sheet
+        Counts problems.
+    rows, names
+        Those that name a film, and its name.
+    drafts
+        The films, changed in place.
+    found
+        The columns, and the findings that they are.
+    """
+    for index in found:
+        if sheet.columns[index] in _VALUE:
+            text = f"the column {sheet.header[index].strip()!r} does not say of which finding it is; name it after that"
+            sheet.problems[text] = 1
     for row, name in zip(rows, names, strict=True):
         for index, finding in found.items():
             if (label := label_of(cell(row, index))) is not None:
                 add_label(drafts[name].labels, finding, label, sheet.problems)
-    in_words = () if word is None else _read_words(sheet, rows, drafts, names, word)
-    findings = tuple(dict.fromkeys([*in_words, *found.values()]))
-    return Table(sheet.path, "labels", finished(drafts), findings, sheet.sentences())
+    return tuple(dict.fromkeys(found.values()))
 
 
 def _word_column(sheet: Sheet, found: Collection[int]) -> int | None:

@@ -32,6 +32,7 @@ IMAGE = (
     "dicom path", "dicom file", "dcm", "dcm path", "png", "png path", "jpg path", "sop instance uid", "image uid",
     "film", "film id", "scan",
 )  # fmt: skip
+STUDY = ("study id", "study", "study instance uid")
 PATIENT = ("patient", "patient id", "subject id", "subject")
 VIEW = ("view", "view position", "ap/pa", "projection", "view position dicom")
 FINDING = (

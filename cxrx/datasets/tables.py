@@ -22,6 +22,7 @@ from cxrx.datasets.sheet import (
     FINDING,
     IMAGE,
     MOST_BYTES,
+    STUDY,
     Format,
     NotReadError,
     Sheet,
@@ -89,7 +90,7 @@ def format_of(path: Path, columns: list[str]) -> Format | None:
         if form.needs <= names and (form.is_named(path) or not form.only_published) and not _is_joined(form, columns):
             return form
     if image is None:
-        return None
+        return PLAIN if first(columns, STUDY) is not None else None
     if first(columns, FINDING) is not None and box_columns(columns) is not None:
         return BOXES
     return PLAIN if len(columns) > 1 else None
@@ -126,7 +127,11 @@ def lacking(path: Path, columns: list[str]) -> str:
         there, layout = max(((len(names & set(layout)), layout) for layout in BOX_LAYOUTS), key=lambda item: item[0])
         if 2 <= there < 4 and names & set(layout[:2]):
             return f"lacks the columns {_listed([name for name in layout if name not in names])} of a table of boxes"
-    if image is None and ("finding labels" in names or sum(is_known(name) for name in columns) >= 2):
+    if (
+        image is None
+        and first(columns, STUDY) is None
+        and ("finding labels" in names or sum(is_known(name) for name in columns) >= 2)
+    ):
         return f"has findings and lacks a column that names the films, such as path; {_said(columns)}"
     return ""
 
@@ -168,6 +173,8 @@ def read_table(path: Path, problems: list[str] | None = None, *, strange: bool =
 def _read(path: Path, strange: bool) -> Table | None:
     name = path.name.lower()
     if name.endswith(".json"):
+        if strange and not chexpert.JSON_NAME.fullmatch(path.name) and b'"file_name"' in read_bytes(path, 1 << 16):
+            raise NotReadError("has the form of COCO's JSON, which is not read; give its boxes in a table")
         return chexpert.read_json(path)
     if name.endswith(".txt") and (listed := nih.read_list(path)) is not None:
         return listed

@@ -154,6 +154,8 @@ def _maps_in(folder: Path, problems: Problems) -> list[MapFile]:
     for path in sorted(path for path in folder.iterdir() if path.is_file()):
         if path.suffix.lower() in _PICKLES:
             problems.add("{n} pickles were not read, as they can run any code; save arrays as .npy", path.name)
+        if path.suffix.lower() == ".npz":
+            problems.add("{n} archives of arrays were not read; save each map as .npy", path.name)
         if path.suffix.lower() != ".npy":
             continue
         name, shape = split_name(path), _shape_of(path)

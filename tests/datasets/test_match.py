@@ -116,6 +116,13 @@ def test_a_study_has_several_films(lay):
     assert labels(top) == {path: {"Edema": 1} for path in films}
 
 
+@pytest.mark.parametrize("folder", ["50", "s50"])
+def test_any_table_may_label_studies(lay, folder):
+    films = {f"p1/{folder}/{name}.jpg": (9, 9) for name in "ab"}
+    top = lay({"t.csv": "study_id,Effusion,patient\n50,1,A\n51,0,B\n"} | films | {"p2/52/a.jpg": (9, 9)})
+    assert labels(top) == {path: {"Effusion": 1} for path in films}
+
+
 def test_a_place_is_below_the_input_that_holds_it(lay):
     top = lay({"a/1.png": (9, 9), "b/2.png": (9, 9)})
     truth = discover([top / "a", top / "b"])

@@ -298,7 +298,7 @@ def test_decimal_commas(tmp_path):
     ("name", "content", "sentence"),
     [
         ("t.csv", "ImageNo,Effusion\na.png,1\n", "no column names the films; its columns are 'imageno', 'effusion'"),
-        ("t.csv", "study_id,Effusion\n1,1\n", "no column names the films; its columns are 'study id', 'effusion'"),
+        ("coco.json", '{"images": [{"file_name": "a.png"}], "annotations": []}', "has the form of COCO's JSON"),
         ("t.csv", "a.png,1\nb.png,0\n", "its first line is no header that is understood"),
         ("t.csv", "path,class\na.png,blue\n", "the column 'class' names no known finding and holds no labels"),
         ("t.csv", "path,Effusion\na.png,++\n", "no column holds a finding as 1, 0, -1 or blank"),

@@ -177,6 +177,12 @@ def test_pickles_are_never_read(folder, tmp_path):
     assert any(text.startswith("1 pickles were not read, as they can run any code") for text in problems)
 
 
+def test_archives_of_arrays_are_told(folder, tmp_path):
+    np.savez(folder / "x__Mass.npz", np.eye(3))
+    problems = import_folder(folder, out=tmp_path / "results.h5").problems
+    assert "1 archives of arrays were not read; save each map as .npy (x__Mass.npz)" in problems
+
+
 def test_a_mask_that_is_none_is_left_out(folder, tmp_path):
     mask(folder, "a__b__Mass", np.ones((3, 3)) > 0)
     mask(folder, "a__b__Effusion", np.ones((4, 3)) > 0)
