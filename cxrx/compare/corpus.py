@@ -345,8 +345,8 @@ class Corpus:
         Films are matched by their relative path through the private link table, else by image_id.
         """
         truth = read_truth(path)
-        named = Counter(film.name for film in self.films.values() if film.name)
-        if shared := {name for name, n in named.items() if n > 1}:
+        times = Counter(film.name for film in self.films.values() if film.name)
+        if shared := {name for name, n in times.items() if n > 1}:
             self.warnings.append(f"{len(shared)} paths are of several films of the results: they get no truth")
             self.films = {i: replace(f, name="" if f.name in shared else f.name) for i, f in self.films.items()}
         truth.settle(truth.place(film.name or film.image_id) for film in self.films.values())

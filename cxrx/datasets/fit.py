@@ -84,7 +84,8 @@ def contradictions(films: Sequence[FilmTruth]) -> Iterator[str]:
     known = {name: {labels[name] for labels in stated if name in labels} for labels in stated for name in labels}
     if any(len(values) > 1 for values in known.values()):
         yield "films whose labels in two tables contradict each other; one table counts"
-    marked = {mark.finding for film in films for mark in (*film.boxes, *film.masks)}
+    marked = {box.finding for film in films for box in film.boxes}
+    marked |= {mask.finding for film in films for mask in film.masks}
     if any(known.get(name) == {0} for name in marked):
         yield "films with a box or mask of a finding that another table calls absent"
     if len({film.patient.lstrip("0") for film in films if film.patient}) > 1:

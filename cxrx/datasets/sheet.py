@@ -22,7 +22,8 @@ from cxrx.specs import Box, FilmTruth, Split
 
 Role = Literal["labels", "marks", "split"]
 Shape = tuple[int, int]
-Layout = tuple[list[int], Literal["sizes", "corners", "centre"]]
+_Kind = Literal["sizes", "corners", "centre"]
+Layout = tuple[list[int], _Kind]
 """The four columns of a box, and what they hold: a corner and sizes, two corners, or the centre and sizes."""
 
 # Names of columns; blanks in them do not count, so that ``image id`` is also PadChest's ``ImageID``.
@@ -432,7 +433,7 @@ def box_columns(columns: list[str]) -> Layout | None:
     for names in BOX_LAYOUTS:
         found = [first(columns, [name]) for name in names]
         if None not in found:
-            kind = "corners" if names[2:] in _FAR_CORNER else "centre" if names[:2] in _CENTRE else "sizes"
+            kind: _Kind = "corners" if names[2:] in _FAR_CORNER else "centre" if names[:2] in _CENTRE else "sizes"
             return [index for index in found if index is not None], kind
     return None
 
