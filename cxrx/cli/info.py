@@ -70,7 +70,7 @@ def describe(path: Path) -> dict[str, Any]:
                         "grid": _grid(results, slug, method, group),
                         "options": options,
                         "score": explained_score(settings) if "activation" in settings else "",  # not of imported maps
-                        "fingerprint": group["fingerprint"],
+                        "fingerprint": group.get("fingerprint", ""),
                     }
                 )
             models.append(
@@ -87,7 +87,7 @@ def describe(path: Path) -> dict[str, Any]:
         return {
             "file": path.name,
             "schema_version": str(own["schema_version"]),
-            "created_by": str(own["created_by"]),
+            "created_by": str(own.get("created_by", "")),
             "films": counts,
             "patients": int(images.loc[images["status"].isin(["ok", "flagged"]), "patient"].nunique()),
             "truth": {

@@ -121,7 +121,8 @@ def explain_results(
     """
     path = Path(out)
     with open_results(path) as results:
-        settings = {slug: results.attrs(slug)["settings"] for slug in results.models()}
+        described = {slug: results.attrs(slug) for slug in results.models()}
+        settings = {slug: attrs["settings"] for slug, attrs in described.items() if attrs}  # imported maps have none
         loaded = models if models is not None else [reload_model(results, slug, device) for slug in settings]
     if not loaded:
         raise UsageError(f"{path.name} holds no predictions", "make some: cxrx predict DIR")

@@ -395,10 +395,10 @@ class Results:
         with self._reading():
             maps = self._file["maps"]
             there = list(maps[slug]) if slug in maps else []
-        if method not in there:
-            held = ", ".join(there) or "none"
-            raise UsageError(f"{self.path.name} holds no maps of {method} on {slug}; it holds {held}")
-        return maps[slug][method]
+            if method in there:
+                return maps[slug][method]
+        held = ", ".join(there) or "none"
+        raise UsageError(f"{self.path.name} holds no maps of {method} on {slug}; it holds {held}")
 
     def _dense(self, model: str | None, method: str) -> h5py.Group:
         group = self._maps(self.model(model), method)
@@ -407,7 +407,8 @@ class Results:
         return group
 
     def _is_ragged(self, group: h5py.Group) -> bool:
-        return bool(group.attrs.get("layout", "") == RAGGED)
+        with self._reading():
+            return bool(group.attrs.get("layout", "") == RAGGED)
 
     def _index(self, slug: str, method: str) -> dict[tuple[str, str], tuple[int, tuple[int, int]]]:
         if (slug, method) not in self._ragged:

@@ -11,6 +11,7 @@ import logging
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -314,7 +315,7 @@ def open_checked(path: Path, kind: str = RESULTS_FORMAT, *, packing: bool = Fals
         with reading(path.name):
             _check_header(file, path.name, kind)
             if seal == "none" and is_sealed(file):
-                _note_unsealed(path.name, kind)
+                _note_unsealed(path, kind)
             if kind == RESULTS_FORMAT:  # parts lie in a folder that nobody else can write to
                 _refuse_foreign(file, path.name)
     except BaseException:
@@ -323,11 +324,12 @@ def open_checked(path: Path, kind: str = RESULTS_FORMAT, *, packing: bool = Fals
     return file
 
 
-def _note_unsealed(name: str, kind: str) -> None:
-    """Tell of a file that lost its checksum: nobody but cxrx writes parts, a results file may have its editors."""
+@cache
+def _note_unsealed(path: Path, kind: str) -> None:
+    """Tell, once, of a file that lost its checksum: a results file may have its editors, a part has none."""
     if kind == PART_FORMAT:
-        raise ResultsError(f"{name} is damaged: {UNSEALED}", _AGAIN[kind])
-    log.warning("%s: %s", name, UNSEALED)
+        raise ResultsError(f"{path.name} is damaged: {UNSEALED}", _AGAIN[kind])
+    log.warning("%s: %s", path.name, UNSEALED)
 
 
 def is_sealed(file: h5py.File) -> bool:

@@ -53,9 +53,8 @@ def verify(path: str | Path) -> list[str]:
         problems = [f"{path.name} is damaged: {BROKEN}"] if seal == "broken" else []
         if seal == "none" and is_sealed(file):
             problems.append(f"{path.name}: {UNSEALED}")
-        needed = ["image_id", "finding", *_GROUPS, *(f"{name}/{c}" for name, cs in _COLUMNS.items() for c in cs)]
-        if missing := [name for name in needed if name not in file]:
-            return problems + [f"/{name} is missing" for name in missing]
+        if missing := _run(_missing, file, path.name):
+            return problems + missing
         for check in (_check_data_sets, _check_images, _check_predictions, _check_maps, _check_truth, _check_failures):
             problems += _run(check, file, path.name)
         problems += _check_private(path)
@@ -81,6 +80,11 @@ def _run(check: Callable[[h5py.File], Iterator[str]], file: h5py.File, name: str
     except CxrxError as error:
         problems.append(str(error))
     return problems
+
+
+def _missing(file: h5py.File) -> Iterator[str]:
+    needed = ["image_id", "finding", *_GROUPS, *(f"{name}/{c}" for name, cs in _COLUMNS.items() for c in cs)]
+    yield from (f"/{name} is missing" for name in needed if name not in file)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -35,6 +35,7 @@ def test_imported_maps_are_compared(cli, maps, tmp_path):
     assert table["good", "all", "iou"] > 0.8
     assert table["blind", "all", "iou"] < 0.4
     assert set(comparison.per_pair["model"]) == {"theirs"}
+    assert "holds no predictions" in cli("explain", "results.h5", "--method", "edge", code=2).stderr
 
 
 def test_problems_are_warnings_on_stderr(cli, maps, tmp_path):

@@ -22,6 +22,8 @@ from cxrx.results.reader import open_results
 from cxrx.results.seal import look_first, seal_of
 from cxrx.results.verify import not_covered, verify
 
+NET = "tiny@0123abcd"
+
 
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory, made):
@@ -180,6 +182,18 @@ def test_groups_within_groups_without_end(out, monkeypatch):
         for i in range(30):
             file[f"runs/{i}"] = file["/"]
     assert "does not come to an end" in verify(out)[0]
+
+
+@pytest.mark.parametrize("group", ["images", "truth", "failures", f"predictions/{NET}", f"maps/{NET}/gradcam"])
+def test_a_broken_header_is_a_problem_and_no_error(out, group):
+    with h5py.File(out) as file:
+        at = h5py.h5o.get_info(file[group].id).addr
+    flip(out, at + 12)
+    assert len(verify(out)) > 1
+    for words in (["verify"], ["info"], ["export", "--csv"]):
+        shown = CliRunner().invoke(app, [words[0], str(out), *words[1:]])
+        assert shown.exit_code == (0 if group == "truth" and words[0] == "export" else 1), shown.output
+        assert "internal error" not in shown.output + shown.stderr
 
 
 def test_a_reader_that_crashes_ends_in_a_sentence(out, monkeypatch):
