@@ -51,10 +51,10 @@ def seal_of(path: Path) -> Seal:
 
 
 def look_first(path: Path) -> None:
-    """Let another process read all of an HDF5 file that one can lose one's way in; no time is lost on sound files.
+    """Let another process try an HDF5 file before this one does; small files whose checksum fits are spared it.
 
-    HDF5 goes round in circles on some damaged files, or crashes, and nothing in this process could stop it. Files whose
-    checksum fits are ours; the look takes 0.25 s.
+    HDF5 goes round in circles on some damaged files, or crashes, and nothing in the process itself can stop it. The
+    look takes 0.25 s and leaves out the numbers, which HDF5 cannot get lost in.
 
     Raises
     ------
