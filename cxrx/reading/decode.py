@@ -6,7 +6,7 @@ without a word; so exactly one decoder is asked, and its error is the film's.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib import metadata
 from importlib.util import find_spec
@@ -108,13 +108,17 @@ def _check_format(form: PixelFormat, options: ReadOptions) -> None:
         raise fail("no-frame", f"frame {options.frame} was asked for, the file holds {form.frames}")
 
 
-def decode(dataset: Dataset, form: PixelFormat, options: ReadOptions) -> tuple[Stored, str, tuple[str, ...]]:
-    """Decode one frame to stored values, with no transformation but YBR to RGB.
+def decode(
+    dataset: Dataset, form: PixelFormat, options: ReadOptions
+) -> tuple[Stored, PixelFormat, str, tuple[str, ...]]:
+    """Decode one frame to stored values, with no transformation but YBR of 8 bits to RGB.
 
     Returns
     -------
     pixels
         ``(rows, columns)`` or ``(rows, columns, 3)`` integers.
+    form
+        The image description, with the bits that the codestream has where it and the header disagree.
     decoder
         Name and version of what decoded them.
     flags
@@ -127,22 +131,48 @@ def decode(dataset: Dataset, form: PixelFormat, options: ReadOptions) -> tuple[S
     flags: tuple[str, ...] = ()
     if form.syntax in NATIVE:
         flags = _check_length(form, len(pixel_data))
-        plugin, package, stream = "", "pydicom", b""
+        plugin, package, stream, coded = "", "pydicom", b"", None
     else:
         stream = _frame(pixel_data, form, frame)
-        plugin, package = _plugin(form, stream)
+        coded = _check_codestream(form, stream)
+        plugin, package = _plugin(form, stream, coded)
     try:
         if plugin == "pillow" and form.syntax in JPEG and form.samples == 1:
             pixels = _pillow_grey(stream)
         else:
-            pixels = _pydicom(dataset, frame, plugin)
+            pixels = _pydicom(dataset, frame, plugin, raw=keeps_ybr(form))
     except (KeyboardInterrupt, SystemExit, GeneratorExit, MemoryError, RefusalError):
         raise
     except BaseException as error:  # noqa: BLE001 - pylibjpeg-rle panics with a BaseException on corrupt data
         raise fail("corrupt", f"{package} cannot decode the pixel data ({type(error).__name__})") from None
     if pixels.shape[:2] != (form.rows, form.columns):
         raise fail("corrupt", "the decoded picture has another size than the header says")
-    return pixels, f"{package} {_version(package)}", flags
+    if coded is not None:
+        form, flags = _reconciled(pixels, form, coded)
+    return pixels, form, f"{package} {_version(package)}", flags
+
+
+def keeps_ybr(form: PixelFormat) -> bool:
+    """Whether the pixels of `form` are left in YBR: pydicom's way to RGB holds for 8 bits only."""
+    return form.photometric.startswith("YBR_FULL") and (form.stored, form.high) != (8, 7)
+
+
+def _reconciled(pixels: Stored, form: PixelFormat, coded: Coded) -> tuple[PixelFormat, tuple[str, ...]]:
+    """Settle what the codestream and the header say differently of the samples.
+
+    The bits of a sample are the codestream's, where the values need them; what they mean (signed or not) is the
+    header's word, as pydicom has it.
+    """
+    flags: list[str] = []
+    if coded.signed is not None and coded.signed != form.signed:
+        words = [("unsigned", "signed")[signed] for signed in (coded.signed, form.signed)]
+        flags.append(f"bits: {words[0]} in the codestream, {words[1]} in the header, which was followed")
+    low, high = int(pixels.min()), int(pixels.max())
+    fits = high < 1 << form.stored and low >= -(1 << form.stored - 1)
+    if coded.precision < form.stored or not fits:
+        flags.append(f"bits: {coded.precision} in the codestream, {form.stored} in the header")
+        form = replace(form, stored=coded.precision, high=coded.precision - 1)
+    return form, tuple(flags)
 
 
 @cache
@@ -173,12 +203,12 @@ def _check_length(form: PixelFormat, length: int) -> tuple[str, ...]:
     return ("pixel data: longer than the header says",) if length > expected + expected % 2 else ()
 
 
-def _pydicom(dataset: Dataset, frame: int, plugin: str) -> Stored:
+def _pydicom(dataset: Dataset, frame: int, plugin: str, *, raw: bool) -> Stored:
     from pydicom.pixels.utils import pixel_array
 
     # Unused bits stay as they are: voi.py reports and masks them.
     options: dict[str, Any] = {"correct_unused_bits": False, "allow_excess_frames": False}
-    return pixel_array(dataset, index=frame, decoding_plugin=plugin, **options)
+    return pixel_array(dataset, index=frame, decoding_plugin=plugin, raw=raw, **options)
 
 
 def _pillow_grey(stream: bytes) -> Stored:
@@ -200,11 +230,11 @@ def _frame(pixel_data: bytes, form: PixelFormat, frame: int) -> bytes:
         raise fail("corrupt", f"the encapsulated pixel data cannot be taken apart ({type(error).__name__})") from None
 
 
-def _plugin(form: PixelFormat, stream: bytes) -> tuple[str, str]:
+def _plugin(form: PixelFormat, stream: bytes, coded: Coded | None) -> tuple[str, str]:
     """Return pydicom's name for the decoder of this transfer syntax, and the package that it is."""
-    precision = _check_codestream(form, stream)
-    if form.syntax == RLE:
+    if coded is None:
         return "pylibjpeg", "pylibjpeg-rle"
+    precision = coded.precision
     if form.syntax in JPEG and precision == 8:
         return "pillow", "pillow"
     if form.syntax in JPEG_LS:
@@ -212,7 +242,9 @@ def _plugin(form: PixelFormat, stream: bytes) -> tuple[str, str]:
         if END_OF_IMAGE not in stream[-16:]:
             raise fail("truncated", "the compressed pixel data are cut short")
         return "pyjpegls", "pyjpegls"
-    if form.syntax in JPEG_2000 and precision <= 16 and (form.samples == 1 or precision <= 8):
+    # Pillow lifts signed values by half their range, which pydicom takes back only where the header says signed.
+    lifted = coded.signed and not form.signed
+    if form.syntax in JPEG_2000 and precision <= 16 and (form.samples == 1 or precision <= 8) and not lifted:
         return "pillow", "pillow"
     if form.syntax in JPEG_2000 | HTJ2K:
         return "pylibjpeg", "pylibjpeg-openjpeg"
@@ -239,27 +271,34 @@ def _unsupported(syntax: str) -> str:
 # Codestreams know their own size, and decoders allocate by it, not by the header.
 
 
-def _check_codestream(form: PixelFormat, stream: bytes) -> int:
-    """Compare the codestream's own size with the header's; return its bits per sample."""
-    if form.syntax in JPEG_2000 | HTJ2K:
-        size = j2k_size(stream)
-    elif form.syntax in JPEG | JPEG_LS | JPEG_LOSSLESS:
-        size = jpeg_size(stream)
-    else:
-        return form.stored
-    if size is None:
+@dataclass(frozen=True, slots=True)
+class Coded:
+    """What a codestream says of its picture; ``signed`` is None where the format does not tell."""
+
+    rows: int
+    columns: int
+    samples: int
+    precision: int
+    signed: bool | None = None
+
+
+def _check_codestream(form: PixelFormat, stream: bytes) -> Coded | None:
+    """Compare the codestream's own size with the header's; return what it says, None for RLE, which says nothing."""
+    if form.syntax == RLE:
+        return None
+    coded = j2k_size(stream) if form.syntax in JPEG_2000 | HTJ2K else jpeg_size(stream)
+    if coded is None:
         raise fail("corrupt", "the compressed pixel data have no readable beginning")
-    rows, columns, samples, precision = size
-    if (rows, columns) != (form.rows, form.columns) or samples != form.samples:
-        found = f"{rows}×{columns}×{samples}"
+    if (coded.rows, coded.columns, coded.samples) != (form.rows, form.columns, form.samples):
+        found = f"{coded.rows}×{coded.columns}×{coded.samples}"
         wanted = f"{form.rows}×{form.columns}×{form.samples}"
-        code = "over-limit" if rows * columns > 4 * form.rows * form.columns else "corrupt"
+        code = "over-limit" if coded.rows * coded.columns > 4 * form.rows * form.columns else "corrupt"
         raise fail(code, f"the compressed picture is {found}, the header says {wanted}")
-    return precision
+    return coded
 
 
-def jpeg_size(stream: bytes) -> tuple[int, int, int, int] | None:
-    """Return rows, columns, components and precision of a JPEG or JPEG-LS stream (ISO 10918-1 B.2.2)."""
+def jpeg_size(stream: bytes) -> Coded | None:
+    """Return what a JPEG or JPEG-LS stream says of its picture (ISO 10918-1 B.2.2)."""
     position = 2
     while stream[:2] == b"\xff\xd8" and position + 9 < len(stream) and stream[position] == 0xFF:
         marker = stream[position + 1]
@@ -268,17 +307,18 @@ def jpeg_size(stream: bytes) -> tuple[int, int, int, int] | None:
             continue
         # SOF0 to SOF15 without DHT, JPG and DAC; 0xF7 is SOF55 of JPEG-LS
         if (0xC0 <= marker <= 0xCF and marker not in {0xC4, 0xC8, 0xCC}) or marker == 0xF7:
-            sof = stream[position + 4 :]
-            return int.from_bytes(sof[1:3], "big"), int.from_bytes(sof[3:5], "big"), sof[5], sof[0]
+            sof = stream[position + 4 : position + 10]
+            return Coded(int.from_bytes(sof[1:3], "big"), int.from_bytes(sof[3:5], "big"), sof[5], sof[0])
         position += 2 + int.from_bytes(stream[position + 2 : position + 4], "big")
     return None
 
 
-def j2k_size(stream: bytes) -> tuple[int, int, int, int] | None:
-    """Return rows, columns, components and precision of a JPEG 2000 stream, raw or in a JP2 box (ISO 15444-1 A.5.1)."""
+def j2k_size(stream: bytes) -> Coded | None:
+    """Return what a JPEG 2000 stream, raw or in a JP2 box, says of its picture (ISO 15444-1 A.5.1)."""
     start = stream.find(b"\xff\x4f\xff\x51", 0, 4096)
     siz = stream[start + 8 : start + 43] if start >= 0 else b""
     if len(siz) < 35:
         return None
     width, height, left, top = (int.from_bytes(siz[i : i + 4], "big") for i in range(0, 16, 4))
-    return height - top, width - left, int.from_bytes(siz[32:34], "big"), (siz[34] & 0x7F) + 1
+    samples, depth = int.from_bytes(siz[32:34], "big"), siz[34]
+    return Coded(height - top, width - left, samples, (depth & 0x7F) + 1, bool(depth >> 7))

@@ -93,22 +93,26 @@ def read_lut(item: Dataset, lowest: float) -> Lut:
     ValueError
         The table is missing, too short or constant.
     """
-    descriptor = _words(item, "LUTDescriptor")
+    descriptor = words_of(item, "LUTDescriptor")
     if len(descriptor) < 3:
         raise ValueError("the descriptor is incomplete")
     count, first = int(descriptor[0]) or 65536, int(descriptor[1])
     if lowest < 0 and first >= 32768:
         first -= 65536
-    words = _words(item, "LUTData")
-    # packed: two 8-bit entries a word, the first in the low byte
-    packed = words.astype("<u2").view(np.uint8)
-    data = (words if len(words) >= count else packed)[:count].astype(np.float64)
+    data = entries(item, "LUTData", count).astype(np.float64)
     if len(data) < count or data.min() == data.max():
         raise ValueError("the table is too short or constant")
     return Lut(first, data)
 
 
-def _words(item: Dataset, keyword: str) -> NDArray[np.uint16]:
+def entries(item: Dataset, keyword: str, count: int) -> NDArray[np.integer[Any]]:
+    """Return the first `count` entries of a table, which may be fewer."""
+    data = words_of(item, keyword)
+    # packed: two 8-bit entries a word, the first in the low byte
+    return data[:count] if len(data) >= count else data.astype("<u2").view(np.uint8)[:count]
+
+
+def words_of(item: Dataset, keyword: str) -> NDArray[np.uint16]:
     """Return the value of a US, SS or OW element as unsigned 16-bit words."""
     element: Any = item.get_item(keyword)
     value = b"" if element is None else element.value
@@ -210,7 +214,7 @@ def is_inverted(dataset: Dataset, form: PixelFormat) -> tuple[bool, list[str]]:
 
 def padding_range(dataset: Dataset, form: PixelFormat) -> tuple[int, int] | None:
     """Return lowest and highest padding value as stored, or None (PS3.3 C.7.5.1.1.2)."""
-    words = [int(w) for k in ("PixelPaddingValue", "PixelPaddingRangeLimit") for w in _words(dataset, k)[:1]]
+    words = [int(w) for k in ("PixelPaddingValue", "PixelPaddingRangeLimit") for w in words_of(dataset, k)[:1]]
     if "PixelPaddingValue" not in dataset or not words:
         return None
     bits = min(form.allocated, 16)
@@ -297,21 +301,21 @@ def _within(raw: NDArray[np.integer[Any]], bounds: tuple[int, int]) -> NDArray[n
     return (raw >= bounds[0]) & (raw <= bounds[1])
 
 
-def _shift(form: PixelFormat) -> int:
+def shift_of(form: PixelFormat) -> int:
     """How far stored values stand above bit 0; decoders of compressed data have already moved them down."""
     return form.high + 1 - form.stored if form.syntax in UNTOUCHED_WORDS else 0
 
 
 def stored_values(raw: NDArray[np.integer[Any]], form: PixelFormat) -> Floats:
     """Cut the BitsStored bits out of allocated words; what is beside them (old overlays) is no picture."""
-    values = (raw.astype(np.int64) >> _shift(form)) & ((1 << form.stored) - 1)
+    values = (raw.astype(np.int64) >> shift_of(form)) & ((1 << form.stored) - 1)
     if form.signed:
         values -= (values >> (form.stored - 1)) << form.stored
     return values.astype(np.float64)
 
 
 def _unused_bits(low: int, high: int, form: PixelFormat) -> list[str]:
-    if _shift(form):
+    if shift_of(form):
         return ["bits: the high bit is not the last bit stored"]
     limit = 1 << (form.stored - form.signed)
     beyond = high >= limit or low < (-limit if form.signed else 0)
