@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,11 +15,15 @@ from cxrx.engine.source import Reading
 from cxrx.engine.targets import Rule, choose_targets
 from cxrx.reading.gate import VIEW_GROUP
 from cxrx.reading.item import Item, safe_relative
+from cxrx.reading.pool import NO_ANSWER
 from cxrx.reading.prepare import Prepared
-from cxrx.reading.record import ImageRecord, record_of
-from cxrx.reading.source import file_digest
+from cxrx.reading.record import ImageRecord, Status, record_of
+from cxrx.reading.refusal import RefusalError
+from cxrx.reading.source import digest, file_digest, load
 from cxrx.results.outcomes import DUPLICATE
 from cxrx.specs import FilmTruth, Unreadable
+
+log = logging.getLogger("cxrx")
 
 
 @dataclass
@@ -73,7 +78,12 @@ class FilmFilter:
                 self.report.counts[DUPLICATE] += 1
             else:
                 self.seen.add(image_id)
-                self.report.count(image_id, self._word(self.ledger.records[image_id]))
+                record = self.ledger.records[image_id]
+                word = self._word(record)
+                self.report.count(image_id, word)
+                if word == "failed":
+                    why = record.message if record.status is Status.FAILED else "maps"
+                    log.warning("failed before: %s: %s; --retry-failed tries it again", item.relative, why)
 
     def _word(self, record: ImageRecord) -> str:
         """Return what has become of a film so far."""
@@ -133,6 +143,9 @@ class FilmFilter:
         """Note what was read from a file; yield its films that are to be worked on."""
         expected = self._expected(item)
         for result in found:
+            if isinstance(result, Unreadable) and result.code in NO_ANSWER:
+                # a worker that died left no digest; with one the film has a row, and can be tried again
+                result = replace(result, sha256=_digest(item))  # noqa: PLW2901
             if isinstance(result, Unreadable):
                 if expected is None:
                     self._note_unreadable(item, result)
@@ -191,6 +204,14 @@ class FilmFilter:
             self.report.skip(relative, image_id, result.code, result.message)
         else:
             self.report.fail(relative, image_id, "read", result.code, result.message)
+
+
+def _digest(item: Item) -> str:
+    """Return the sha256 of what a worker could not read; empty where nothing can."""
+    try:
+        return digest(load(item)) if item.member else file_digest(item)
+    except RefusalError:
+        return ""
 
 
 def truth_of(tables: FolderTruth, record: ImageRecord) -> FilmTruth | None:

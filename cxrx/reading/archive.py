@@ -5,18 +5,17 @@ from __future__ import annotations
 import tarfile
 import zipfile
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
-from cxrx.reading.item import HEAD_BYTES, Rejected, printable, rejected, safe_relative
-from cxrx.reading.source import BROKEN_ARCHIVE, MAX_FILE_BYTES
+from cxrx.reading.item import HEAD_BYTES, Rejected, rejected, safe_relative
+from cxrx.reading.memory import VARIABLE, film_memory, over_limit
+from cxrx.reading.source import BROKEN_ARCHIVE, COPIES, MAX_EXPANSION, BombError, named, open_compressed_tar, open_zip
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from cxrx.reading.item import Item
-
-MAX_EXPANSION = 200
-"""A compressed tar may unpack to this many times its size (plus `MAX_FILE_BYTES`) before it counts as a bomb."""
+    from cxrx.reading.source import Unpacked
 
 _BROKEN = (*BROKEN_ARCHIVE, OSError)
 
@@ -37,64 +36,96 @@ def members(archive: Item) -> Iterator[tuple[Item | Rejected, bytes]]:
 
 def _member(archive: Item, name: str, size: int, data: bytes | None = None, offset: int = -1) -> Item:
     relative = f"{archive.relative}/{safe_relative(name)}"
-    return replace(archive, relative=relative, size=size, member=printable(name), data=data, offset=offset)
+    return replace(archive, relative=relative, size=size, member=name, data=data, offset=offset)
 
 
 def _hidden(name: str) -> bool:
     return any(part.startswith(".") or part == "__MACOSX" for part in name.split("/") if part not in {".", ".."})
 
 
-def _too_large(item: Item) -> tuple[Rejected, bytes]:
-    return rejected(item, "over-limit", f"the member is larger than {MAX_FILE_BYTES >> 20} MiB", "failed"), b""
+def _checked(item: Item, memory: int) -> Rejected | None:
+    """Return the refusal of a member that is too large to be read."""
+    need = COPIES * item.size
+    if need <= memory:
+        return None
+    return rejected(item, "over-limit", over_limit(f"a member of {item.size >> 20} MiB", need, memory), "failed")
 
 
 def _zip(archive: Item) -> Iterator[tuple[Item | Rejected, bytes]]:
-    with zipfile.ZipFile(archive.path) as file:
-        for info in sorted(file.infolist(), key=lambda info: safe_relative(info.filename)):
-            if info.is_dir() or _hidden(info.filename):
-                continue
-            item = _member(archive, info.filename, info.file_size)
-            if info.flag_bits & 1:
-                yield rejected(item, "encrypted", "the archive member is encrypted", "failed"), b""
-            elif info.file_size > MAX_FILE_BYTES:
-                yield _too_large(item)
+    memory = film_memory()
+    file, members = open_zip(archive.path, archive.size, archive.mtime_ns)
+    for name, info in sorted(members.items(), key=lambda member: safe_relative(member[0])):
+        if info.is_dir() or _hidden(name):
+            continue
+        item = _member(archive, name, info.file_size)
+        if info.flag_bits & 1:
+            yield rejected(item, "encrypted", "the archive member is encrypted", "failed"), b""
+        elif info.compress_type not in {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
+            # zipfile unpacks other methods without a bound: 4 KB of bzip2 become gigabytes
+            message = "the archive member is neither stored nor deflated; pack it again as a plain zip"
+            yield rejected(item, "unsupported", message, "failed"), b""
+        elif refusal := _checked(item, memory):
+            yield refusal, b""
+        else:
+            try:
+                with file.open(info) as stream:
+                    head = stream.read(HEAD_BYTES)
+            except _BROKEN as error:
+                message = f"the archive member cannot be unpacked ({type(error).__name__})"
+                yield rejected(item, "corrupt-archive", message, "failed"), b""
             else:
-                try:
-                    with file.open(info) as stream:
-                        head = stream.read(HEAD_BYTES)
-                except _BROKEN as error:
-                    message = f"the archive member cannot be unpacked ({type(error).__name__})"
-                    yield rejected(item, "corrupt-archive", message, "failed"), b""
-                else:
-                    yield item, head
+                yield item, head
 
 
 def _tar(archive: Item) -> Iterator[tuple[Item | Rejected, bytes]]:
+    memory = film_memory()
     with tarfile.open(archive.path, "r:") as file, archive.path.open("rb") as raw:
-        infos = [info for info in file if info.isfile() and not info.issparse() and not _hidden(info.name)]
-        for info in sorted(infos, key=lambda info: safe_relative(info.name)):
-            item = _member(archive, info.name, info.size, offset=info.offset_data)
-            if info.size > MAX_FILE_BYTES:
-                yield _too_large(item)
+        infos = [(name, info) for name, info in named(file) if info.isfile() and not _hidden(name)]
+        for name, info in sorted(infos, key=lambda member: safe_relative(member[0])):
+            item = _member(archive, name, info.size, offset=info.offset_data)
+            if info.issparse():
+                yield _sparse(item), b""
+            elif refusal := _checked(item, memory):
+                yield refusal, b""
             else:
                 raw.seek(info.offset_data)
                 yield item, raw.read(min(HEAD_BYTES, info.size))
+        yield from _beyond_end(archive, raw, file.offset)
+
+
+def _beyond_end(archive: Item, stream: IO[bytes] | Unpacked, end: int) -> Iterator[tuple[Rejected, bytes]]:
+    """Refuse what lies after the last member that tarfile found: zeros end an archive, and so does damage."""
+    stream.seek(end)
+    chunk = stream.read(2**20)
+    message = "" if chunk else "the archive is cut short: the mark of its end is missing"
+    while chunk and not message:
+        if chunk.count(0) < len(chunk):
+            message = f"the archive is damaged at byte {end}: what it holds after that cannot be told"
+        chunk = stream.read(2**20)
+    if message:
+        yield rejected(archive, "corrupt-archive", message, "failed"), b""
+
+
+def _sparse(item: Item) -> Rejected:
+    return rejected(item, "unsupported", "the archive member is a sparse file; pack it again without holes", "failed")
 
 
 def _compressed_tar(archive: Item) -> Iterator[tuple[Item | Rejected, bytes]]:
-    allowance = archive.size * MAX_EXPANSION + MAX_FILE_BYTES
-    with tarfile.open(archive.path, "r|*") as file:
-        for info in file:
-            allowance -= info.size
-            if allowance < 0:
-                yield rejected(archive, "over-limit", "the archive unpacks to far more than a film set", "failed"), b""
-                return
-            if not info.isfile() or _hidden(info.name):
-                continue
-            item = _member(archive, info.name, info.size)
-            if info.size > MAX_FILE_BYTES:
-                yield _too_large(item)
-                continue
-            stream = file.extractfile(info)
-            data = b"" if stream is None else stream.read()
-            yield replace(item, data=data), data[:HEAD_BYTES]
+    memory = film_memory()
+    try:
+        with open_compressed_tar(archive.path) as (file, unpacked):
+            for name, info in named(file):
+                if not info.isfile() or _hidden(name):
+                    continue
+                item = _member(archive, name, info.size)
+                if info.issparse():
+                    yield _sparse(item), b""
+                elif refusal := _checked(item, memory):
+                    yield refusal, b""
+                else:
+                    data = unpacked.take(info)
+                    yield replace(item, data=data), data[:HEAD_BYTES]
+            yield from _beyond_end(archive, unpacked, file.offset)
+    except BombError:
+        message = f"the archive unpacks to more than {MAX_EXPANSION} times its size and what {VARIABLE} allows a film"
+        yield rejected(archive, "over-limit", message, "failed"), b""

@@ -14,6 +14,8 @@ from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 from cxrx.reading.header import DEFLATED, EXPLICIT_BIG, EXPLICIT_LITTLE, IMPLICIT_LITTLE, integer, text
+from cxrx.reading.intact import jpeg_warnings
+from cxrx.reading.memory import check_memory
 from cxrx.reading.refusal import RefusalError, fail, skip
 
 if TYPE_CHECKING:
@@ -60,8 +62,8 @@ class PixelFormat:
     syntax: str
 
 
-def pixel_format(dataset: Dataset, options: ReadOptions) -> PixelFormat:
-    """Read and check the image description, before anything is allocated for the pixels.
+def pixel_format(dataset: Dataset, options: ReadOptions, size: int) -> PixelFormat:
+    """Read and check the image description before anything is allocated for the pixels.
 
     Raises
     ------
@@ -85,15 +87,29 @@ def pixel_format(dataset: Dataset, options: ReadOptions) -> PixelFormat:
         syntax=text(dataset.file_meta, "TransferSyntaxUID"),
     )
     _check_format(form, options)
+    check_memory(f"a picture of {form.rows}×{form.columns} pixels", memory_of(form, size), options.memory)
     return form
+
+
+def memory_of(form: PixelFormat, size: int) -> int:
+    """Return the bytes that reading a film takes beside the `size` that are held already: measured, and rounded up."""
+    word = form.allocated // 8
+    wavelets = form.syntax in JPEG_2000 | HTJ2K
+    if word > 2:
+        a_pixel = 44 * form.samples
+    elif form.samples == 3:
+        to_rgb = form.photometric not in {"RGB", "YBR_ICT", "YBR_RCT"} and not keeps_ybr(form)
+        a_pixel = 3 * word + 10 + 10 * wavelets + 18 * to_rgb
+    else:
+        a_pixel = 14 if form.photometric == "PALETTE COLOR" else 12 if wavelets else 10
+    return size + form.rows * form.columns * a_pixel
 
 
 def _check_format(form: PixelFormat, options: ReadOptions) -> None:
     if form.rows < 1 or form.columns < 1:
         raise fail("bad-header", f"the header says {form.rows} rows and {form.columns} columns")
-    if form.rows * form.columns > options.max_pixels or form.frames > MAX_FRAMES:
-        size = f"{form.rows}×{form.columns} pixels, {form.frames} frames"
-        raise fail("over-limit", f"the header says {size}; the limit is {options.max_pixels} pixels")
+    if form.frames > MAX_FRAMES:
+        raise fail("over-limit", f"the header says {form.frames} frames; the limit is {MAX_FRAMES}")
     if form.photometric not in MONOCHROME | COLOUR | {"PALETTE COLOR"}:
         raise fail("bad-header", "the photometric interpretation is missing or unknown")
     if form.samples != (3 if form.photometric in COLOUR else 1):
@@ -149,6 +165,8 @@ def decode(
         raise fail("corrupt", "the decoded picture has another size than the header says")
     if coded is not None:
         form, flags = _reconciled(pixels, form, coded)
+    if form.syntax in JPEG:
+        flags = (*jpeg_warnings(stream), *flags)
     return pixels, form, f"{package} {_version(package)}", flags
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -38,13 +38,13 @@ def read_dicom(data: bytes, options: ReadOptions) -> Film:
     RefusalError
         Not a chest film that was asked for, or one that cannot be decoded.
     """
-    # four bytes a pixel and a generous header: no film of the allowed size inflates to more
-    dataset = parse(data, 4 * options.max_pixels + 2**26, force=options.force_dicom)
+    dataset = parse(data, options.memory, force=options.force_dicom)
     gate.check_object(dataset, options)
     flags = gate.check_body_part(dataset, options)
     view = gate.view_of(dataset)
     gate.check_view(view, options)
-    form = pixel_format(dataset, options)
+    packed: Any = dataset.get_item("PixelData")
+    form = pixel_format(dataset, options, len(data) + len(getattr(packed, "value", None) or b""))
     to_luma = grey_of_ybr if keeps_ybr(form) else grey_of
     stored, form, decoder, odd = decode(dataset, form, options)
     if form.photometric in MONOCHROME:

@@ -10,6 +10,7 @@ from io import BytesIO
 from typing import TYPE_CHECKING, Any
 from warnings import catch_warnings, simplefilter
 
+from cxrx.reading.memory import VARIABLE
 from cxrx.reading.refusal import RefusalError, fail, skip
 
 if TYPE_CHECKING:
@@ -46,13 +47,14 @@ def library_settings() -> Iterator[None]:
         config.settings.reading_validation_mode, config.logger.disabled, Image.MAX_IMAGE_PIXELS = before
 
 
-def parse(data: bytes, inflate_limit: int, *, force: bool = False) -> Dataset:
+def parse(data: bytes, memory: int, *, force: bool = False) -> Dataset:
     """Parse a whole DICOM file that is already in memory; ``file_meta.TransferSyntaxUID`` is set afterwards.
 
     Parameters
     ----------
-    inflate_limit
-        Bytes that a deflated data set may unpack to. pydicom itself sets no limit (2 MB became 4.2 GB).
+    memory
+        Bytes that all of it may take; of a deflated data set a quarter of it, as it is copied on its way. pydicom
+        itself sets no limit (2 MB became 4.2 GB).
     force
         Accept a file without preamble.
 
@@ -62,7 +64,7 @@ def parse(data: bytes, inflate_limit: int, *, force: bool = False) -> Dataset:
         Not DICOM, a deflate bomb, or damage that keeps the header from being read.
     """
     try:
-        return _parse(data, inflate_limit, force=force)
+        return _parse(data, memory, force=force)
     except RefusalError:
         raise
     except RecursionError:
@@ -73,7 +75,7 @@ def parse(data: bytes, inflate_limit: int, *, force: bool = False) -> Dataset:
         raise fail("corrupt", f"the header cannot be parsed ({type(error).__name__})") from None
 
 
-def _parse(data: bytes, inflate_limit: int, *, force: bool) -> Dataset:
+def _parse(data: bytes, memory: int, *, force: bool) -> Dataset:
     from pydicom import dcmread
     from pydicom.dataset import FileMetaDataset
     from pydicom.filereader import read_dataset
@@ -91,7 +93,7 @@ def _parse(data: bytes, inflate_limit: int, *, force: bool) -> Dataset:
     if len(data) - stream.tell() < 8:
         raise skip("not-dicom", "the file ends inside its header")
     if meta.get("TransferSyntaxUID") == DEFLATED:
-        inflated = inflate(data[stream.tell() :], inflate_limit)
+        inflated = inflate(data[stream.tell() :], memory // 4)
         dataset = read_dataset(BytesIO(inflated), False, True)
         dataset.file_meta = meta
         return dataset
@@ -110,11 +112,12 @@ def _past_file_meta(tag: Any, _vr: str | None, _length: int) -> bool:
     return bool(tag.group != 2)
 
 
-def inflate(data: bytes, limit: int) -> bytes:
-    """Inflate a raw deflate stream, refusing one that unpacks to more than `limit` bytes."""
-    unpacked = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, limit + 1)
-    if len(unpacked) > limit:
-        raise fail("over-limit", f"the deflated data set unpacks to more than {limit >> 20} MiB")
+def inflate(data: bytes, most: int) -> bytes:
+    """Inflate a raw deflate stream, refusing one that unpacks to more than `most` bytes."""
+    unpacked = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, most + 1)
+    if len(unpacked) > most:
+        what = f"the deflated data set unpacks to more than {most >> 20} MiB"
+        raise fail("over-limit", f"{what}, a quarter of what a film may take, which {VARIABLE} raises")
     return unpacked
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
+
+from cxrx.reading.memory import film_memory
 
 Polarity = Literal["header", "auto", "report"]
 
@@ -33,8 +35,9 @@ class ReadOptions:
         Also take films of other body parts.
     for_processing
         Also take DX images for processing (raw detector data).
-    max_pixels
-        Larger pictures are refused before anything is allocated for them.
+    memory
+        Bytes that reading one film may take, all intermediate arrays counted; what would take more is refused before
+        anything is allocated. By default what the environment variable ``CXRX_FILM_MEMORY`` says, in MiB.
     """
 
     polarity: Polarity = "header"
@@ -44,4 +47,4 @@ class ReadOptions:
     force_dicom: bool = False
     non_chest: bool = False
     for_processing: bool = False
-    max_pixels: int = 100_000_000
+    memory: int = field(default_factory=film_memory)

@@ -32,6 +32,12 @@ IN_FLIGHT_PER_WORKER = 8
 """Films begun but not yet handed over, so that one slow film does not stop the other workers."""
 
 
+NO_ANSWER = frozenset({"decoder-crash", "timeout", "decoder-error"})
+"""Codes of items that a worker gave no answer to."""
+BYTES_IN_FLIGHT = 2**26
+"""As many bytes of items that carry their own may be begun before the next one waits."""
+
+
 def cores() -> int:
     """Return how many processors this process may use: what a batch system grants, not what the machine has."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
@@ -62,10 +68,13 @@ class _Map(Generic[T]):
     order: deque[int] = field(default_factory=deque)  # numbers of items not yet handed over, oldest first
     items: dict[int, Item] = field(default_factory=dict)
     results: dict[int, T | Unreadable] = field(default_factory=dict)
+    again: deque[int] = field(default_factory=deque)  # items whose worker died, to be tried once more
+    tried_again: set[int] = field(default_factory=set)
 
     def draw(self) -> int | None:
-        """Take the next item from the source, if there is one and the bound allows it."""
-        if len(self.order) >= self.limit:
+        """Take the next item from the source, if there is one and the bounds allow it."""
+        waiting = sum(len(item.data or b"") for item in self.items.values())
+        if len(self.order) >= self.limit or waiting > BYTES_IN_FLIGHT:
             return None
         item = next(self.source, None)
         if item is None:
@@ -134,8 +143,8 @@ class DecodePool:
         Yields
         ------
         item, result
-            The result is an :class:`~cxrx.specs.Unreadable` for an item whose worker died (``"decoder-crash"``),
-            took too long (``"timeout"``) or raised (``"decoder-error"``).
+            The result is an :class:`~cxrx.specs.Unreadable` for an item whose worker died (``"decoder-crash"``) or
+            took too long (``"timeout"``), both twice, or raised (``"decoder-error"``).
         """
         if self._busy:
             raise RuntimeError("this pool is already mapping")
@@ -156,16 +165,23 @@ class DecodePool:
                     self._replace(index)
 
     def _feed(self, state: _Map[T]) -> bool:
-        """Give items to idle workers as far as the bound allows; return whether anything is left to hand over."""
+        """Give items to idle workers as far as the bounds allow; return whether anything is left to hand over.
+
+        An item whose worker died is tried again, alone: it may have lacked the memory that the others took.
+        """
         if not self._workers:
             raise RuntimeError("this pool is closed")
-        for index, worker in enumerate(self._workers):
-            if worker.task >= 0:
-                continue
-            number = state.draw()
-            if number is None:
-                break
-            self._assign(index, number, state)
+        busy = {worker.task for worker in self._workers if worker.task >= 0}
+        if state.again and not busy:
+            self._assign(0, state.again.popleft(), state)
+        elif not state.again and not busy & state.tried_again:
+            for index, worker in enumerate(self._workers):
+                if worker.task >= 0:
+                    continue
+                number = state.draw()
+                if number is None:
+                    break
+                self._assign(index, number, state)
         return bool(state.order)
 
     def _assign(self, index: int, number: int, state: _Map[T]) -> None:
@@ -187,7 +203,7 @@ class DecodePool:
         for index in busy.values():
             worker = self._workers[index]
             if worker.task >= 0 and worker.deadline <= time.monotonic() and not worker.pipe.poll():
-                reason = Unreadable("failed", "timeout", f"decoding took longer than {self._timeout:g} s")
+                reason = Unreadable("failed", "timeout", f"decoding took longer than {self._timeout:g} s, twice")
                 self._give_up(index, state, reason)
 
     def _receive(self, index: int, state: _Map[T]) -> None:
@@ -195,14 +211,21 @@ class DecodePool:
         try:
             ok, value = worker.pipe.recv()
         except Exception:  # noqa: BLE001 - EOFError when it died; unpickling half an answer raises nearly anything
-            self._give_up(index, state, Unreadable("failed", "decoder-crash", "the decoder crashed on this file"))
+            self._give_up(
+                index, state, Unreadable("failed", "decoder-crash", "the decoder crashed on this file, twice")
+            )
             return
         state.results[worker.task] = value if ok else Unreadable("failed", "decoder-error", value)
         worker.task = -1
 
     def _give_up(self, index: int, state: _Map[T], reason: Unreadable) -> None:
-        """Fail the item a worker had and put a new worker in its place."""
-        state.results[self._workers[index].task] = reason
+        """Put a new worker in the place of one that died; its item fails where this is the second time."""
+        number = self._workers[index].task
+        if number in state.tried_again:
+            state.results[number] = reason
+        else:
+            state.tried_again.add(number)
+            state.again.append(number)
         self._replace(index)
 
     def _replace(self, index: int) -> None:
@@ -234,8 +257,9 @@ def _work(pipe: Connection, timeout: float) -> None:
             os.dup2(nowhere.fileno(), 1)
             os.dup2(nowhere.fileno(), 2)
         while True:
+            task: list[bytes] = []  # emptied while it is answered, so that a film's bytes are there once
             try:
-                task = pipe.recv_bytes()
+                task.append(pipe.recv_bytes())
             except (EOFError, OSError):
                 return
             # A timer in C: it works even where a decoder hangs holding the interpreter's lock.
@@ -250,9 +274,9 @@ def _work(pipe: Connection, timeout: float) -> None:
                 pipe.send((False, f"the result cannot be handed over ({type(error).__name__})"))
 
 
-def _answer(task: bytes) -> tuple[bool, Any]:
+def _answer(task: list[bytes]) -> tuple[bool, Any]:
     try:
-        function, item = pickle.loads(task)  # noqa: S301 - from our own parent
+        function, item = pickle.loads(task.pop())  # noqa: S301 - from our own parent
         return True, function(item)
     except BaseException as error:  # noqa: BLE001 - Rust decoders panic with a BaseException
         return False, f"the decoder raised {type(error).__name__}"

@@ -104,7 +104,7 @@ def read_films(item: Item, options: ReadOptions) -> Iterator[Film | Unreadable]:
     """
     sha256 = ""
     try:
-        data = load(item)
+        data = load(item, options.memory)
         sha256 = digest(data)
         spec = reader(item.reader)
         if spec.decode is not None:

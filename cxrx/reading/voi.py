@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cxrx.reading.colour import strips
 from cxrx.reading.decode import NATIVE, RLE
 from cxrx.reading.header import numbers, sequence, text
 from cxrx.reading.refusal import fail
@@ -285,7 +286,10 @@ def to_grey(
 
     def look_up(greys: Floats) -> NDArray[np.float32]:
         table = np.where(padded, 0, 1 - greys if inverted else greys).astype(np.float32)
-        return np.take(table, levels.index)
+        picture = np.empty(pixels.shape, np.float32)
+        for rows in strips(*pixels.shape):  # the look-up wants indices of eight bytes
+            np.take(table, levels.index[rows], out=picture[rows])
+        return picture
 
     picture = look_up(choice(values)) if choice else None
     if picture is not None and picture.min() == picture.max():

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -10,14 +11,17 @@ import torch
 from PIL import Image
 
 import cxrx
+from cxrx.engine import source
 from cxrx.engine.api import explain_results, reload_own, run
 from cxrx.engine.options import map_settings
 from cxrx.errors import LockedError, NothingReadableError, UsageError
 from cxrx.files import atomic
 from cxrx.files.lock import RunLock
+from cxrx.reading.item import Item
 from cxrx.results.parts import PartStore
 from cxrx.results.records import explained_score
 from cxrx.results.verify import verify
+from cxrx.specs import Unreadable
 
 LABELS = ("Nodule", "Effusion", "Mass")
 
@@ -248,6 +252,33 @@ def test_failed_films_are_retried_on_request_only(films, model, tmp_path):
     again = run(model, films, out=out, workers=0)
     assert (again.failed, again.counts["failed"], again.counts["ok"]) == (0, 1, 9)
     assert run(model, films, out=out, retry_failed=True, workers=0).failed == 1
+
+
+@pytest.mark.parametrize("archived", [False, True])
+def test_a_film_whose_worker_died_is_named_and_can_be_retried(films, model, tmp_path, monkeypatch, caplog, archived):
+    """It has a row like other failed films, though nobody could decode it; in the end the file is whole."""
+    inputs = Path(shutil.make_archive(str(tmp_path / "packed"), "gztar", films)) if archived else films
+    run(model, inputs, out=tmp_path / "whole.h5", workers=0)
+    prepare, out = source.prepare_item, tmp_path / "r.h5"
+
+    def dies(item: Item, **options: Any) -> Any:
+        crash = Unreadable("failed", "decoder-crash", "the decoder crashed on this file, twice")
+        return crash if item.relative.endswith("film003.png") else prepare(item, **options)
+
+    monkeypatch.setattr(source, "prepare_item", dies)
+    assert run(model, inputs, out=out, workers=0).counts["failed"] == 1
+    with cxrx.open_results(out) as results:
+        assert sorted(results.images()["status"]) == ["failed"] + ["ok"] * 9
+    monkeypatch.setattr(source, "prepare_item", prepare)
+    again = run(model, inputs, out=out, workers=0)
+    assert (again.counts["ok"], again.counts["failed"], again.failed) == (9, 1, 0)
+    assert "film003.png: decoder-crash: the decoder crashed on this file, twice; --retry-failed tries" in caplog.text
+    assert run(model, inputs, out=out, workers=0, retry_failed=True).counts["ok"] == 10
+    one, two = datasets(out), datasets(tmp_path / "whole.h5")
+    np.testing.assert_array_equal(one["image_id"], two["image_id"])
+    np.testing.assert_array_equal(one["images/status"], two["images/status"])
+    key = f"predictions/{model.slug}/logit"
+    np.testing.assert_allclose(one[key], two[key], atol=1e-6)  # of another batch
 
 
 def test_copies_are_counted_once(films, model, tmp_path):

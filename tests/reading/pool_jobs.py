@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -47,7 +48,27 @@ class Unloadable:
         return fail_to_load, ()
 
 
+def work_beside(folder: str) -> None:
+    """Leave a mark while it works."""
+    mark = Path(folder, f"busy{os.getpid()}")
+    mark.touch()
+    time.sleep(0.3)
+    mark.unlink()
+
+
+def die_once(folder: str) -> int:
+    """Be killed the first time; the second time, count who else is at work."""
+    died = Path(folder, "died")
+    if not died.exists():
+        died.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(0.1)
+    return 100 + len(list(Path(folder).glob("busy*")))
+
+
 ACTIONS: dict[str, Callable[..., Any]] = {
+    "beside": work_beside,
+    "once": die_once,
     "segfault": lambda: ctypes.string_at(0),
     "exit": lambda: os._exit(3),
     "abort": os.abort,

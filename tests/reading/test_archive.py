@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import tarfile
 import zipfile
@@ -10,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from cxrx.reading import archive, source
+from cxrx.errors import UsageError
+from cxrx.reading import source
 from cxrx.reading.find import find
 from cxrx.reading.item import Item, Rejected
 from cxrx.reading.options import ReadOptions
@@ -104,24 +106,99 @@ def test_encrypted_members(make, tmp_path):
     assert found.reason.code == "encrypted"
 
 
-def test_a_zip_bomb_is_stopped_by_what_it_says_and_by_what_it_does(make, tmp_path, monkeypatch):
-    path = packed(tmp_path / "x.zip", {"a.dcm": bytes(128) + b"DICM" + bytes(2**20)})
-    monkeypatch.setattr(archive, "MAX_FILE_BYTES", 2**16)
+LIMIT = "the limit is 16 MiB, which CXRX_FILM_MEMORY raises"
+
+
+@pytest.fixture
+def little_memory(monkeypatch):
+    """A film may take 16 MiB: a third of it in its file."""
+    monkeypatch.setenv("CXRX_FILM_MEMORY", "16")
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_member_too_large_is_refused_before_it_is_read(make, tmp_path, little_memory, suffix):
+    path = packed(tmp_path / f"x{suffix}", {"a.dcm": bytes(6 << 20), "b.dcm": make.film()})
+    large, film = find([path])
+    assert (large.reason.kind, large.reason.code) == ("failed", "over-limit")
+    assert large.reason.message == f"a member of 6 MiB takes 18 MiB of memory; {LIMIT}"
+    assert isinstance(next(read_films(film, ReadOptions())), Film)
+
+
+def test_a_zip_member_that_lies_about_its_size(tmp_path, little_memory):
+    """Its directory says 100 bytes; no more than the limit is unpacked of the six megabytes."""
+    path = packed(tmp_path / "x.zip", {"a.dcm": bytes(128) + b"DICM" + bytes(6 << 20)})
     (found,) = find([path])
-    assert found.reason.code == "over-limit"
-    monkeypatch.setattr(archive, "MAX_FILE_BYTES", 2**30)
-    monkeypatch.setattr(source, "MAX_FILE_BYTES", 2**16)
-    (item,) = find([path])
-    with pytest.raises(RefusalError, match="larger") as caught:
-        load(Item(item.path, item.relative, 10, item.mtime_ns, "cxrx/dicom", item.member))
+    with pytest.raises(RefusalError, match="limit is 16 MiB") as caught:
+        load(Item(path, "a.dcm", 10, found.item.mtime_ns, "cxrx/dicom", "a.dcm"))
     assert caught.value.code == "over-limit"
 
 
-def test_a_tar_bomb(tmp_path, monkeypatch):
-    path = packed(tmp_path / "x.tar.gz", {"a.dcm": bytes(2**22)})
-    monkeypatch.setattr(archive, "MAX_FILE_BYTES", 2**10)
-    (found,) = find([path])
-    assert found.reason.code == "over-limit"
+@pytest.mark.parametrize("suffix", [".tar.gz", ".tar.bz2", ".tar.xz"])
+def test_a_tar_that_unpacks_to_far_more_than_films(tmp_path, little_memory, suffix):
+    """Many members of an allowed size, or one header of many megabytes: neither is unpacked whole."""
+    path = packed(tmp_path / f"many{suffix}", {f"{i:03}.dcm": bytes(5 << 20) for i in range(12)})
+    *members, end = find([path])
+    assert (end.reason.code, end.reason.kind) == ("over-limit", "failed")
+    assert "CXRX_FILM_MEMORY" in end.reason.message
+    assert len(members) < 12
+    with tarfile.open(tmp_path / f"header{suffix}", f"w:{suffix[5:]}") as out:
+        info = tarfile.TarInfo("x" * (5 << 20))
+        out.addfile(info, io.BytesIO())
+    (end,) = find([tmp_path / f"header{suffix}"])
+    assert end.reason.code == "corrupt-archive"
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_zip_members_whose_unpacking_has_no_bound_are_refused(make, tmp_path, method):
+    with zipfile.ZipFile(tmp_path / "x.zip", "w", method) as out:
+        out.writestr("a.dcm", make.film())
+    (found,) = find([tmp_path / "x.zip"])
+    assert (found.reason.kind, found.reason.code) == ("failed", "unsupported")
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_members_of_one_name_are_films_of_their_own(make, tmp_path, suffix):
+    views = ["PA", "AP", "LL"]
+    path = tmp_path / f"x{suffix}"
+    if suffix == ".zip":
+        with zipfile.ZipFile(path, "w") as out:
+            for view in views:
+                out.writestr("a.dcm", make.film(ViewPosition=view))
+    else:
+        with tarfile.open(path, "w:" + {".tar": "", ".tgz": "gz"}.get(suffix, suffix[5:])) as out:
+            for view in views:
+                data = make.film(ViewPosition=view)
+                info = tarfile.TarInfo("a.dcm")
+                info.size = len(data)
+                out.addfile(info, io.BytesIO(data))
+    items = list(find([path]))
+    assert [item.member for item in items] == ["a.dcm", "a.dcm'", "a.dcm''"]
+    for again in (items, [replace(item, data=None) for item in items]):
+        films = [next(read_films(item, ReadOptions(views=("all",)))) for item in again]
+        assert [film.view for film in films] == ["PA", "AP", "LATERAL"]
+        assert [film.member for film in films] == [item.member for item in items]
+
+
+@pytest.mark.parametrize("suffix", [".tar", ".tar.gz"])
+@pytest.mark.parametrize("damage", [bytes(512), b"x" * 512], ids=["zeros", "junk"])
+def test_what_lies_behind_a_damaged_tar_header_is_not_lost_silently(make, tmp_path, suffix, damage):
+    plain = packed(tmp_path / "x.tar", {f"{i}.dcm": make.film() for i in range(3)})
+    with tarfile.open(plain) as file:
+        at = file.getmembers()[1].offset
+    data = bytearray(plain.read_bytes())
+    data[at : at + 512] = damage
+    plain.unlink()
+    path = tmp_path / f"y{suffix}"
+    path.write_bytes(bytes(data) if suffix == ".tar" else gzip.compress(bytes(data)))
+    first, end = find([path])
+    assert isinstance(first, Item)
+    assert (end.reason.kind, end.reason.code) == ("failed", "corrupt-archive")
+    assert f"byte {at}" in end.reason.message
+    path.write_bytes(bytes(data[:at]) if suffix == ".tar" else gzip.compress(bytes(data[:at])))
+    first, end = find([path])
+    assert isinstance(first, Item)
+    assert end.reason.message == "the archive is cut short: the mark of its end is missing"
 
 
 def test_files_that_vanish_or_turn_into_something_else(make, tmp_path):
@@ -136,10 +213,17 @@ def test_files_that_vanish_or_turn_into_something_else(make, tmp_path):
     assert (folder.kind, folder.code) in {("skipped", "unreadable"), ("skipped", "not-a-file")}
 
 
-def test_a_file_over_the_limit_is_not_read(make, tmp_path, monkeypatch):
+def test_a_file_over_the_limit_is_not_read(make, tmp_path):
     path = tmp_path / "a.dcm"
-    path.write_bytes(make.film())
+    path.write_bytes(make.film().ljust(6 << 20, b"\0"))
     (item,) = find([path])
-    monkeypatch.setattr(source, "MAX_FILE_BYTES", 100)
-    (large,) = read_films(item, ReadOptions())
+    (large,) = read_films(item, ReadOptions(memory=16 << 20))
     assert (large.kind, large.code, large.sha256) == ("failed", "over-limit", "")
+    assert large.message == f"a file of 6 MiB takes 18 MiB of memory; {LIMIT}"
+
+
+@pytest.mark.parametrize("said", ["0", "-5", "many", "1e9", "99999999999"])
+def test_a_limit_that_is_none(monkeypatch, said):
+    monkeypatch.setenv("CXRX_FILM_MEMORY", said)
+    with pytest.raises(UsageError, match="CXRX_FILM_MEMORY"):
+        ReadOptions()

@@ -121,14 +121,16 @@ def test_bits_above_bits_stored_are_flagged_and_masked(make, flagged):
 # Bombs: refused before anything is allocated
 
 
-def test_a_deflate_bomb(make, refused, monkeypatch):
+def test_a_deflate_bomb(make, refused):
     small = make.film(syntax=DeflatedExplicitVRLittleEndian)
     assert isinstance(make.read(small), Film)
     meta = small[: 132 + 12 + struct.unpack("<I", small[140:144])[0]]
     packer = zlib.compressobj(9, zlib.DEFLATED, -15)
     bomb = meta + b"".join(packer.compress(bytes(2**20)) for _ in range(100)) + packer.flush()
     assert len(bomb) < 2**18
-    refused(bomb, "failed", "over-limit", max_pixels=1000)
+    found = refused(bomb, "failed", "over-limit", memory=2**26)
+    assert found.message.startswith("the deflated data set unpacks to more than 16 MiB")
+    assert "CXRX_FILM_MEMORY" in found.message
 
 
 @pytest.mark.parametrize("syntax", [None, JPEG2000Lossless, JPEGLSLossless, JPEGBaseline8Bit, RLELossless])

@@ -78,6 +78,26 @@ def test_only_the_culprit_fails(shared, jobs, word, code):
             assert result == i
 
 
+def test_an_item_whose_worker_was_killed_is_tried_again_alone(jobs, tmp_path):
+    with DecodePool(3, timeout=60) as pool:
+        words = [f"beside {tmp_path}", f"once {tmp_path}", *[f"beside {tmp_path}"] * 4]
+        assert results(pool, jobs, words) == [0, 100, 2, 3, 4, 5]
+
+
+def test_little_of_what_items_carry_is_held_at_once(shared, jobs, monkeypatch):
+    monkeypatch.setattr("cxrx.reading.pool.BYTES_IN_FLIGHT", 2_500_000)
+    drawn = []
+
+    def items():
+        for i in range(12):
+            drawn.append(i)
+            yield jobs.item(i).__class__(Path("/"), "x", i, 0, "cxrx/dicom", data=bytes(1_000_000))
+
+    for taken, (_, result) in enumerate(shared.map(jobs.job, items())):
+        assert result == taken
+        assert len(drawn) <= taken + 4
+
+
 def test_nothing_but_culprits(shared, jobs):
     out = results(shared, jobs, ["segfault"] * 6)
     assert [r.code for r in out] == ["decoder-crash"] * 6
