@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from cxrx.specs import Unreadable
@@ -64,7 +64,8 @@ def rejected(item: Item, code: str, message: str, kind: str = "skipped") -> Reje
     code, message, kind
         As in :class:`~cxrx.specs.Unreadable`.
     """
-    return Rejected(item, Unreadable("failed" if kind == "failed" else "skipped", code, message, member=item.member))
+    reason = Unreadable("failed" if kind == "failed" else "skipped", code, message, member=item.member)
+    return Rejected(replace(item, data=None), reason)  # a list of these must not hold the bytes of an archive
 
 
 def printable(name: str) -> str:

@@ -49,6 +49,7 @@ def test_members_are_found_and_decoded_like_files(make, tmp_path, suffix):
         folder = f"films{suffix}"
         assert set(found) == {f"{folder}/a.dcm", f"{folder}/s/b.dcm", f"{folder}/z.dcm"}
         assert isinstance(found[f"{folder}/z.dcm"], Rejected)
+        assert found[f"{folder}/z.dcm"].item.data is None
         (b,) = read_films(found[f"{folder}/s/b.dcm"], ReadOptions())
         assert isinstance(b, Film)
         assert (b.member, b.sha256) == ("s/b.dcm", source.digest(film))
