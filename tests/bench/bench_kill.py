@@ -1,19 +1,21 @@
-"""Kill an explain run with SIGKILL twenty times at random moments, and resume it to the end.
+"""Kill explain runs and their decode workers with SIGKILL at random moments, and resume each to the end.
 
 Nothing finished may be lost or done again, and the file must equal that of an undisturbed run, bit for bit::
 
-    python tests/bench/bench_kill.py [--films 200] [--kills 20] [--seed 0]
+    python -m tests.bench.bench_kill [--films 200] [--kills 20] [--workers 0.5] [--seed 0] [--model ./net.py:build]
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import random
 import signal
 import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from pathlib import Path
 
 import h5py
@@ -22,13 +24,17 @@ import numpy as np
 from cxrx.phantom import write_folder
 from cxrx.results.contents import load_part
 from cxrx.results.parts import PartStore
+from tests.fuzz.watch import members, parent_of
 
 METHODS = ("--method", "gradcam", "--method", "smoothgrad", "-O", "smoothgrad.n=8")
 
 
-def command(films: Path, out: Path) -> list[str]:
-    """Return the run that is killed."""
-    return [sys.executable, "-m", "cxrx", "explain", str(films), *METHODS, "--device", "cpu", "-o", str(out)]
+def start(films: Path, out: Path, model: str) -> subprocess.Popen[bytes]:
+    """Start the run that is killed."""
+    words = ["explain", str(films), "-m", model, *METHODS, "--device", "cpu", "--workers", "2", "-o", str(out)]
+    words += ["--labels", "a,b"] if ":" in model else []
+    said = out.with_suffix(".said").open("wb")
+    return subprocess.Popen([sys.executable, "-m", "cxrx", *words], stdout=said, stderr=said, start_new_session=True)
 
 
 def finished(out: Path) -> dict[str, tuple[str, int]]:
@@ -55,46 +61,74 @@ def arrays(path: Path) -> dict[str, np.ndarray]:
     return found
 
 
-def main() -> None:
-    """Run, kill, resume, compare."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--films", type=int, default=200)
-    parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--seed", type=int, default=0)
-    arguments = parser.parse_args()
-    rng = random.Random(arguments.seed)
-    with tempfile.TemporaryDirectory() as scratch:
-        films, whole, out = Path(scratch) / "films", Path(scratch) / "whole.h5", Path(scratch) / "killed.h5"
-        write_folder(films, arguments.films, arguments.seed)
-        begun = time.monotonic()
-        subprocess.run(command(films, whole), check=True, capture_output=True)
-        took = time.monotonic() - begun
-        kills, early, kept = 0, 0, finished(out)
-        while kills < arguments.kills:
-            process = subprocess.Popen(command(films, out), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-            while process.poll() is None and not PartStore(out).lock_path.exists():
-                time.sleep(0.02)  # aim at the work, not at the start of the program
-            try:
-                process.wait(rng.uniform(0.1, 8))
-                break
-            except subprocess.TimeoutExpired:
-                process.send_signal(signal.SIGKILL)
-                process.wait()
-                kills += 1
+def disturb(process: subprocess.Popen[bytes], out: Path, rng: random.Random, longest: float, share: float) -> str:
+    """Kill the program or one of its workers at a random moment of the work; return which, empty where it was done."""
+    while process.poll() is None and not PartStore(out).lock_path.exists():
+        time.sleep(0.02)  # aim at the work, not at the start of the program
+    try:
+        process.wait(rng.uniform(0.01, longest))
+    except subprocess.TimeoutExpired:
+        workers = [pid for pid in members(process.pid) if parent_of(pid) not in {process.pid, os.getpid()}]
+        if workers and rng.random() < share:
+            os.kill(rng.choice(workers), signal.SIGKILL)
+            return "worker"
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        return "program"
+    return ""
+
+
+def one_run(films: Path, out: Path, rng: random.Random, longest: float, arguments: argparse.Namespace) -> Counter[str]:
+    """Run to the end, however often it is killed; return how often, and how often no new part was finished before."""
+    kills: Counter[str] = Counter()
+    kept = finished(out)
+    process = start(films, out, arguments.model)
+    while kills["program"] + kills["worker"] < arguments.kills and process.poll() is None:
+        victim = disturb(process, out, rng, longest, arguments.workers)
+        kills[victim or "ended"] += 1
+        if victim == "program":
             if out.exists():
                 break  # it was packed already, and killed while it cleared the parts away
             now = finished(out)
             assert all(now.get(film) == place for film, place in kept.items()), "a finished film was lost or redone"
-            early += len(now) == len(kept)
+            kills["early"] += len(now) == len(kept)
             kept = now
-        subprocess.run(command(films, out), check=True, capture_output=True)
-        one, two = arrays(whole), arrays(out)
-        assert one.keys() == two.keys()
-        for name, array in one.items():
-            np.testing.assert_array_equal(array, two[name], err_msg=name)
-    print(f"{arguments.films} films, undisturbed run {took:.1f} s, {kills} kills ({early} before a part was finished)")
-    print(f"{len(kept)} films were finished before the last start; none was lost or done again")
-    print(f"{len(one)} datasets are equal bit for bit")
+            process = start(films, out, arguments.model)
+    if process.wait() != 0:
+        assert start(films, out, arguments.model).wait() == 0, out.with_suffix(".said").read_text()
+    return kills
+
+
+def main() -> None:
+    """Run, kill, resume, compare; again until there were as many kills as wanted."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--films", type=int, default=200)
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--workers", type=float, default=0.5, help="share of the kills that hit a decode worker only")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--model", default="demo-densenet")
+    arguments = parser.parse_args()
+    rng, kills, runs, wanted = random.Random(arguments.seed), Counter[str](), 0, arguments.kills
+    with tempfile.TemporaryDirectory() as scratch:
+        films, whole, out = Path(scratch) / "films", Path(scratch) / "whole.h5", Path(scratch) / "killed.h5"
+        write_folder(films, arguments.films, arguments.seed)
+        begun = time.monotonic()
+        assert start(films, whole, arguments.model).wait() == 0
+        took, one = time.monotonic() - begun, arrays(whole)
+        while (left := wanted - kills["program"] - kills["worker"]) > 0:
+            arguments.kills = left
+            kills += one_run(films, out, rng, took / 2, arguments)
+            runs += 1
+            two = arrays(out)
+            assert one.keys() == two.keys()
+            for name, array in one.items():
+                np.testing.assert_array_equal(array, two[name], err_msg=name)
+            for path in Path(scratch).glob("killed*"):
+                path.unlink()
+    killed = f"{runs} runs with {kills['program']} kills of the program"
+    print(f"{arguments.films} films, undisturbed run {took:.1f} s; {killed}")
+    print(f"({kills['early']} before a part was finished) and {kills['worker']} of its workers")
+    print(f"no finished film was lost or done again; {len(one)} datasets are equal bit for bit")
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ import random
 import struct
 import tarfile
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import h5py
@@ -156,25 +157,33 @@ def layouts() -> dict[str, str]:
             "{n}.dcm,Effusion|Nodule,0,{i},58,M,PA"),
         "BBox_List_2017.csv": text("Image Index,Finding Label,Bbox [x,y,w,h],,,", "{n}.dcm,Nodule,{i},10,20,30"),
         "stage_2_train_labels.csv": text("patientId,x,y,width,height,Target", "{n},10,20,30,40,1"),
-        "train.csv": text("Path,Sex,Age,Frontal/Lateral,AP/PA,Pleural Effusion,Edema", "films/{n}.dcm,F,60,Frontal,AP,1.0,-1.0"),
-        "annotations.csv": text("image_id,class_name,class_id,rad_id,x_min,y_min,x_max,y_max", "{n},Nodule,8,R1,1,2,30,40"),
+        "train.csv": text("Path,Sex,Age,Frontal/Lateral,AP/PA,Edema", "films/{n}.dcm,F,60,Frontal,AP,-1.0"),
+        "annotations.csv": text("image_id,class_name,class_id,rad_id,x_min,y_min,x_max,y_max", "{n},Mass,8,R,1,2,3,4"),
         "train-rle.csv": text("ImageId,EncodedPixels", "{n},100 5 80 7"),
         "classes.csv": text("dicom_id,subject_id,study_id,Edema,Pneumonia", "{n},1{i},5{i},1.0,0.0"),
     }  # fmt: skip
 
 
-SAME = {
-    "BOM": lambda t: b"\xef\xbb\xbf" + t.encode(), "UTF-16": lambda t: t.encode("utf-16"),
-    "UTF-16-BE": lambda t: b"\xfe\xff" + t.encode("utf-16-be"), "CRLF": lambda t: t.replace("\n", "\r\n").encode(),
-    "CR": lambda t: t.replace("\n", "\r").encode(), "blank lines": lambda t: t.replace("\n", "\n\n").encode(),
-    "semicolons": lambda t: _written(t, ";"), "tabs": lambda t: _written(t, "\t"), "bars": lambda t: _written(t, "|"),
-    "quoted": lambda t: _written(t, ",", quoting=csv.QUOTE_ALL), "no last line break": lambda t: t.rstrip("\n").encode(),
+SAME: dict[str, Callable[[str], bytes]] = {
+    "BOM": lambda t: b"\xef\xbb\xbf" + t.encode(),
+    "UTF-16": lambda t: t.encode("utf-16"),
+    "UTF-16-BE": lambda t: b"\xfe\xff" + t.encode("utf-16-be"),
+    "CRLF": lambda t: t.replace("\n", "\r\n").encode(),
+    "CR": lambda t: t.replace("\n", "\r").encode(),
+    "blank lines": lambda t: t.replace("\n", "\n\n").encode(),
+    "semicolons": lambda t: _written(t, ";"),
+    "tabs": lambda t: _written(t, "\t"),
+    "bars": lambda t: _written(t, "|"),
+    "quoted": lambda t: _written(t, ",", quoting=csv.QUOTE_ALL),
+    "no last line break": lambda t: t.rstrip("\n").encode(),
     "upper header": lambda t: (t.partition("\n")[0].upper() + "\n" + t.partition("\n")[2]).encode(),
-    "spaces": lambda t: t.replace(",", " , ").encode(), "reversed": lambda t: "\n".join(
-        [t.split("\n")[0], *t.strip().split("\n")[:0:-1], ""]).encode(),
-    "index column": lambda t: "\n".join(f"{i or ''},{line}" for i, line in enumerate(t.strip().split("\n"))).encode(),
-    "zero bytes at the end": lambda t: t.encode() + bytes(8), "latin-1 remark": lambda t: _with_remark(t).encode("latin-1"),
-}  # fmt: skip
+    "spaces": lambda t: t.replace(",", " , ").encode(),
+    "reversed": lambda t: "\n".join([t.split("\n")[0], *t.strip().split("\n")[:0:-1], ""]).encode(),
+    "index column": lambda t: "\n".join(f"{i or ''},{x}" for i, x in enumerate(t.strip().split("\n"))).encode(),
+    "zero bytes at the end": lambda t: t.encode() + bytes(8),
+    "latin-1 remark": lambda t: _with_remark(t).encode("latin-1"),
+}
+"""Ways to write a table that change nothing of what it says."""
 
 
 def _rows(text: str) -> list[list[str]]:
@@ -192,31 +201,45 @@ def _with_remark(text: str) -> str:
     return "\n".join([f"{head},Bemerkung", *(f"{row},Größe" for row in rows), ""])
 
 
-CELLS = ("", "nan", "NaN", "inf", "-inf", "1e400", "-1", "2", "0.5", "1,5", "yes", "ja", "TRUE", "positive", "é" * 300, "\0",
-         "=1+1", "../../etc/passwd", "/", "films", "1|2", "|||", "9" * 400, " ", "\u202e", "\ud800", "films/000001.dcm/x",
-         "a\nb", '"', "1 2 3", "-5 -5", "1 99999999999")  # fmt: skip
+CELLS = ("", "nan", "NaN", "inf", "-inf", "1e400", "-1", "2", "0.5", "1,5", "yes", "ja", "TRUE", "positive", "é" * 300,
+         "\0", "=1+1", "../../etc/passwd", "/", "films", "1|2", "|||", "9" * 400, " ", "\u202e", "\ud800", "a\nb", '"',
+         "films/000001.dcm/x", "1 2 3", "-5 -5", "1 99999999999")  # fmt: skip
 
 
 def change_cells(rng: random.Random, text: str) -> bytes:
     """Put odd cells, rows and columns into a table."""
     rows = _rows(text)
     for _ in range(rng.choice((1, 1, 3, 10))):
-        i, j, n = rng.randrange(len(rows)), rng.randrange(len(rows[0])), rng.choice((0, 1, 300))
-        rng.choice((
-            lambda: rows[i].__setitem__(slice(j, j + 1), [rng.choice(CELLS)]), lambda: rows.insert(i, rows[i] * 2),
-            lambda: rows.insert(i, rows[0]), lambda: rows.__setitem__(i, rows[i][:j]), lambda: rows.pop(i) if len(rows) > 1 else 0,
-            lambda: [row.insert(j, rng.choice(CELLS)) for row in rows], lambda: rows.extend([rows[-1]] * n),
-            lambda: rows[0].extend(rows[0][-1:] * n), lambda: [row.pop() for row in rows if row],
-        ))()  # fmt: skip
+        row, j, n = rng.choice(rows), rng.randrange(len(rows[0]) or 1), rng.choice((1, 1, 300))
+        match rng.randrange(8):
+            case 0 | 1:
+                row[j : j + 1] = [rng.choice(CELLS)] * n
+            case 2:
+                rows.insert(rng.randrange(len(rows)), rng.choice((rows[0], row * 2)))
+            case 3:
+                del row[j:]
+            case 4:
+                rows += [row] * n
+            case 5:
+                rows[0] += rows[0][-1:] * n
+            case 6:
+                rows = [[*row[:j], rng.choice(CELLS), *row[j:]] for row in rows]
+            case 7:
+                rows = [row[:j] + row[j + 1 :] for row in rows]
     out = io.StringIO()
     csv.writer(out, delimiter=rng.choice((",", ",", ";", "\t"))).writerows(rows)
     return out.getvalue().encode(rng.choice(("utf-8", "utf-16", "latin-1", "utf-7")), "replace")
 
 
-def tables(folder: Path, rng: random.Random) -> tuple[str, Commands]:
+def link_films(folder: Path) -> None:
+    """Put the films that tables speak of into `folder`."""
     (folder / "films").mkdir()
     for name in _names():
         os.link(folder / f"../../base/data/films/{name}.dcm", folder / f"films/{name}.dcm")
+
+
+def tables(folder: Path, rng: random.Random) -> tuple[str, Commands]:
+    link_films(folder)
     name, text = rng.choice(sorted(layouts().items()))
     way = rng.choice(("same", "cells", "cells", "bytes", "json"))
     check: Commands = []
@@ -232,8 +255,8 @@ def tables(folder: Path, rng: random.Random) -> tuple[str, Commands]:
         change = change_cells if way == "cells" else rng.choice(films.ANY)
         how, data = change.__name__, change(rng, text if way == "cells" else text.encode())
     (folder / name).write_bytes(data)
-    more = [["predict", ".", *RUN], ["compare", BASE, "--truth", name, "--metrics", "localisation", "--out", "r", "--n-boot", "10"],
-            ["datasets", "show", "."], ["predict", "films", "--truth", name, *RUN]]  # fmt: skip
+    scored = ["compare", BASE, "--truth", name, "--metrics", "localisation", "--out", "r", "--n-boot", "10"]
+    more = [["predict", ".", *RUN], scored, ["datasets", "show", "."], ["predict", "films", "--truth", name, *RUN]]
     return f"{name} {how}", [["datasets", "show", ".", "--json"], *check, rng.choice(more)]
 
 
@@ -250,23 +273,23 @@ class Evil:
 
 def weights(folder: Path, rng: random.Random) -> tuple[str, Commands]:
     space: dict[str, object] = {}
-    exec((folder / "../../base/net.py").read_text(), space)  # noqa: S102 - our own
+    exec((folder / "../../base/net.py").read_text(), space)
     tensors = dict(space["build"](("Effusion", "Nodule")).state_dict())
-    how = rng.choice(("whole", "key", "shape", "dtype", "content", "nest", "evil", "bytes", "bytes", "bytes"))
+    how = rng.choice(("whole", "key", "shape", "tensor", "content", "nest", "evil", "bytes", "bytes", "bytes"))
     content: object = _reworked(rng, how, tensors)
-    form = rng.choice(("pt", "legacy", "pickle", "safetensors", "header")) if how != "evil" else rng.choice(("pt", "pickle"))
+    form = rng.choice(("pt", "legacy", "pickle", "safetensors", "header")[: 3 if how == "evil" else 5])
     path = folder / f"w{rng.choice(('.pth', '.pt', '.tar', '.ckpt', '.bin', '.h5', ''))}"
+    out = io.BytesIO()
     if form in {"safetensors", "header"}:
         path = folder / "w.safetensors"
         plain = {str(k): v.contiguous() for k, v in tensors.items() if type(v) is torch.Tensor and _is_plain(v)}
-        data = save_safetensors(plain) if form == "safetensors" else _header(rng, save_safetensors(plain))
+        data = save_safetensors(plain)
+        out.write(_header(rng, data) if form == "header" else data)
+    elif form == "pickle":
+        pickle.dump(content, out, protocol=rng.choice((0, 2, 4)))
     else:
-        out = io.BytesIO()
-        if form == "pickle":
-            pickle.dump(content, out, protocol=rng.choice((0, 2, 4)))
-        else:
-            torch.save(content, out, _use_new_zipfile_serialization=form == "pt")
-        data = out.getvalue()
+        torch.save(content, out, _use_new_zipfile_serialization=form == "pt")
+    data = out.getvalue()
     if how == "bytes":
         change = rng.choice(films.ANY)
         data, how = change(rng, data), f"bytes {change.__name__}"
@@ -281,30 +304,34 @@ def _is_plain(tensor: torch.Tensor) -> bool:
 
 
 def _reworked(rng: random.Random, how: str, tensors: dict[str, object]) -> object:
+    """Change a state dict in place, or return something else."""
     key = rng.choice(list(tensors))
-    if how == "key":
-        new = rng.choice(("", "x" * 5000, "a\0b", "module." * 40 + key, 3, None, "é", f"{key}.", "..", f"model.{key}"))
-        tensors[new] = tensors.pop(key)
-    elif how == "shape":
-        tensors[key] = rng.choice((torch.zeros(0), torch.zeros(()), tensors[key][None], torch.zeros(3, 0, 7),
-                                   tensors[key].expand(2, *tensors[key].shape)))  # fmt: skip
-    elif how == "dtype":
-        tensors[key] = rng.choice((
-            tensors[key].to(rng.choice((torch.int8, torch.bool, torch.complex64, torch.float16, torch.bfloat16, torch.float64))),
-            torch.full_like(tensors[key], float("nan")), tensors[key].to_sparse(), tensors[key].numpy(), tensors[key].to("meta"),
-            torch.quantize_per_tensor(tensors[key], 0.1, 0, torch.qint8), torch.nn.Parameter(tensors[key]),
-        ))  # fmt: skip
-    elif how == "content":
-        tensors[key] = rng.choice((None, 3, "text", [1, 2], {"a": 1}, np.zeros(3), torch.Size((1, 2)), b"bytes", 1j, Path("x")))
+    own = tensors[key]
+    dtype = rng.choice((torch.int8, torch.bool, torch.complex64, torch.float16, torch.bfloat16, torch.float64))
+    odd = {
+        "shape": (torch.zeros(0), torch.zeros(()), own[None], torch.zeros(3, 0, 7), own.expand(2, *own.shape)),
+        "tensor": (own.to(dtype), own * torch.nan, own.to_sparse(), own.numpy(), own.to("meta"),
+                   torch.nn.Parameter(own), torch.quantize_per_tensor(own, 0.1, 0, torch.qint8)),
+        "content": (None, 3, "text", [1, 2], {"a": 1}, np.zeros(3), torch.Size((1, 2)), b"bytes", 1j, Path("x")),
+    }  # fmt: skip
+    if how in odd:
+        tensors[key] = rng.choice(odd[how])
+    elif how == "key":
+        names = ("", "x" * 5000, "a\0b", "module." * 40 + key, 3, None, "é", f"{key}.", "..", f"model.{key}")
+        tensors[rng.choice(names)] = tensors.pop(key)
     elif how == "nest":
-        tensors["loop"] = tensors
+        labels, arch = rng.choice((["a"], "a,b", 3, [None], {"a": 0})), rng.choice((3, "x", None))
+        loop: dict[str, object] = {**tensors}
+        loop["loop"] = loop
         return rng.choice((
-            {"state_dict": tensors, "epoch": 3}, {"model": {"model": {"state_dict": tensors}}}, [tensors], (tensors, 1), tensors,
-            {"state_dict": tensors, "labels": rng.choice((["a"], "a,b", 3, [None], {"a": 0})), "arch": rng.choice((3, "x", None))},
-            3, None, [], {}, "text", {"state_dict": 3}, {"state_dict": {}},
+            {"state_dict": tensors, "epoch": 3}, {"model": {"model": {"state_dict": tensors}}}, [tensors], (tensors, 1),
+            {"state_dict": tensors, "labels": labels, "arch": arch}, {"state_dict": 3}, {"state_dict": {}}, loop, 3,
+            None, [], {}, "x",
         ))  # fmt: skip
     elif how == "evil":
-        return rng.choice(({"state_dict": tensors, "x": Evil()}, Evil(), {"state_dict": Evil()}, {**tensors, "x": [Evil()]}))
+        return rng.choice(
+            ({"state_dict": tensors, "x": Evil()}, Evil(), {"state_dict": Evil()}, {**tensors, "x": [Evil()]})
+        )
     return tensors
 
 
@@ -313,11 +340,10 @@ def _header(rng: random.Random, data: bytes) -> bytes:
     n = int.from_bytes(data[:8], "little")
     head, body = json.loads(data[8 : 8 + n]), data[8 + n :]
     entry = head[rng.choice([key for key in head if key != "__metadata__"])]
-    rng.choice((
-        lambda: entry.update(data_offsets=[0, len(body)]), lambda: entry.update(data_offsets=[-1, 4]), lambda: entry.pop("dtype"),
-        lambda: entry.update(shape=[2**40]), lambda: entry.update(shape=[-1]), lambda: entry.update(dtype=rng.choice(("F8", "X", 3))),
-        lambda: head.update(__metadata__=rng.choice(({"a": 1}, {"labels": "["}, {"cxrx": "{"}, 3))),
-    ))()  # fmt: skip
+    lies = ({"data_offsets": [0, len(body)]}, {"data_offsets": [4, 0]}, {"dtype": "F8"}, {"dtype": 3}, {"shape": []},
+            {"shape": [2**40]}, {"dtype": "I32"}, {"shape": [2, 2**62]}, {"dtype": "BF16"})  # fmt: skip
+    entry.update(rng.choice(lies))
+    head["__metadata__"] = rng.choice(({"a": "1"}, {"labels": "["}, {"cxrx": "{"}, {"a": 1}, {}))
     text = json.dumps(head).encode()
     return rng.choice((len(text), len(text), len(text), 0, 2**62, len(text) - 1)).to_bytes(8, "little") + text + body
 
@@ -325,11 +351,24 @@ def _header(rng: random.Random, data: bytes) -> bytes:
 # ---------------------------------------------------------------------------------------------------------------------
 # Configurations
 
-VALUES = ('""', '"auto"', "3", "-1", "0", "true", "nan", "inf", "1e400", "[]", '["a", "b"]', "[[1]]", "{a = 1}", "1979-05-27",
-          '"./evil.py:build"', '"../out.h5"', '"/nowhere/x.h5"', '"é\\u0000"', "9" * 40, '"' + "x" * 5000 + '"', '"softmax"')  # fmt: skip
-KEYS = ("model", "weights", "out", "device", "workers", "batch-size", "batch_size", "limit", "labels", "views", "seed", "json",
-        "truth", "resume", "method", "targets", "input-size", "in-chans", "dtype", "voi-index", "frame", "metrics", "nonsense")  # fmt: skip
-TABLES = ("predict", "explain", "compare", "info", "models", "datasets", "weights", "nonsense", "predict.deep", "models.list")
+VALUES = ('""', '"auto"', "3", "-1", "0", "true", "nan", "inf", "1e400", "[]", '["a", "b"]', "[[1]]", "{a = 1}",
+          "1979-05-27", '"./evil.py:build"', '"../out.h5"', '"/nowhere/x.h5"', '"é\\u0000"', "9" * 40, '"softmax"',
+          f'"{"x" * 5000}"')  # fmt: skip
+_KEYS = """model weights out device workers batch-size batch_size limit labels views seed json truth resume method
+targets input-size in-chans dtype voi-index frame metrics nonsense"""
+KEYS = _KEYS.split()
+TABLES = (
+    "predict",
+    "explain",
+    "compare",
+    "info",
+    "models",
+    "datasets",
+    "weights",
+    "nonsense",
+    "predict.deep",
+    "models.a",
+)
 
 
 def configs(folder: Path, rng: random.Random) -> tuple[str, Commands]:
@@ -345,9 +384,9 @@ def configs(folder: Path, rng: random.Random) -> tuple[str, Commands]:
         data, how = rng.choice((b"a = " + b"[" * 5000, b"[a" + b".a" * 5000 + b"]", b"a." * 3000 + b"b = 1")), "deep"
     (folder / "cxrx.toml").write_bytes(data)
     (folder / "evil.py").write_text(EVIL)
-    more = (["predict", FILM, *RUN], ["predict", FILM], ["explain", FILM, "--method", "edge", *RUN], ["info", BASE], ["models"],
-            ["compare", BASE, "--metrics", "localisation", "--n-boot", "10", "--out", "r"], ["explainers"],
-            ["datasets", "show", "../../base/data"])  # fmt: skip
+    more = (["predict", FILM, *RUN], ["predict", FILM], ["explain", FILM, "--method", "edge", *RUN], ["info", BASE],
+            ["models"], ["compare", BASE, "--metrics", "localisation", "--n-boot", "10", "--out", "r"],
+            ["explainers"], ["datasets", "show", "../../base/data"])  # fmt: skip
     return f"{how} {text[:80]!r}", [rng.choice(more), rng.choice(more), ["@ran"]]
 
 
@@ -361,8 +400,8 @@ def archive(seed: int, index: int) -> tuple[str, str, bytes, set[str]]:
     """Return (how, suffix, bytes, names of the films in it that must be found; none where it is damaged)."""
     rng = random.Random(f"archive {seed} {index}")
     names = [f"{index:04d}-{i}.dcm" for i in range(rng.randrange(1, 5))]
-    odd = rng.choice(("", "", "../up.dcm", "/root.dcm", "é\udcff.dcm", "a" * 300 + ".dcm", "d/e/f.dcm", "C:\\x.dcm", ".hidden.dcm",
-                      "note.txt", "in.zip", "a\nb.dcm", names[0]))  # fmt: skip
+    odd = rng.choice(("", "", "../up.dcm", "/root.dcm", "é\udcff.dcm", "a" * 300 + ".dcm", "d/e/f.dcm", "C:\\x.dcm",
+                      ".hidden.dcm", "note.txt", "in.zip", "a\nb.dcm", names[0]))  # fmt: skip
     bodies = [films.film(seed, 1_000_000 + 10 * index + i)[2] for i in range(len(names))]
     expected = set(names)
     if odd:
@@ -404,10 +443,14 @@ def _lie(rng: random.Random, data: bytes) -> bytes:
     out = bytearray(data)
     if at >= 0:
         place, form = rng.choice(((8, "<H"), (10, "<H"), (16, "<I"), (20, "<I"), (24, "<I"), (28, "<H"), (42, "<I")))
-        struct.pack_into(form, out, at + place, rng.choice((0, 1, 9, 99, 0xFFFF, 0x7FFF)) * (1 if form == "<H" else 0x10001))
+        struct.pack_into(
+            form, out, at + place, rng.choice((0, 1, 9, 99, 0xFFFF, 0x7FFF)) * (1 if form == "<H" else 0x10001)
+        )
     else:
         place = rng.choice((100, 124, 148, 156, 257))
-        out[place : place + 12] = rng.choice((b"77777777777\0", b"\xff" * 12, b"\0" * 12, b"-1         \0", b"S1xgLK345678"))
+        out[place : place + 12] = rng.choice(
+            (b"77777777777\0", b"\xff" * 12, b"\0" * 12, b"-1         \0", b"S1xgLK345678")
+        )
     return bytes(out)
 
 

@@ -36,8 +36,8 @@ def films(log: str, words: list[str]) -> None:
     """Run one command as it is."""
     from functools import partial
 
-    import cxrx.engine.source as source
     from cxrx.cli import main
+    from cxrx.engine import source
 
     source.prepare_item = partial(sys.modules["tests.fuzz.child"].timed, log=log)
     sys.argv = ["cxrx", *words]
@@ -124,7 +124,9 @@ def contents(path: str) -> dict[str, str]:
 
 def _told(truth: Any) -> list[Any]:
     films = [truth.truth(str(path)) for path in sorted(Path().glob("films/*"))]
-    return [film and (sorted(film.labels.items()), sorted(map(str, film.boxes)), film.patient, film.view) for film in films]
+    return [
+        film and (sorted(film.labels.items()), sorted(map(str, film.boxes)), film.patient, film.view) for film in films
+    ]
 
 
 if __name__ == "__main__":

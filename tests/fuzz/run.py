@@ -1,36 +1,42 @@
 """Fuzz the program by hand, from the root of the repository::
 
     python -m tests.fuzz.run --minutes 10
-    python -m tests.fuzz.run --films 10000 --results 500 --tables 500 --weights 200 --archives 100 --configs 100 --write
+    python -m tests.fuzz.run --full --write
 
-The second goes on where it stopped (``--work``); ``--write`` puts its figures into RESULTS.md. What is found is printed,
-and its input, where it is small, goes to ``corpus/``, which the test suite replays (``--keep``).
+The second goes on where it stopped (``--work``); ``--write`` puts its figures into RESULTS.md. What is found is
+printed, and its input, where it is small, goes to ``corpus/`` (``--keep``), which the test suite replays (``--small``).
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import csv
 import json
 import random
 import re
 import shutil
+import subprocess
 import sys
 import time
+import zipfile
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tests.conftest import NET
-from tests.fuzz import cases, films, watch
+from tests.fuzz import cases, child, films, watch
 
 CONTRACT = {0, 1, 2, 3, 4, 5, 28, 130, 143}
 """Exit codes that the program may end with."""
 MOST_MEMORY = 2048  # MB, of all processes together
+FULL = {"films": 10000, "archives": 100, "results": 500, "tables": 500, "weights": 200, "configs": 100}
 BATCH = {"films": 500, "archives": 100, "results": 50, "tables": 100, "weights": 100, "configs": 100}
+SMALL = {"results": 5, "tables": 5, "weights": 8, "configs": 8}
+KILLS = ("--films", "300", "--kills", "100", "--model")
 CORPUS = Path(__file__).parent / "corpus"
-MOST_KEPT = 64 << 10  # bytes of an input that goes to the corpus
+MOST_KEPT = 32 << 10  # bytes of an input that goes to the corpus
 PREDICT = ["predict", "in", "-m", "./net.py:build", "--labels", "a,b", "--device", "cpu", "--workers", "2"]
 WIDER = ["--views", "all", "--non-chest", "--for-processing", "--force-dicom", "--frame", "0"]  # of every other batch
 
@@ -49,11 +55,12 @@ class Figures:
     slowest: float = 0.0
     slowest_item: str = ""
     counts: Counter[str] = field(default_factory=Counter)
-    findings: list[dict[str, str]] = field(default_factory=list)
+    findings: list[dict[str, Any]] = field(default_factory=list)
 
-    def find(self, case: str, what: str, how: str = "", detail: str = "") -> None:
+    def find(self, case: str, what: str, how: str = "", detail: str = "", commands: Any = None) -> None:
         """Note something that must not be."""
-        self.findings.append({"case": case, "what": what, "how": how, "detail": detail[-700:]})
+        found = {"case": case, "what": what, "how": how, "detail": detail[-700:], "commands": commands or []}
+        self.findings.append(found)
 
     def took(self, seconds: float, item: str) -> None:
         """Note the time of one item."""
@@ -138,13 +145,17 @@ def listing(work: Path) -> Counter[tuple[str, str]]:
     if (work / "failures.csv").exists():
         with (work / "failures.csv").open(newline="", errors="surrogateescape") as file:
             for row in csv.DictReader(file):
-                what = "duplicate" if row["code"] == "duplicate" else {"find": "skipped", "read": "failed"}[row["stage"]]
+                what = (
+                    "duplicate" if row["code"] == "duplicate" else {"find": "skipped", "read": "failed"}[row["stage"]]
+                )
                 key = row["file"].removeprefix("'"), what
                 found[key] += not (row["stage"] == "read" and key in found)  # a failed film stands in both
     return found
 
 
-def count_files(figures: Figures, work: Path, how: dict[str, str], members: dict[str, set[str]]) -> Counter[tuple[str, str]]:
+def count_files(
+    figures: Figures, work: Path, how: dict[str, str], members: dict[str, set[str]]
+) -> Counter[tuple[str, str]]:
     """Look for every file, and every member of a whole archive, in exactly one place."""
     rows = listing(work)
     places: dict[str, list[str]] = defaultdict(list)
@@ -174,13 +185,34 @@ def count_files(figures: Figures, work: Path, how: dict[str, str], members: dict
 def fuzz_cases(work: Path, kind: str, seed: int, first: int, n: int) -> Figures:
     """Run the commands of `n` cases; where the process dies or stands still, another goes on behind the case."""
     figures = Figures(kind, seed, first, n)
+    run_cases(figures, work, make_cases(work, kind, seed, first, n))
+    return figures.close()
+
+
+def make_cases(work: Path, kind: str, seed: int, first: int, n: int) -> list[dict[str, Any]]:
+    """Write the files of some cases; each is packed, too, so that it can be kept."""
     jobs = []
     for index in range(first, first + n):
-        folder = _fresh(work / "cases" / f"{kind}-{index:05d}")
+        folder = _fresh(work / "cases" / f"{kind}-{seed}-{index:05d}")
         how, commands = cases.CASES[kind](folder, random.Random(f"{kind} {seed} {index}"))
         jobs.append({"name": folder.name, "folder": str(folder), "commands": commands, "how": how})
-    run_cases(figures, work, jobs)
-    return figures.close()
+        with zipfile.ZipFile(folder.with_suffix(".zip"), "w", zipfile.ZIP_DEFLATED) as packed:
+            for path in folder.iterdir():
+                packed.write(path, path.name) if path.is_file() else None
+    return jobs
+
+
+def old_cases(work: Path) -> list[dict[str, Any]]:
+    """Unpack the cases of the corpus, each with the command that went wrong once."""
+    jobs = []
+    for path in sorted(CORPUS.glob("cases/*.zip")):
+        folder = _fresh(work / "cases" / path.stem)
+        shutil.unpack_archive(path, folder)
+        if path.name.startswith("tables"):
+            cases.link_films(folder)
+        commands = json.loads((folder / "commands.json").read_text())
+        jobs.append({"name": path.stem, "folder": str(folder), "commands": commands, "how": "corpus"})
+    return jobs
 
 
 def run_cases(figures: Figures, work: Path, jobs: list[dict[str, Any]]) -> None:
@@ -200,30 +232,30 @@ def run_cases(figures: Figures, work: Path, jobs: list[dict[str, Any]]) -> None:
         if not lines or "begun" in lines[-1]:
             what = "stands still" if ended.stood_still else f"the process ends with {ended.code}"
             words = " ".join(lines[-1]["begun"]) if lines else ""
-            figures.find(last, f"{what}: {words.split(' ')[0]}", how[last], f"{words} {ended.said}")
+            commands = [lines[-1]["begun"]] if lines else []
+            figures.find(last, f"{what}: {words.split(' ')[0]}", how[last], f"{words} {ended.said}", commands)
         jobs = jobs[[job["name"] for job in jobs].index(last) + 1 :]
 
 
 def _judge(figures: Figures, case: str, how: str, outcome: dict[str, Any]) -> None:
-    command = " ".join(outcome["words"][:2])
+    words = outcome["words"]
     if outcome.get("wrong"):
-        figures.find(case, outcome["wrong"][:100], how, outcome["wrong"])
-    elif outcome["where"]:
-        figures.find(case, f"internal error: {outcome['where'][:160]}", how, f"{command} | {outcome['said']}")
-    elif outcome["exit"] not in CONTRACT:
-        figures.find(case, f"exit code {outcome['exit']}", how, f"{command} | {outcome['said']}")
-    figures.counts[f"exit {outcome['exit']}"] += not outcome["words"][0].startswith("@")
+        again = {"@same": [["info"], ["verify"], ["@same", ""]]}.get(words[0], [words])
+        figures.find(case, outcome["wrong"][:100], how, outcome["wrong"], again)
+    elif outcome["where"] or outcome["exit"] not in CONTRACT:
+        what = f"internal error: {outcome['where'][:160]}" if outcome["where"] else f"exit code {outcome['exit']}"
+        figures.find(case, what, how, f"{' '.join(words)} | {outcome['said']}", [words])
+    figures.counts[f"exit {outcome['exit']}"] += not words[0].startswith("@")
 
 
 def make_base(work: Path) -> None:
-    """Make what cases start from; the commands must succeed on what is whole."""
-    if (work / "base" / "results.h5").exists():
-        return
-    jobs = [{"name": "base", "folder": str(_fresh(work / "base")), "commands": cases.base(work / "base"), "how": ""}]
-    figures = Figures("base", 0, 0, 1)
-    run_cases(figures, work, jobs)
-    if figures.findings or set(figures.counts) != {"exit 0"}:
-        raise RuntimeError(f"the commands fail on files that are whole: {figures}")
+    """Make what cases start from, unless it is there; the commands must succeed on what is whole."""
+    if not (work / "base" / "results.h5").exists():
+        commands = cases.base(_fresh(work / "base"))
+        with contextlib.chdir(work / "base"):
+            for outcome in map(child.run, commands):
+                if outcome["exit"] != 0:
+                    raise RuntimeError(f"a command fails on files that are whole: {outcome}")
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -236,43 +268,58 @@ def fuzz(work: Path, kind: str, seed: int, first: int, n: int) -> Figures:
     return (fuzz_cases if kind in cases.CASES else fuzz_files)(work, kind, seed, first, n)
 
 
+def small(work: Path) -> list[Figures]:
+    """Run some of each kind, and the corpus, with a fixed seed."""
+    done, figures = [fuzz_files(work, "mixed", 0, 0, 150)], Figures("cases", 0, 0, 0)
+    make_base(work)
+    jobs = [job for kind, n in SMALL.items() for job in make_cases(work, kind, 0, 0, n)] + old_cases(work)
+    figures.tried = len(jobs)
+    run_cases(figures, work, jobs)
+    return [*done, figures.close()]
+
+
 def keep(work: Path, figures: Figures) -> None:
     """Put small inputs of what was found into the corpus, one of a kind of finding."""
     for finding in {signature(figures.kind, finding): finding for finding in figures.findings}.values():
-        source = work / "in" / finding["case"]
-        if source.is_file() and source.stat().st_size <= MOST_KEPT:
-            (CORPUS / "films").mkdir(parents=True, exist_ok=True)
-            shutil.copy(source, CORPUS / "films" / f"{figures.kind}-{figures.seed}-{source.name}")
-        # a case is made again from its kind, seed and index
-        elif (work / "cases" / finding["case"]).is_dir() and finding["case"] != "batch":
-            line = f"{figures.kind} {figures.seed} {int(finding['case'].rpartition('-')[2])}\n"
-            with (CORPUS / "cases.txt").open("a+") as file:
-                file.seek(0)
-                if line not in file.readlines():
-                    file.write(line)
+        film, case = work / "in" / finding["case"], work / "cases" / f"{finding['case']}.zip"
+        if film.is_file() and film.stat().st_size <= MOST_KEPT:
+            shutil.copy(film, CORPUS / "films" / f"{figures.kind}-{figures.seed}-{film.name}")
+        elif case.is_file() and case.stat().st_size <= MOST_KEPT:
+            shutil.copy(case, CORPUS / "cases")
+            with zipfile.ZipFile(CORPUS / "cases" / case.name, "a") as packed:
+                packed.writestr("commands.json", json.dumps(finding["commands"]))
 
 
-def signature(kind: str, finding: dict[str, str]) -> str:
+def signature(kind: str, finding: dict[str, Any]) -> str:
     """Return what findings of one cause have in common."""
     return f"{kind}: {re.sub(r'[0-9]+', 'N', finding['what'])[:110]}"
 
 
+def summary(everything: list[Figures]) -> list[str]:
+    """Return a table of the figures of each kind."""
+    lines = ["| | tried | held | slowest, s | peak, MB | minutes | of these |", "|---|---:|---:|---:|---:|---:|---|"]
+    for kind in dict.fromkeys(figures.kind for figures in everything):
+        of = [figures for figures in everything if figures.kind == kind]
+        counts = sum((Counter(f.counts) for f in of), Counter())
+        tried, held, minutes = sum(f.tried for f in of), sum(f.held for f in of), sum(f.seconds for f in of) / 60
+        listed = ", ".join(f"{n} {what}" for what, n in counts.most_common())
+        slowest, memory = max(f.slowest for f in of), max(f.memory for f in of)
+        lines.append(f"| {kind} | {tried} | {held} | {slowest:.1f} | {memory:.0f} | {minutes:.0f} | {listed} |")
+    return lines
+
+
 def show(everything: list[Figures]) -> None:
-    """Print the figures of each kind, and one example of each finding."""
-    kinds: dict[str, list[Figures]] = defaultdict(list)
+    """Print the figures of each kind, the slowest of each, and one example of each finding."""
+    print("\n".join(summary(everything)))
+    grouped: dict[str, list[tuple[Figures, dict[str, Any]]]] = defaultdict(list)
     for figures in everything:
-        kinds[figures.kind].append(figures)
-    for kind, batches in kinds.items():
-        slow, counts = max(batches, key=lambda f: f.slowest), sum((Counter(f.counts) for f in batches), Counter())
-        print(f"{kind}: {sum(f.tried for f in batches)} tried, {sum(f.held for f in batches)} held, slowest {slow.slowest:.1f} s "
-              f"{slow.slowest_item}, {max(f.memory for f in batches):.0f} MB, {sum(f.seconds for f in batches):.0f} s; {dict(counts)}")  # fmt: skip
-    grouped: dict[str, list[tuple[Figures, dict[str, str]]]] = defaultdict(list)
-    for figures in everything:
+        print(f"slowest of {figures.kind} {figures.first}: {figures.slowest:.1f} s {figures.slowest_item}")
         for finding in figures.findings:
             grouped[signature(figures.kind, finding)].append((figures, finding))
     for name, group in sorted(grouped.items(), key=lambda pair: -len(pair[1])):
         figures, finding = group[0]
-        print(f"\n{len(group)} x {name}\n   seed {figures.seed}, {finding['case']} ({finding['how']})\n   {finding['detail'][-500:]}")
+        print(f"\n{len(group)} x {name}\n   seed {figures.seed}, {finding['case']} ({finding['how']})")
+        print(f"   {finding['detail'][-500:]}")
 
 
 def _fresh(folder: Path) -> Path:
@@ -281,19 +328,44 @@ def _fresh(folder: Path) -> Path:
     return folder
 
 
+def write(everything: list[Figures], kills: str) -> None:
+    """Write the figures into RESULTS.md, beside this file."""
+    page = Path(__file__).with_name("RESULTS.md")
+    head = page.read_text(encoding="utf-8").partition("<!-- figures -->")[0] + "<!-- figures -->\n\n"
+    page.write_text(head + "\n".join([*summary(everything), "", kills]), encoding="utf-8")
+
+
+def kill(work: Path) -> str:
+    """Run the kills, unless they are done; return what they print."""
+    said = work / "kills.txt"
+    if not said.exists():
+        (work / "net.py").write_text(NET)
+        words = [sys.executable, "-m", "tests.bench.bench_kill", *KILLS, f"{work / 'net.py'}:build"]
+        found = subprocess.run(words, capture_output=True, text=True, check=False)
+        if found.returncode:
+            return f"Kills: {found.stderr[-1000:]}"
+        said.write_text(found.stdout)
+    return said.read_text()
+
+
 def main() -> int:
     """Run, print, keep."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for kind in BATCH:
         parser.add_argument(f"--{kind}", type=int, default=0)
     parser.add_argument("--minutes", type=float, default=0, help="all kinds in turn, with a seed of the clock")
+    parser.add_argument("--small", action="store_true", help="what the test suite runs, with the corpus")
+    parser.add_argument("--full", action="store_true", help="the full size, and the kills")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--work", type=Path, default=Path(".fuzz"))
     parser.add_argument("--keep", action="store_true", help="add small inputs of what is found to the corpus")
+    parser.add_argument("--write", action="store_true", help="write the figures into RESULTS.md")
     arguments = parser.parse_args()
-    work, done = arguments.work.absolute(), []
+    if arguments.full:
+        vars(arguments).update(FULL)
+    work, book = arguments.work.absolute(), arguments.work.absolute() / "figures.jsonl"
     work.mkdir(parents=True, exist_ok=True)
-    book = work / "figures.jsonl"
+    done = small(work) if arguments.small else []
     if book.exists() and not arguments.minutes:
         done = [Figures(**json.loads(line)) for line in book.read_text().splitlines()]
     there = {(f.kind, f.seed, f.first) for f in done}
@@ -302,10 +374,18 @@ def main() -> int:
             done.append(fuzz(work, kind, seed, first, n))
             with book.open("a") as file:
                 file.write(json.dumps(vars(done[-1])) + "\n")
-            print(f"{kind} {first}: {len(done[-1].findings)} findings, {done[-1].seconds:.0f} s", file=sys.stderr, flush=True)
+            print(
+                f"{kind} {first}: {len(done[-1].findings)} findings, {done[-1].seconds:.0f} s",
+                file=sys.stderr,
+                flush=True,
+            )
             if arguments.keep:
                 keep(work, done[-1])
+    kills = kill(work) if arguments.full else ""
     show(done)
+    print(kills)
+    if arguments.write:
+        write(done, kills)
     return int(any(f.findings for f in done))
 
 

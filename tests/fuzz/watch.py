@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -54,24 +55,29 @@ def run(words: list[str], folder: Path, log: Path, patience: float = HANG) -> En
 
 def _end(child: subprocess.Popen[bytes]) -> None:
     """End the child and what is left of its session."""
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(child.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
     child.wait()
 
 
 def members(session: int) -> list[int]:
     """Return the processes of a session."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = path.read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        if int(fields[3]) == session:
-            found.append(int(path.parent.name))
-    return found
+    pids = [int(path.name) for path in Path("/proc").glob("[0-9]*")]
+    return [pid for pid in pids if (_stat(pid) or (0, 0, 0, 0))[3] == session]
+
+
+def parent_of(pid: int) -> int:
+    """Return the process that started another, 0 where that has gone."""
+    return (_stat(pid) or (0, 0))[1]
+
+
+def _stat(pid: int) -> tuple[int, ...] | None:
+    """Return state, parent, group and session of a process; None where it has gone."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return ord(fields[0]), *map(int, fields[1:4])
 
 
 def memory_of(session: int) -> float:
