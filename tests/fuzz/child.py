@@ -19,7 +19,6 @@ def timed(item: Any, log: str, **given: Any) -> Any:
     """Prepare a film, and note how long it took."""
     from cxrx.reading.prepare import prepare_item
 
-    _write(log, {"begun": item.relative, "pid": os.getpid(), "at": time.time()})
     begun = time.perf_counter()
     try:
         return prepare_item(item, **given)

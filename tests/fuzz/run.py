@@ -34,7 +34,7 @@ MOST_MEMORY = 2048  # MB, of all processes together
 FULL = {"films": 10000, "archives": 100, "results": 500, "tables": 500, "weights": 200, "configs": 100}
 BATCH = {"films": 500, "archives": 100, "results": 50, "tables": 100, "weights": 100, "configs": 100}
 SMALL = {"results": 5, "tables": 5, "weights": 8, "configs": 8}
-KILLS = ("--films", "300", "--kills", "100", "--model")
+KILLS = ("--films", "300", "--kills", "100", "--model")  # and the name of a tiny network
 CORPUS = Path(__file__).parent / "corpus"
 MOST_KEPT = 32 << 10  # bytes of an input that goes to the corpus
 PREDICT = ["predict", "in", "-m", "./net.py:build", "--labels", "a,b", "--device", "cpu", "--workers", "2"]
@@ -123,15 +123,20 @@ def _predict(figures: Figures, work: Path, words: list[str], how: dict[str, str]
         figures.find("batch", "stands still" if ended.stood_still else f"exit code {ended.code}", "", ended.said)
     if "internal error" in ended.said or "Traceback" in ended.said:
         figures.find("batch", "internal error", "", ended.said)
-    open_: Counter[str] = Counter()
     for line in map(json.loads, log.read_text().splitlines()):
-        name = line.get("begun") or line["film"]
-        open_[name] += 1 if "begun" in line else -1
-        if "film" in line:
-            figures.took(line["seconds"], f"{name} ({how.get(name, '')})")
-            if line["seconds"] > watch.HANG:
-                figures.find(name, f"takes over {watch.HANG:g} s", how.get(name, ""))
-    figures.counts["workers ended by a film"] += sum(open_.values())
+        name = line["film"]
+        figures.took(line["seconds"], f"{name} ({how.get(name, '')})")
+        if line["seconds"] > watch.HANG:
+            figures.find(name.partition("/")[0], f"takes over {watch.HANG:g} s", how.get(name, ""), name)
+
+
+def failures(work: Path) -> list[dict[str, str]]:
+    """Return the rows of failures.csv."""
+    path = work / "failures.csv"
+    if not path.exists():
+        return []
+    with path.open(newline="", errors="surrogateescape") as file:
+        return [row | {"file": row["file"].removeprefix("'")} for row in csv.DictReader(file)]
 
 
 def listing(work: Path) -> Counter[tuple[str, str]]:
@@ -142,14 +147,10 @@ def listing(work: Path) -> Counter[tuple[str, str]]:
         images, links = opened.images(), opened.links()
     status = dict(zip(images["image_id"], images["status"], strict=True))
     found = Counter((link.relative, str(status[link.image_id])) for link in links if link.image_id in status)
-    if (work / "failures.csv").exists():
-        with (work / "failures.csv").open(newline="", errors="surrogateescape") as file:
-            for row in csv.DictReader(file):
-                what = (
-                    "duplicate" if row["code"] == "duplicate" else {"find": "skipped", "read": "failed"}[row["stage"]]
-                )
-                key = row["file"].removeprefix("'"), what
-                found[key] += not (row["stage"] == "read" and key in found)  # a failed film stands in both
+    for row in failures(work):
+        what = "duplicate" if row["code"] == "duplicate" else {"find": "skipped", "read": "failed"}[row["stage"]]
+        key = row["file"], what
+        found[key] += not (row["stage"] == "read" and key in found)  # a failed film stands in both
     return found
 
 
@@ -175,6 +176,11 @@ def count_files(
             places.pop(place, None)
     for name in places:
         figures.find(name, "is listed, and is no input")
+    for row in failures(work):
+        name = next((name for name in (row["file"], row["file"].partition("/")[0]) if name in how), row["file"])
+        if row["code"] == "timeout":
+            figures.find(name, f"takes over {watch.HANG:g} s", how.get(name, ""), row["file"])
+        figures.counts["crashed a decoder"] += row["code"] == "decoder-crash"
     return rows
 
 
@@ -197,8 +203,9 @@ def make_cases(work: Path, kind: str, seed: int, first: int, n: int) -> list[dic
         how, commands = cases.CASES[kind](folder, random.Random(f"{kind} {seed} {index}"))
         jobs.append({"name": folder.name, "folder": str(folder), "commands": commands, "how": how})
         with zipfile.ZipFile(folder.with_suffix(".zip"), "w", zipfile.ZIP_DEFLATED) as packed:
-            for path in folder.iterdir():
-                packed.write(path, path.name) if path.is_file() else None
+            for path in filter(Path.is_file, folder.iterdir()):
+                data = path.read_bytes()  # a link table names the folder of this run
+                packed.writestr(path.name, data.replace(bytes(work), b"/fuzz") if path.suffix == ".csv" else data)
     return jobs
 
 
