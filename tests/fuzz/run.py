@@ -31,6 +31,7 @@ from tests.fuzz import cases, child, films, watch
 CONTRACT = {0, 1, 2, 3, 4, 5, 28, 130, 143}
 """Exit codes that the program may end with."""
 MOST_MEMORY = 2048  # MB, of all processes together
+WORDS = ("ok", "flagged", "failed", "skipped", "duplicate")
 FULL = {"films": 10000, "archives": 100, "results": 500, "tables": 500, "weights": 200, "configs": 100}
 BATCH = {"films": 500, "archives": 100, "results": 50, "tables": 100, "weights": 100, "configs": 100}
 SMALL = {"results": 5, "tables": 5, "weights": 8, "configs": 8}
@@ -144,13 +145,16 @@ def listing(work: Path) -> Counter[tuple[str, str]]:
     import cxrx
 
     with cxrx.open_results(work / "results.h5") as opened:
-        images, links = opened.images(), opened.links()
+        images, links = opened.images(), [link for link in opened.links() if link.kind == "film"]
     status = dict(zip(images["image_id"], images["status"], strict=True))
-    found = Counter((link.relative, str(status[link.image_id])) for link in links if link.image_id in status)
+    own = Counter((link.relative, str(status[link.image_id])) for link in links if link.image_id in status)
+    found = own.copy()
     for row in failures(work):
-        what = "duplicate" if row["code"] == "duplicate" else {"find": "skipped", "read": "failed"}[row["stage"]]
-        key = row["file"], what
-        found[key] += not (row["stage"] == "read" and key in found)  # a failed film stands in both
+        name, word = row["file"], "skipped" if row["stage"] == "find" else "failed"
+        word = "duplicate" if row["code"] == "duplicate" else word
+        if word == "failed":  # at the model, perhaps, and read well before
+            found -= Counter({(name, other): found[name, other] for other in ("ok", "flagged")})
+        found[name, word] += (name, word) not in own and (word != "failed" or not found[name, word])
     return found
 
 
@@ -176,12 +180,25 @@ def count_files(
             places.pop(place, None)
     for name in places:
         figures.find(name, "is listed, and is no input")
+    _compare_counts(figures, work, rows)
     for row in failures(work):
         name = next((name for name in (row["file"], row["file"].partition("/")[0]) if name in how), row["file"])
         if row["code"] == "timeout":
             figures.find(name, f"takes over {watch.HANG:g} s", how.get(name, ""), row["file"])
         figures.counts["crashed a decoder"] += row["code"] == "decoder-crash"
     return rows
+
+
+def _compare_counts(figures: Figures, work: Path, rows: Counter[tuple[str, str]]) -> None:
+    """Hold the last line of the run, and what ``cxrx info`` says, against what is listed."""
+    from cxrx.cli.info import describe
+
+    counted = Counter(what for _, what in rows.elements())
+    said = re.search(r"predictions of [^:]*: (.*)", (work / "said.txt").read_text(errors="replace"))
+    line = {word: int(n) for n, word in re.findall(r"(\d+) (\w+)", said.group(1) if said else "") if word in WORDS}
+    for where, told in (("info", describe(work / "results.h5")["films"]), ("the last line", line)):
+        if told != counted:
+            figures.find("batch", f"{where} does not count what is listed", "", f"{told}, listed {dict(counted)}")
 
 
 # ---------------------------------------------------------------------------------------------------------------------
