@@ -175,6 +175,15 @@ def test_boxes_outside_and_constant_maps_get_a_sentence(make_tiny, tmp_path):
     assert own.ids[5] not in set(pairs[pairs["finding"] == "Mass"].index)
 
 
+def test_truth_of_which_no_finding_has_a_map_gives_empty_tables(make_tiny, tmp_path):
+    own, table = make_tiny(boxed=False), tmp_path / "boxes.csv"
+    table.write_text("path,finding,x,y,w,h\n" + "\n".join(f"{n},Nodule,10,30,20,20" for n in own.names))
+    result = compare(own.results, truth=table, metrics="localisation,agreement", n_boot=0)
+    assert result.per_pair.empty
+    assert set(result.strata["metric"]) == {"dispersion"}
+    assert ("localisation of 14 of 14 truth pairs", "tiny@01234567 has no map of them") in result.skipped
+
+
 def test_what_the_crop_cut_off_is_told(make_tiny, tmp_path):
     own = make_tiny()
     table = tmp_path / "boxes.csv"

@@ -164,7 +164,7 @@ def localise(corpus: Corpus, truth: Truth, scoring: Scoring, edges: Mapping[str,
                 drawn = _drawn(corpus, model, pair, maps, None if scoring.raw else mask.shape, notes)
                 drawn |= _controls(truth.prior, corpus.films[pair[0]], pair, edges, scoring.seed, mask.shape, drawn)
                 rows += [base | {"method": name} | scoring.score(draw(), mask) for name, draw in drawn.items()]
-    table = pd.DataFrame(rows)
+    table = pd.DataFrame(rows) if rows else pd.DataFrame(columns=list(BASE))  # never columns of numbers for texts
     metrics = [name for name in table.columns if name not in BASE]
     return table.reindex(columns=[*BASE, *(metrics or METRICS)])
 
