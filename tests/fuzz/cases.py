@@ -238,7 +238,25 @@ def link_films(folder: Path) -> None:
         os.link(folder / f"../../base/data/films/{name}.dcm", folder / f"films/{name}.dcm")
 
 
+def maps(folder: Path, rng: random.Random) -> tuple[str, Commands]:
+    """Maps of another program: of odd shapes and types, one of them damaged or with an object that runs code."""
+    shapes = [np.zeros(shape) for shape in ((7, 7), (0, 7), (7,), (2, 7, 7), ())]
+    types = [np.zeros((7, 7), kind) for kind in ("i8", "c16", "U3", "?", "M8[s]")]
+    arrays = [*shapes, *types, np.full((7, 7), np.nan), np.array([Evil()], object)]
+    chosen = rng.randrange(len(arrays))
+    for name, array in ("000001", arrays[0]), ("000002", arrays[chosen]):
+        out = io.BytesIO()
+        np.save(out, array)
+        change = rng.choice((*films.ANY, films.numbers)) if name == "000002" and rng.random() < 0.6 else None
+        data = change(rng, out.getvalue()) if change else out.getvalue()
+        (folder / f"{name}__Nodule.npy").write_bytes(data)
+    (folder / "boxes.csv").write_text(layouts()["boxes.csv"])
+    return f"maps {chosen}", [["import-maps", ".", "--truth", "boxes.csv", "-o", "m.h5"], ["@ran"]]
+
+
 def tables(folder: Path, rng: random.Random) -> tuple[str, Commands]:
+    if rng.random() < 0.15:
+        return maps(folder, rng)
     link_films(folder)
     name, text = rng.choice(sorted(layouts().items()))
     way = rng.choice(("same", "cells", "cells", "bytes", "json"))
