@@ -4,7 +4,8 @@ A is a layer's attention ``(B, heads, N, N)`` after the softmax, N counting pref
 makes one non-negative matrix M ``(B, N, N)`` of every layer, and the map is the row of their product that the head
 reads. Only that row is kept: ``r ← r M`` from the last layer to the first costs O(L·N²), the product O(L·N³).
 
-What the head reads is its pooling: ``token``, the class token, row 0; ``avg``, the mean of the patches' rows; ``map``,
+What the head reads is its pooling: ``token``, the class token, row 0, or the mean of rows 0 and 1 where a
+distillation token has a head of its own; ``avg``, the mean of the patches' rows; ``map``,
 attention pooling, the rows weighed by the pool's own attention. Any other pooling is refused.
 """
 
@@ -19,10 +20,10 @@ import torch
 from torch import nn
 
 from cxrx.errors import UsageError
-from cxrx.explainers.fit import no_gradient
+from cxrx.explainers.fit import fitting, leads_back, no_gradient
 from cxrx.explainers.gradient import column_gradients
 from cxrx.explainers.targets import EMPTY
-from cxrx.models.layers import find_transformer, token_grid
+from cxrx.models.layers import find_transformer, patch_grid, token_grid
 from cxrx.specs import Explainer, Maps
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ def build_attention(options: AttentionOptions) -> Explainer:
         last_block: nn.Module = transformer.blocks[-1]  # type: ignore[index, assignment]
         with torch.no_grad(), captured_pool(transformer) as pool, captured_attention(last_block) as layers:
             model.forward(x.clone())
+        check_layout(model, transformer, layers, x)
         last = _fuse(layers[-1].float(), options.fuse)
         return Maps(_for_all(targets, to_grid(transformer, x, readout(transformer, last, pool) @ last)))
 
@@ -51,6 +53,7 @@ def build_rollout(options: RolloutOptions) -> Explainer:
         transformer = transformer_of(model)
         with torch.no_grad(), captured_pool(transformer) as pool, captured_attention(transformer) as layers:
             model.forward(x.clone())
+        check_layout(model, transformer, layers, x)
         matrices = [_with_residual(_fuse(a.float(), options.fuse), transformer, options.discard) for a in layers]
         return Maps(_for_all(targets, to_grid(transformer, x, _read(transformer, matrices, pool))))
 
@@ -74,17 +77,22 @@ def build_chefer(_options: NoOptions) -> Explainer:
 
         with captured_pool(transformer) as pool, captured_attention(transformer, reduce) as layers:
             logits = model.forward(x.clone())
-            if not logits.requires_grad:
-                raise no_gradient("no gradient reaches the attention of this network: something above it detaches")
+            check_layout(model, transformer, layers, x)
+            if not leads_back(logits):
+                raise no_gradient(_DETACHED)
             empty = layers[0].new_zeros(len(x), 1, layers[0].shape[2], dtype=torch.float32)
             values = _for_all(targets, to_grid(transformer, x, empty))
             for t, _ in column_gradients(logits, targets, layers[0]):
+                if len(relevance) < len(layers):
+                    raise no_gradient(_DETACHED)
                 matrices = [_add_identity(relevance[layer]) for layer in range(len(layers))]
                 values[:, t] = to_grid(transformer, x, _read(transformer, matrices, pool))
         return Maps(values * (targets != EMPTY)[:, :, None, None])
 
     return explain
 
+
+_DETACHED = "no gradient reaches the attention of this network: something above it detaches"
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Matrices of a layer
@@ -114,7 +122,11 @@ def _with_residual(attention: torch.Tensor, transformer: nn.Module, discard: flo
     return total / total.sum(dim=2, keepdim=True)
 
 
-def _keep_reduced(kept: dict[int, torch.Tensor], layer: int, attention: torch.Tensor, gradient: torch.Tensor) -> None:
+def _keep_reduced(
+    kept: dict[int, torch.Tensor], layer: int, attention: torch.Tensor, gradient: torch.Tensor | None
+) -> None:
+    if gradient is None:  # an operation above has none
+        raise no_gradient(_DETACHED)
     kept[layer] = (gradient.float() * attention.float()).clamp(min=0).mean(dim=1)
 
 
@@ -151,11 +163,25 @@ def readout(transformer: nn.Module, tokens: torch.Tensor, pool: Sequence[torch.T
         return nn.functional.pad(weights, (count - weights.shape[1], 0))[:, None]
     weight = tokens.new_zeros(1, 1, count)
     if transformer.global_pool == "token":
-        weight[..., 0] = 1
+        heads = 2 if hasattr(transformer, "head_dist") else 1  # DeiT's distilled: the mean of two tokens' heads
+        weight[..., :heads] = 1 / heads
     else:
         first = first_pooled(transformer)
         weight[..., first:] = 1 / (count - first)
     return weight
+
+
+def check_layout(model: Model, transformer: nn.Module, layers: Sequence[torch.Tensor], x: torch.Tensor) -> None:
+    """Raise UsageError, naming the methods that fit, unless every layer attends to all patches and prefix tokens."""
+    h, w = patch_grid(transformer, (x.shape[2], x.shape[3])) or (0, 0)
+    count = _prefix(transformer) + h * w
+    odd = next((tuple(a.shape) for a in layers if (len(a), *a.shape[2:]) != (len(x), count, count)), None)
+    if odd is not None:
+        tokens = f"{h}x{w} patches and {_prefix(transformer)} more" if h else "whose grid the network does not tell"
+        raise UsageError(
+            f"attention of shape {odd} is not that of all tokens to each other, {tokens}",
+            fitting(model.offers() - {"attention"}),
+        )
 
 
 def check_pooling(transformer: nn.Module) -> None:
@@ -166,7 +192,8 @@ def check_pooling(transformer: nn.Module) -> None:
     if pooling in ("token", "avg") or (pooling == "map" and isinstance(transformer.attn_pool, AttentionPoolLatent)):
         return
     raise UsageError(
-        f"attention methods read class tokens, mean pooling and attention pooling, not the pooling {pooling!r}"
+        f"attention methods read class tokens, mean pooling and attention pooling, not the pooling {pooling!r}",
+        "CAM and gradient methods do with any",
     )
 
 
@@ -233,7 +260,7 @@ def captured_attention(
     layers: list[torch.Tensor] = []
 
     def hook(_module: nn.Module, _inputs: Any, attention: torch.Tensor) -> torch.Tensor:
-        if attention.ndim != 4 or attention.shape[2] != attention.shape[3]:
+        if attention.ndim != 4:
             raise UsageError(f"attention of shape {tuple(attention.shape)} is not that of all tokens to each other")
         attention = attention if replace is None else replace(len(layers), attention)
         layers.append(attention)

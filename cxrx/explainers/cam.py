@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from cxrx.errors import UsageError
-from cxrx.explainers.fit import no_gradient
+from cxrx.explainers.fit import leads_back, no_gradient
 from cxrx.explainers.gradient import column_gradients
 from cxrx.explainers.option_types import GradCamPlusOptions
 from cxrx.specs import Explainer, Maps
@@ -64,7 +64,8 @@ class Captured:
     def hook(self, _module: nn.Module, _inputs: Any, output: Any) -> torch.Tensor:
         """Replace the layer's output; the last call counts where a layer is called several times."""
         if not isinstance(output, torch.Tensor) or not output.is_floating_point():
-            raise UsageError(f"layer {self.name!r} returns {type(output).__name__}, not a tensor that a CAM can read")
+            kind = str(output.dtype) if isinstance(output, torch.Tensor) else type(output).__name__
+            raise UsageError(f"layer {self.name!r} returns {kind}, not a tensor that a CAM can read")
         # A new leaf: with frozen parameters nothing below needs a graph. The clone makes in-place operations on it
         # legal, and since autograd reads the newest version of a tensor, an in-place ReLU that follows the layer (as
         # in torchvision's DenseNet) is part of what is captured, on every device alike.
@@ -80,9 +81,9 @@ class Captured:
     def read(self, logits: torch.Tensor) -> torch.Tensor:
         """Return the captured output; UsageError where it was not reached or the logits do not depend on it."""
         output = self.reached()
-        if not logits.requires_grad:
+        if not leads_back(logits):
             raise no_gradient(
-                f"no gradient reaches layer {self.name!r}: the network detaches its output somewhere above"
+                f"no gradient reaches layer {self.name!r}: the network detaches or rounds something above it"
             )
         return output
 

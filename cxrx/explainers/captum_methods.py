@@ -355,7 +355,8 @@ class _Sweep:
         sums = pictures.sum(dim=(1, 2, 3), dtype=torch.float64)
         if self._next == len(self._met):
             padded = pad_batch(pictures, self.rows).contiguous(memory_format=self.model.memory_format)
-            self._met.append((sums, self.model.forward(padded)[: len(pictures)]))
+            with torch.random.fork_rng(devices=[]):  # what the network draws must not move captum's draws
+                self._met.append((sums, self.model.forward(padded)[: len(pictures)]))
         known, logits = self._met[self._next]
         if not torch.equal(sums, known):
             raise RuntimeError("captum hid other superpixels for the second finding than for the first")

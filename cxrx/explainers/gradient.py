@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from cxrx.explainers.baselines import make_baseline
-from cxrx.explainers.fit import no_gradient
+from cxrx.explainers.fit import UNREACHED, leads_back, no_gradient
 from cxrx.explainers.seeds import generator
 from cxrx.explainers.steps import told
 from cxrx.explainers.targets import EMPTY
@@ -57,7 +57,7 @@ def column_gradients(
 def differentiate(
     outputs: torch.Tensor, wrt: torch.Tensor, weight: torch.Tensor | None = None, *, retain_graph: bool = False
 ) -> torch.Tensor:
-    """Return the gradient of Σ weight·outputs; UsageError where the network overwrote what it needs for that.
+    """Return the gradient of Σ weight·outputs; UsageError where there is none.
 
     Parameters
     ----------
@@ -68,12 +68,9 @@ def differentiate(
     retain_graph
         Keep the graph for another gradient.
     """
-    try:
-        (gradient,) = torch.autograd.grad(outputs, wrt, weight, retain_graph=retain_graph, materialize_grads=True)
-    except RuntimeError as error:
-        if "inplace operation" not in str(error):
-            raise
-        raise no_gradient("an in-place operation of this network overwrites what its gradients need") from error
+    (gradient,) = torch.autograd.grad(outputs, wrt, weight, retain_graph=retain_graph, allow_unused=True)
+    if gradient is None:  # not 0: nobody knows it
+        raise no_gradient(UNREACHED)
     return gradient
 
 
@@ -97,8 +94,8 @@ def input_gradients(
 
 def with_graph(outputs: torch.Tensor) -> torch.Tensor:
     """Return `outputs`; UsageError where they do not lead back to the network's input."""
-    if not outputs.requires_grad:
-        raise no_gradient("no gradient reaches this network's input: it detaches or rounds something on the way")
+    if not leads_back(outputs):
+        raise no_gradient(UNREACHED)
     return outputs
 
 

@@ -43,7 +43,8 @@ def guard(network: nn.Module) -> Iterator[None]:
     kinds = [(module, module._is_full_backward_hook) for module in modules]  # noqa: SLF001 - nn.Module has no public way
     try:
         network.eval()
-        network.requires_grad_(requires_grad=False)
+        for parameter, _, _ in parameters:
+            parameter.requires_grad_(requires_grad=False)
         with torch.inference_mode(mode=False), torch.enable_grad():
             yield
     finally:

@@ -81,6 +81,19 @@ class ChannelSweepOptions(LayerOptions):
 
 
 @dataclass(frozen=True)
+class ScoreCamOptions(ChannelSweepOptions):
+    """Score-CAM.
+
+    Attributes
+    ----------
+    align_corners
+        Upsample the channels as pytorch-grad-cam does, the middles of the outermost cells on the picture's corners.
+    """
+
+    align_corners: bool = False
+
+
+@dataclass(frozen=True)
 class SmoothGradOptions:
     """SmoothGrad and its relatives.
 

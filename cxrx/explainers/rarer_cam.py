@@ -1,4 +1,4 @@
-"""The rarer CAM methods: Eigen-CAM, Score-CAM and Ablation-CAM through pytorch-grad-cam, and FullGrad.
+"""The rarer CAM methods: Eigen-CAM and Ablation-CAM through pytorch-grad-cam, Score-CAM and FullGrad.
 
 The library is asked for its parts (the projection; the sweep over channels), not for its picture: maps here are signed
 where the method is, before any ReLU, min-max or upsampling, and come for all findings from one sweep. A below is the
@@ -29,7 +29,7 @@ from cxrx.specs import Explainer, Maps
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from cxrx.explainers.option_types import ChannelSweepOptions, LayerOptions, NoOptions
+    from cxrx.explainers.option_types import ChannelSweepOptions, LayerOptions, NoOptions, ScoreCamOptions
     from cxrx.models.layers import CamLayer
     from cxrx.models.model import Model
 
@@ -83,22 +83,22 @@ def _swept(weigh: Weigh, options: ChannelSweepOptions) -> Explainer:
     return explain
 
 
-def _scorecam(options: ChannelSweepOptions) -> Explainer:
+def _scorecam(options: ScoreCamOptions) -> Explainer:
     """Score-CAM (Wang et al. 2020): w = softmax over c of z(x ⊙ s(A_c)).
 
     s upsamples a channel and brings it to [0, 1]. What it hides is 0 in the prepared picture, a mean grey.
     """
-    from pytorch_grad_cam import ScoreCAM, score_cam
 
-    def weigh(model: Model, layer: CamLayer, picture: torch.Tensor, a: torch.Tensor, batch: int) -> torch.Tensor:
+    def weigh(model: Model, _layer: CamLayer, picture: torch.Tensor, a: torch.Tensor, batch: int) -> torch.Tensor:
         recorder = _Recorder(model, batch)
-        cam = ScoreCAM(recorder, [])
-        cam.batch_size = batch
-        with _without_bars(score_cam):
-            # All at once the library would hold one masked picture for each channel: a gigabyte for a DenseNet.
-            parts = a.split(batch, dim=1)  # type: ignore[no-untyped-call]
+        with torch.no_grad():
+            parts = a[0, :, None].split(batch)  # type: ignore[no-untyped-call] # (n, 1, h, w)
             for part in told(parts, len(parts)):
-                cam.get_cam_weights(picture, layer.module, [_one], part.cpu().numpy(), None)
+                size = picture.shape[2:]
+                seen = functional.interpolate(part, size, mode="bilinear", align_corners=options.align_corners)
+                seen = seen - seen.amin(dim=(2, 3), keepdim=True)
+                # 1e-8 as in pytorch-grad-cam
+                recorder(picture * (seen / (seen.amax(dim=(2, 3), keepdim=True) + 1e-8)))
         return torch.cat(recorder.logits).softmax(dim=0)
 
     return _swept(weigh, options)
@@ -175,8 +175,7 @@ class _WithoutChannel(nn.Module):
     def __init__(self, layer: CamLayer) -> None:
         super().__init__()
         self.layer = layer.name
-        channels_last = layer.to_grid(torch.empty(1, 1, 1, 2), (1, 1)).shape[1] == 2
-        self.axis = {3: 2, 4: 3 if channels_last else 1}  # of the channels, by the number of axes
+        self.axis = {3: 2, 4: 3 if layer.channels_last else 1}  # of the channels, by the number of axes
         self.indices = np.arange(0)
         self.output = torch.empty(0)
         self.waiting = False
@@ -196,7 +195,7 @@ class _WithoutChannel(nn.Module):
         output.movedim(self.axis[output.ndim], 1)[rows, channels] = 0
         self.output, self.waiting = output, True
 
-    def forward(self, _x: torch.Tensor) -> torch.Tensor:
+    def forward(self, *_inputs: Any, **_more: Any) -> torch.Tensor:
         self._check(self.waiting)
         self.waiting = False
         return self.output

@@ -28,7 +28,7 @@ from torch import nn
 
 from cxrx.errors import UsageError
 from cxrx.explainers.attention import captured_attention, first_pooled, readout, to_grid, transformer_of
-from cxrx.explainers.fit import no_gradient
+from cxrx.explainers.fit import leads_back, no_gradient
 from cxrx.explainers.gradient import column_gradients
 from cxrx.explainers.targets import EMPTY
 from cxrx.specs import Explainer, Maps
@@ -275,7 +275,7 @@ def _run(model: Model, transformer: Any, x: torch.Tensor) -> tuple[torch.Tensor,
             handle.remove()
     if len(given) != 1 or len(scores) != 1 or len(given[0]) != len(x):
         raise UsageError("relevance needs a network that runs its transformer once, from the pictures to its head")
-    if not logits.requires_grad:
+    if not leads_back(logits):
         raise no_gradient("no gradient reaches the head of this network: something above it detaches")
     return given[0], scores[0], logits
 

@@ -11,7 +11,7 @@ import torch
 from torch.nn import functional
 
 from cxrx.errors import PluginError, UsageError
-from cxrx.explainers.fit import check_fit
+from cxrx.explainers.fit import check_fit, telling
 from cxrx.explainers.guard import guard
 from cxrx.explainers.seeds import derive_seed, tensor_id
 from cxrx.explainers.targets import EMPTY, Targets, check_score, resolve_targets
@@ -193,7 +193,9 @@ def explain(
     ]
     values = torch.cat([piece.values for piece in pieces])
     if not bool(values.isfinite().all()):
-        raise PluginError(f"{spec.name} returned values that are not finite")
+        half = any(p.dtype in {torch.float16, torch.bfloat16} for p in model.module.parameters())
+        hint = "numbers overflow in half precision: wrap network.float()" if half else ""
+        raise PluginError(f"{spec.name} returned values that are not finite", hint)
     present = indices != EMPTY
     scores = torch.where(present, scores.gather(1, indices.clamp(min=0)), torch.nan)
     return Attribution(
@@ -241,7 +243,7 @@ def run_explainer(
     """
 
     def run(x: torch.Tensor, targets: torch.Tensor, seeds: torch.Tensor) -> Maps:
-        with guard(model.module):
+        with telling(model), guard(model.module):
             return explainer(model, x, targets, seeds)
 
     count, T = targets.shape

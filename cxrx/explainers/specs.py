@@ -24,6 +24,7 @@ from cxrx.explainers.option_types import (
     RandomOptions,
     RiseOptions,
     RolloutOptions,
+    ScoreCamOptions,
     SmoothGradOptions,
     SuperpixelOptions,
 )
@@ -154,7 +155,7 @@ BUILTIN_EXPLAINERS: tuple[ExplainerSpec, ...] = (
     ExplainerSpec(
         "scorecam",
         _lazy("rarer_cam", "build_rarer_cam", "scorecam"),
-        ChannelSweepOptions,
+        ScoreCamOptions,
         needs=_LAYER,
         evaluations=_channels,
         aliases=("score-cam",),

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import torch
 from torch import nn
+from torch.nn.parameter import UninitializedTensorMixin
 
 from cxrx.errors import UsageError
 from cxrx.models.formats import FLAT, HEADS, Format, Stored, count_outputs, find_variant, guess_architecture, recognise
@@ -69,6 +70,12 @@ class Checkpoint:
     def variant(self) -> dict[str, Any]:
         """Which variant of its architecture the network is: keywords of ``ModelSpec.build_variant``."""
         return find_variant(self.tensors)
+
+    @property
+    def channels(self) -> Literal[1, 3] | None:
+        """Return the channels that the first convolution takes; None where that is neither 1 nor 3."""
+        first = next((tensor.shape[1] for tensor in self.tensors.values() if tensor.ndim == 4), None)
+        return 1 if first == 1 else 3 if first == 3 else None
 
     @property
     def architecture(self) -> str | None:
@@ -135,6 +142,10 @@ class Checkpoint:
             )
         module.load_state_dict(dict(tensors), strict=False)
 
+    def fits(self, module: nn.Module) -> bool:
+        """Tell whether every tensor has its place in `module`, and every place its tensor."""
+        return not _Misfit.of(self.fitting(module), module.state_dict())
+
     def fitting(self, module: nn.Module) -> Tensors:
         """Return the tensors under the names of `module`, where it has the file's own ones; else under timm's."""
         own = module.state_dict()
@@ -156,7 +167,7 @@ class _Misfit:
         shapes = sorted(
             f"{k} {tuple(tensors[k].shape)} instead of {tuple(own[k].shape)}"
             for k in own.keys() & tensors.keys()
-            if own[k].shape != tensors[k].shape
+            if not isinstance(own[k], UninitializedTensorMixin) and own[k].shape != tensors[k].shape
         )
         return cls(missing, sorted(tensors.keys() - own.keys()), shapes)
 

@@ -15,7 +15,8 @@ from cxrx.models.architectures import TIMM, timm_spec
 from cxrx.models.checkpoints import Checkpoint, read_checkpoint, refuse_keras
 from cxrx.models.download import fetch
 from cxrx.models.model import Model
-from cxrx.models.own import IMAGENET, first_channels, last_activation, outputs_of, own_spec, refusing
+from cxrx.models.own import IMAGENET, Seen, first_channels, look, own_spec, refusing
+from cxrx.models.unsteady import is_plain
 from cxrx.registry import load as load_registry
 from cxrx.specs import InputSpec, ModelSpec
 
@@ -121,6 +122,7 @@ def load_model(
         threshold_rule="f1-max" if checkpoint is None else checkpoint.threshold_rule,
         notes=network.notes,
         source={"name": _absolute(name), "weights": str(brought.absolute()) if brought is not None else ""},
+        dtype=network.dtype,
     )
 
 
@@ -146,6 +148,7 @@ class _Network:
     output: Literal["logits", "probabilities"]
     activation: Literal["sigmoid", "softmax"]
     notes: list[str]
+    dtype: torch.dtype = torch.float32
 
 
 def _assemble(spec: ModelSpec, checkpoint: Checkpoint | None, asked: _Asked, *, own: bool, brought: bool) -> _Network:
@@ -158,22 +161,29 @@ def _assemble(spec: ModelSpec, checkpoint: Checkpoint | None, asked: _Asked, *, 
     if activation == "softmax" and len(labels) == 1 and headed is not None and headed.outputs == 2:
         variant["outputs"] = 2  # one finding as two classes
     network = _Network(build_module(spec, labels, variant), labels, input_spec, spec.output, activation, notes)
+    if own and asked.input is None and asked.in_chans is None and spec.input is IMAGENET:
+        channels = first_channels(network.module) or (checkpoint.channels if checkpoint is not None else None)
+        network.input = input_spec = change_input(input_spec, None, channels)
     if checkpoint is not None:
+        if spec.build_variant is None and not checkpoint.fits(network.module):
+            look(network.module, input_spec, spec.name)  # it may build layers in its first pass
         checkpoint.load_into(network.module, spec.name, new_head=asked.new_head)
         if brought:
             notes += _what_was_read(checkpoint, spec, input_spec, new_head=asked.new_head)
     elif not own and any(True for _ in network.module.parameters()):
         notes.append(f"{spec.name} has random weights: its predictions mean nothing until --weights names a file")
-    if own:
-        _look_at(network, spec, asked)
+    if spec.build_variant is None:  # not one of timm's, as it stands
+        seen = look(network.module, network.input, spec.name)
+        network.dtype = seen.dtype
+        network.notes += seen.notes
+        if own:
+            _look_at(network, seen, spec, asked)
     return network
 
 
-def _look_at(network: _Network, spec: ModelSpec, asked: _Asked) -> None:
-    """Find out of a network of the user's own what its file does not tell: channels, outputs, a sigmoid at its end."""
-    if asked.input is None and asked.in_chans is None and spec.input is IMAGENET:
-        network.input = change_input(network.input, None, first_channels(network.module))
-    outputs, squashed = last_activation(network.module, network.input)
+def _look_at(network: _Network, seen: Seen, spec: ModelSpec, asked: _Asked) -> None:
+    """Find out of a network of the user's own what its file does not tell: its outputs, a sigmoid at its end."""
+    outputs, squashed = seen.outputs, seen.squashed
     if not network.labels:
         network.labels, more = _numbered(outputs.shape[1])
         network.notes += more
@@ -292,18 +302,20 @@ def wrap_model(
         mean=tuple(mean) if mean is not None else base.mean,
         std=tuple(std) if std is not None else base.std,
     )
-    module.eval()
-    final, notes = (tuple(labels), []) if labels is not None else _numbered(outputs_of(module, spec).shape[1])
+    name = name or type(module).__name__.lower()
+    seen = None if labels is not None and is_plain(module) else look(module.eval(), spec, name)
+    final, notes = (tuple(labels or ()), []) if seen is None or labels is not None else _numbered(seen.outputs.shape[1])
     return Model(
         module,
         final,
         spec,
-        name=name or type(module).__name__.lower(),
+        name=name,
         output=output,
         activation=activation,
         cam_layer=cam_layer,
         device=pick_device(device),
-        notes=notes,
+        notes=[*notes, *(seen.notes if seen is not None else [])],
+        dtype=seen.dtype if seen is not None else torch.float32,
     )
 
 

@@ -4,19 +4,28 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, Literal
 
 import torch
 from torch import nn
 
-from cxrx.errors import UsageError
-from cxrx.models.layers import CamLayer, find_cam_layer, find_transformer, has_biased_convolutions, has_plain_blocks
+from cxrx.errors import CxrxError, UsageError
+from cxrx.models.layers import (
+    CamLayer,
+    find_cam_layer,
+    find_transformer,
+    has_attention,
+    has_biased_convolutions,
+    has_plain_blocks,
+)
 from cxrx.results.records import as_key
 from cxrx.specs import InputSpec, Score
 
 FEW_CONVOLUTIONS = 4
+_LONGEST = 200
+_FAULTS = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
 
 class Model:
@@ -51,6 +60,8 @@ class Model:
     source
         What it was loaded from: ``{"name": ..., "weights": ...}``; empty for a network made in memory. Private, since
         it holds paths.
+    dtype
+        What the network takes its pictures in; those of half precision are given theirs.
 
     Attributes
     ----------
@@ -76,12 +87,15 @@ class Model:
         threshold_rule: str = "f1-max",
         notes: Sequence[str] = (),
         source: Mapping[str, str] | None = None,
+        dtype: torch.dtype = torch.float32,
     ) -> None:
         self.device = torch.device(device)
         # Convolutions run up to a third faster with the channels last; transformers have next to none.
         convolutions = sum(isinstance(layer, nn.Conv2d) for layer in module.modules())
         self.memory_format = torch.channels_last if convolutions > FEW_CONVOLUTIONS else torch.contiguous_format
+        leave_inference_mode(module)
         self.module = module.eval().to(self.device).to(memory_format=self.memory_format)
+        self.dtype = dtype
         self.labels = tuple(labels)
         self.input = input
         self.name = name
@@ -93,6 +107,7 @@ class Model:
         self.notes = tuple(notes)
         self.source = dict(source or {})
         self._cam_layer_name = cam_layer
+        self._cam_layers: dict[str, CamLayer] = {}  # finding one takes a forward pass
         if len(set(self.labels)) != len(self.labels):
             raise UsageError(f"labels must differ from one another: {', '.join(self.labels)}")
 
@@ -105,10 +120,14 @@ class Model:
     def weights_sha256(self) -> str:
         """Digest of names, shapes, types and bytes of all parameters and buffers, whatever file they came from."""
         digest = hashlib.sha256()
-        for key, value in sorted(self.module.state_dict().items()):
-            tensor = value.detach().cpu().contiguous()
-            digest.update(f"{key}|{tuple(tensor.shape)}|{tensor.dtype}|".encode())
-            digest.update(tensor.flatten().view(torch.uint8).numpy())
+        state = dict(self.module.state_dict())
+        for name, part in self.module.named_modules():
+            if isinstance(part, torch.jit.ScriptModule) and not part.state_dict():
+                state.update(_frozen_constants(name, part))
+        for key, value in sorted(state.items()):
+            for name, tensor in _tensors(key, value):
+                digest.update(f"{name}|{tuple(tensor.shape)}|{tensor.dtype}|".encode())
+                digest.update(tensor.flatten().view(torch.uint8).numpy())
         return digest.hexdigest()
 
     @property
@@ -137,12 +156,7 @@ class Model:
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return differentiable raw float32 logits ``(B, K)`` of prepared input ``(B, C, H, W)``."""
-        try:
-            output: Any = self.module(x)
-        except (Exception, KeyboardInterrupt):
-            raise
-        except BaseException as error:  # sys.exit() would end the program as if all were well
-            raise UsageError(f"the network raised {type(error).__name__}: {error}") from error
+        output = self._outputs(x)
         if not isinstance(output, torch.Tensor) or output.ndim > 2:
             raise UsageError(f"the network must return one (B, K) tensor, not {describe(output)}")
         z: torch.Tensor = output.float().reshape(x.shape[0], -1)
@@ -176,10 +190,25 @@ class Model:
             return log_odds(z)[:, : len(self.labels)]
         return z
 
+    def _outputs(self, x: torch.Tensor) -> Any:
+        """Return what the network returns."""
+        try:
+            return self.module(x.to(self.dtype))
+        except (CxrxError, torch.cuda.OutOfMemoryError):
+            raise
+        except _FAULTS as error:  # not exceptions of a user's own, by which their hooks may end a pass
+            raise UsageError(f"{self.name} cannot run on an input of {tuple(x.shape)}: {in_words(error)}") from error
+        except (Exception, KeyboardInterrupt):
+            raise
+        except BaseException as error:  # sys.exit() would end the program as if all were well
+            raise UsageError(f"the network raised {type(error).__name__}: {error}") from error
+
     def logits(self, x: torch.Tensor) -> torch.Tensor:
         """Return raw float32 logits ``(B, K)`` of prepared input ``(B, C, H, W)``, without a graph."""
-        with torch.inference_mode():
-            return self.forward(x.to(self.device))
+        # Not in inference mode: what a network keeps from its first pass could not be part of a graph later.
+        with torch.inference_mode(mode=False), torch.no_grad():
+            x = x.to(self.device)
+            return self.forward(x.clone() if x.is_inference() else x)
 
     def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
         """Return the probabilities ``(B, K)`` that belong to `logits`, or to what else `forward` returns."""
@@ -196,7 +225,7 @@ class Model:
         """
         offered = {"gradients"}
         transformer = find_transformer(self.module)
-        if transformer is not None and any(hasattr(module, "attn_drop") for module in transformer.modules()):
+        if transformer is not None and has_attention(transformer):
             offered.add("attention")
             if has_plain_blocks(transformer):
                 offered.add("relevance")
@@ -216,10 +245,68 @@ class Model:
         UsageError
             There is no such layer, or none with a spatial output.
         """
-        found = find_cam_layer(self.module, name or self._cam_layer_name, (self.input.channels, *self.input.size))
+        wanted = name or self._cam_layer_name
+        if wanted is None or wanted not in self._cam_layers:
+            shape = (self.input.channels, *self.input.size)
+            found = find_cam_layer(self.module, wanted, shape, self.dtype)
+            self._cam_layers[found.name] = found
+            wanted = found.name
         if name is None:
-            self._cam_layer_name = found.name  # finding it may take a forward pass
-        return found
+            self._cam_layer_name = wanted
+        return self._cam_layers[wanted]
+
+
+def _tensors(key: str, value: Any) -> Iterator[tuple[str, torch.Tensor]]:
+    """Yield the plain CPU tensors that an entry of a state dict is made of; quantised layers keep theirs packed."""
+    if hasattr(value, "__tensor_flatten__"):  # a tensor made of others
+        for part in value.__tensor_flatten__()[0]:
+            yield from _tensors(f"{key}.{part}", getattr(value, part))
+    elif isinstance(value, torch.Tensor) and value.is_quantized:
+        yield key, value.int_repr().cpu().contiguous()
+        axes = value.qscheme() in {torch.per_channel_affine, torch.per_channel_affine_float_qparams}
+        scales = (value.q_per_channel_scales(), value.q_per_channel_zero_points()) if axes else ()
+        for scale in scales or (torch.tensor(value.q_scale()), torch.tensor(value.q_zero_point())):
+            yield f"{key}.scale", scale.cpu().contiguous()
+    elif isinstance(value, torch.Tensor):
+        dense = value.detach() if value.layout is torch.strided else value.detach().to_dense()
+        yield key, dense.cpu().contiguous()
+    elif isinstance(value, tuple | list):
+        for i, part in enumerate(value):
+            yield from _tensors(f"{key}.{i}", part)
+    elif isinstance(value, Mapping):
+        for name, part in value.items():
+            yield from _tensors(f"{key}.{name}", part)
+    elif isinstance(value, bytes | str | int | float | torch.dtype | None):
+        yield key, torch.frombuffer(bytearray(repr(value).encode()), dtype=torch.uint8)
+    elif hasattr(value, "__getstate__"):
+        yield from _tensors(key, value.__getstate__())
+
+
+def _frozen_constants(name: str, module: torch.jit.ScriptModule) -> dict[str, Any]:
+    """Return the tensors that freezing made constants of the code of `module`, which has no state of its own then."""
+    graph = module.inlined_graph  # its nodes live as long as it does
+    constants = [node for node in graph.findAllNodes("prim::Constant") if node.hasAttribute("value")]
+    return {f"{name}.constant{i}": node.t("value") for i, node in enumerate(constants) if node.kindOf("value") == "t"}
+
+
+def leave_inference_mode(module: nn.Module) -> None:
+    """Copy what a network keeps from a pass in inference mode: gradients cannot be recorded on such tensors."""
+    with torch.inference_mode(mode=False):
+        for part in module.modules():
+            if isinstance(part, torch.jit.ScriptModule):
+                continue
+            for table in (vars(part), vars(part)["_buffers"], vars(part)["_parameters"]):
+                for name, value in list(table.items()):
+                    if isinstance(value, torch.Tensor) and value.is_inference():
+                        own = value.clone()
+                        table[name] = nn.Parameter(own) if isinstance(value, nn.Parameter) else own
+
+
+def in_words(error: Exception) -> str:
+    """Return type and text of an exception of somebody else's code in one line."""
+    lines = str(error).split("\n")
+    text = lines[-1] if isinstance(error, torch.jit.Error) else " ".join(" ".join(lines).split())
+    return f"{type(error).__name__}: {text[:_LONGEST]}"
 
 
 def log_odds(z: torch.Tensor) -> torch.Tensor:

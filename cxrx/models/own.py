@@ -7,14 +7,16 @@ import inspect
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import nn
+from torch.nn.parameter import UninitializedParameter
 
 from cxrx.errors import CxrxError, UsageError
-from cxrx.models.model import describe
+from cxrx.models.unsteady import run, unsteady
 from cxrx.plugins import describe_error
 from cxrx.reading.processes import own_folders
 from cxrx.specs import InputSpec, ModelSpec
@@ -22,7 +24,7 @@ from cxrx.specs import InputSpec, ModelSpec
 IMAGENET = InputSpec()
 """What a network of the user's own gets to see where its file has no ``INPUT``."""
 
-_PROBES = 4
+_PROBES = 3  # pictures; few, and no usual number of channels
 
 
 def own_spec(name: str) -> ModelSpec:
@@ -82,36 +84,36 @@ def _adapted(build: Callable[..., Any]) -> Callable[[Sequence[str]], Any]:
 # What a forward pass tells
 
 
-def outputs_of(module: nn.Module, spec: InputSpec) -> torch.Tensor:
-    """Return what a network makes of a black picture and of a few of noise, ``(B, K)``.
+@dataclass(frozen=True)
+class Seen:
+    """What a look at a network tells.
+
+    Attributes
+    ----------
+    outputs
+        ``(B, K)``, of a black picture and of some of noise.
+    squashed
+        Which layer made them probabilities last; None: none did.
+    dtype
+        What it takes its pictures in.
+    notes
+        Why its answer to a picture is not always the same, if it is not.
+    """
+
+    outputs: torch.Tensor
+    squashed: Literal["sigmoid", "softmax"] | None
+    dtype: torch.dtype
+    notes: list[str]
+
+
+def look(module: nn.Module, spec: InputSpec, name: str) -> Seen:
+    """Run a network on a few pictures; layers that it builds in its first pass are there afterwards.
 
     Raises
     ------
     UsageError
         It does not take such an input, or returns something else.
     """
-    parameter = next(module.parameters(), torch.zeros(()))
-    shape = (_PROBES, spec.channels, *spec.size)
-    pictures = 3 * torch.randn(shape, generator=torch.Generator().manual_seed(0))
-    pictures[0] = 0
-    try:
-        with torch.inference_mode():
-            out = module(pictures.to(parameter.device))
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:
-        taken = f"(B, {', '.join(map(str, shape[1:]))})"
-        raise UsageError(
-            f"the network does not take an input of shape {taken}: {describe_error(error)}",
-            "tell its size and channels: input_size, in_chans (API) or --input-size, --in-chans (command line)",
-        ) from error
-    if not isinstance(out, torch.Tensor) or out.ndim > 2:
-        raise UsageError(f"the network must return one (B, K) tensor, not {describe(out)}")
-    return out.reshape(_PROBES, -1)
-
-
-def last_activation(module: nn.Module, spec: InputSpec) -> tuple[torch.Tensor, Literal["sigmoid", "softmax"] | None]:
-    """Return the outputs ``(B, K)`` of :func:`outputs_of`, and which layer squashed them last; None: no such layer."""
     squashed: list[tuple[torch.Tensor, Literal["sigmoid", "softmax"]]] = []
 
     def watch(layer: nn.Module, _inputs: Any, output: torch.Tensor) -> None:
@@ -119,8 +121,10 @@ def last_activation(module: nn.Module, spec: InputSpec) -> tuple[torch.Tensor, L
 
     layers = [layer for layer in module.modules() if isinstance(layer, nn.Sigmoid | nn.Softmax)]
     handles = [layer.register_forward_hook(watch) for layer in layers]
+    pictures = 3 * torch.randn(_PROBES, spec.channels, *spec.size, generator=torch.Generator().manual_seed(0))
+    pictures[0] = 0
     try:
-        out = outputs_of(module, spec)
+        pictures, out = _first_outputs(module, pictures)
     finally:
         for handle in handles:
             handle.remove()
@@ -128,10 +132,40 @@ def last_activation(module: nn.Module, spec: InputSpec) -> tuple[torch.Tensor, L
     same = [
         kind for output, kind in squashed if output.data_ptr() == out.data_ptr() and 0 <= out.min() <= out.max() <= 1
     ]
-    return out, same[-1] if same else None
+    try:
+        notes = unsteady(module, pictures, out, name)
+    except CxrxError:
+        raise
+    except Exception as error:
+        raise UsageError(f"{name} takes one batch of pictures and not the next: {describe_error(error)}") from error
+    return Seen(out, same[-1] if same else None, pictures.dtype, notes)
+
+
+def _first_outputs(module: nn.Module, pictures: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the pictures as the network takes them, and its outputs ``(B, K)``.
+
+    One of half precision that does not convert its input itself is given that type.
+    """
+    parameters = [p for p in module.parameters() if not isinstance(p, UninitializedParameter)]
+    device = parameters[0].device if parameters else torch.device("cpu")
+    types = [torch.float32, *sorted({p.dtype for p in parameters if p.is_floating_point()} - {torch.float32}, key=str)]
+    failed: BaseException | None = None
+    for dtype in types:
+        seen = pictures.to(device, dtype)
+        try:
+            return seen, run(module, seen)
+        except (CxrxError, KeyboardInterrupt):
+            raise
+        except BaseException as error:  # noqa: BLE001 - of somebody else's code, and sys.exit() is no end of ours
+            failed = failed or error
+    raise UsageError(
+        f"the network does not take an input of shape (B, {', '.join(map(str, pictures.shape[1:]))}): "
+        f"{describe_error(failed or RuntimeError())}",
+        "tell its size and channels: input_size, in_chans (API) or --input-size, --in-chans (command line)",
+    ) from failed
 
 
 def first_channels(module: nn.Module) -> Literal[1, 3] | None:
     """Return the channels that the first convolution of a network takes; None where that is neither 1 nor 3."""
-    first = next((m.in_channels for m in module.modules() if isinstance(m, nn.Conv2d)), None)
+    first = next((m.in_channels for m in module.modules() if isinstance(m, nn.Conv2d)), None)  # 0: a lazy one
     return 1 if first == 1 else 3 if first == 3 else None

@@ -128,9 +128,13 @@ def _first_calls(network: nn.Module, x: torch.Tensor | None) -> dict[str, int]:
 
         return hook
 
-    handles = [module.register_forward_pre_hook(watch(name)) for name, module in network.named_modules() if name]
+    handles = [
+        module.register_forward_pre_hook(watch(name))
+        for name, module in network.named_modules()
+        if name and not isinstance(module, torch.jit.ScriptModule)  # inside TorchScript nothing can be watched
+    ]
     try:
-        with torch.inference_mode():
+        with torch.inference_mode(mode=False), torch.no_grad():
             network(x.clone())  # a network may begin with an in-place operation
     finally:
         for handle in handles:

@@ -73,6 +73,7 @@ def ten_crop(model: Model) -> TenCropModel:
         demo=model.demo,
         notes=model.notes,
         source=model.source,
+        dtype=model.dtype,
     )
 
 

@@ -8,6 +8,7 @@ from timm.layers import AttentionPoolLatent
 from torch import nn
 from torch.nn import functional as F
 
+import cxrx
 from cxrx.errors import UsageError
 from cxrx.explainers.attention import build_attention, build_chefer, build_rollout, captured_pool, pool_weights
 from cxrx.explainers.guard import guard
@@ -274,3 +275,50 @@ def test_other_pooling_is_refused_before_the_network_runs(pooling, explainer, pi
     with pytest.raises(UsageError, match=f"pooling '{pooling}'"):
         run(wrap_model(module, ["a", "b", "c"], 32), explainer, pictures)
     assert not calls
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Tokens that are not the plain ones
+
+
+def test_two_class_tokens_are_read_half_each(x):
+    torch.manual_seed(0)
+    module = timm.create_model(
+        "deit_tiny_distilled_patch16_224", img_size=SIZE, patch_size=8, in_chans=1, embed_dim=24, depth=2, num_heads=2,
+        num_classes=3,
+    )  # fmt: skip
+    for block in module.blocks:
+        block.attn.qkv.weight.data.mul_(20)
+    model = wrap_model(module, ["a", "b", "c"], SIZE)
+    found = run(model, build_rollout(RolloutOptions()), x[:1])[0, 0]
+    product = identity = torch.eye(26, dtype=torch.float64)
+    for a in attention_of(model.module, x[:1]):
+        matrix = a.mean(dim=1)[0] + identity
+        product = matrix / matrix.sum(dim=1, keepdim=True) @ product
+    expected = product[:2].mean(dim=0)[2:].view(6, 4).detach()
+    torch.testing.assert_close(torch.as_tensor(found).double(), expected, rtol=1e-4, atol=1e-6)
+    assert not torch.allclose(product[0, 2:], product[1, 2:], rtol=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("tnt_s_patch16_224", {"depth": 2}),  # attends to pixels too
+        ("cait_xxs24_224", {"depth": 2}),  # class token in blocks of its own
+        ("xcit_nano_12_p16_224", {"depth": 2}),  # of channels to channels
+        ("convit_tiny", {"depth": 3, "local_up_to_layer": 2}),  # the class token joins later
+        ("vit_small_patch16_18x2_224", {"depth": 1, "embed_dim": 48, "num_heads": 2}),  # two beside each other
+    ],
+)
+@pytest.mark.parametrize("method", ["attention", "rollout", "chefer"])
+def test_attention_of_other_kinds_is_refused_naming_what_fits(name, options, method):
+    network = timm.create_model(
+        name, in_chans=1, num_classes=2, **({} if "xcit" in name else {"img_size": 64}), **options
+    )
+    model = wrap_model(network, ["a", "b"], 64)
+    if (name, method) == ("convit_tiny", "attention"):
+        return  # its last layer is a plain one
+    with pytest.raises(UsageError, match="attention") as error:
+        cxrx.explain(model, torch.zeros(1, 1, 64, 64), method)
+    assert "saliency" in error.value.hint
+    assert "rollout" not in error.value.hint

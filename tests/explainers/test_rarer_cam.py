@@ -11,7 +11,7 @@ from torch import nn
 
 from cxrx.errors import UsageError
 from cxrx.explainers.guard import guard
-from cxrx.explainers.option_types import ChannelSweepOptions, LayerOptions, NoOptions
+from cxrx.explainers.option_types import ChannelSweepOptions, LayerOptions, NoOptions, ScoreCamOptions
 from cxrx.explainers.rarer_cam import build_rarer_cam
 from cxrx.models.load import wrap_model
 from cxrx.registry import load
@@ -24,7 +24,8 @@ EVERY = torch.arange(3).expand(2, 3)
 
 
 def options(name, **given):
-    return {"eigencam": LayerOptions, "fullgrad": NoOptions}.get(name, ChannelSweepOptions)(**given)
+    kinds = {"eigencam": LayerOptions, "fullgrad": NoOptions, "ablationcam": ChannelSweepOptions}
+    return kinds.get(name, ScoreCamOptions)(**given)
 
 
 def run(model, name, x, targets=EVERY, **given):
@@ -150,7 +151,7 @@ def as_shown(values, size):
 def test_scorecam_is_that_of_pytorch_grad_cam(networks, network):
     model = networks(network)
     x, targets = pictures(model), torch.tensor([2, 0])
-    values = run(model, "scorecam", x, targets[:, None], batch=4)[:, 0]
+    values = run(model, "scorecam", x, targets[:, None], batch=4, align_corners=True)[:, 0]
     np.testing.assert_allclose(as_shown(values, x.shape[2:]), peer("scorecam", model, x, targets), atol=1e-4)
 
 
@@ -244,18 +245,19 @@ def test_fullgrad_pairs_every_bias_with_its_own_gradient():
     torch.testing.assert_close(run(model, "fullgrad", x, torch.tensor([[1]]))[:, 0], expected)
 
 
+@pytest.mark.parametrize("align_corners", [False, True])
 @pytest.mark.parametrize("network", NETWORKS)
-def test_scorecam_by_hand(networks, network):
+def test_scorecam_by_hand(networks, network, align_corners):
     model = networks(network)
     x = pictures(model, 1)
     grid = activation(model, x)[0]  # (C, h, w)
     logits = []
     for channel in grid:
-        up = nn.functional.interpolate(channel[None, None], x.shape[2:], mode="bilinear", align_corners=True)
+        up = nn.functional.interpolate(channel[None, None], x.shape[2:], mode="bilinear", align_corners=align_corners)
         logits.append(model.logits(x * (up - up.min()) / (1e-8 + up.max() - up.min()))[0])
     weights = torch.stack(logits).softmax(dim=0)  # (C, K)
     expected = torch.einsum("ck,chw->khw", weights, grid)
-    values = run(model, "scorecam", x, EVERY[:1], batch=7)[0]
+    values = run(model, "scorecam", x, EVERY[:1], batch=7, align_corners=align_corners)[0]
     torch.testing.assert_close(values, expected, rtol=1e-4, atol=1e-5)
 
 

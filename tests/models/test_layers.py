@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import timm
 import torch
 from torch import nn
 
 from cxrx.errors import UsageError
+from cxrx.explainers.run import explain
 from cxrx.models.layers import find_cam_layer
 from cxrx.models.load import wrap_model
 
@@ -131,6 +134,159 @@ def test_a_network_without_a_map_before_its_head_is_refused(network):
         model.cam_layer()
     assert "--layer" in error.value.hint
     assert "cam" not in model.offers()
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Channels last
+
+
+class Turned(nn.Module):
+    """Its last map is ``(B, h, w, C)``, and `head` is what follows."""
+
+    def __init__(self, head, channels=24, stride=8):
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv = nn.Conv2d(1, channels, stride, stride)
+        self.body = Turn()
+        self.fc = nn.Linear(channels, 2)
+        self.head = head
+
+    def forward(self, x):
+        return self.head(self.body(self.conv(x)), self.fc)
+
+
+class Turn(nn.Module):
+    def forward(self, x):
+        return x.permute(0, 2, 3, 1).contiguous()
+
+
+MEAN, LINEAR, BACK = (
+    lambda h, fc: fc(torch.relu(h).mean((1, 2))),
+    lambda h, fc: fc(h).mean((1, 2)),
+    lambda h, fc: fc(nn.functional.adaptive_avg_pool2d(h.permute(0, 3, 1, 2), 1).flatten(1)),
+)
+
+
+def cell_of(network, size, row, column):
+    """Return the cells of the CAM layer's grid that change where a patch of 8 pixels does."""
+    model = wrap_model(network, ["a", "b"], size, 1)
+    layer = model.cam_layer()
+    outputs = []
+    layer.module.register_forward_hook(lambda *call: outputs.append(call[2]))
+    x = torch.rand(1, 1, *size)
+    model.logits(x)
+    x[:, :, 8 * row : 8 * row + 8, 8 * column : 8 * column + 8] += 1
+    model.logits(x)
+    first, second = (layer.to_grid(output, size) for output in outputs)
+    return tuple(first.shape[1:]), (first != second).any(dim=1).nonzero()[:, 1:].tolist()
+
+
+@pytest.mark.parametrize("head", [MEAN, LINEAR, BACK])
+@pytest.mark.parametrize(("channels", "size"), [(24, (96, 96)), (12, (96, 96)), (8, (64, 64)), (5, (40, 64))])
+def test_channels_that_stand_last_are_told_by_shape_or_by_what_follows(head, channels, size):
+    shape, cells = cell_of(Turned(head, channels), size, 2, 4)
+    assert shape == (2 if head is LINEAR else channels, size[0] // 8, size[1] // 8)
+    assert cells == [[2, 4]]
+
+
+@pytest.mark.parametrize("channels", [24, 12])
+def test_a_layer_norm_of_ones_own_and_channels_that_stand_first(channels):
+    class Own(nn.Module):
+        def __init__(self, norm):
+            super().__init__()
+            self.conv, self.norm, self.fc = nn.Conv2d(1, channels, 8, 8), norm, nn.Linear(channels, 2)
+
+        def forward(self, x):
+            x = self.conv(x)
+            last = isinstance(self.norm, nn.LayerNorm)
+            return self.fc(self.norm(x.permute(0, 2, 3, 1) if last else x).mean((1, 2) if last else (2, 3)))
+
+    for norm in (nn.LayerNorm(channels), nn.Tanh(), nn.BatchNorm2d(channels), nn.GroupNorm(2, channels)):
+        assert cell_of(Own(norm), (96, 96), 3, 7)[0] == (channels, 12, 12)
+    assert cell_of(Own(nn.LayerNorm(channels)), (96, 96), 3, 7)[1] == [[3, 7]]
+
+
+def test_a_layout_that_nothing_tells_is_refused():
+    class Flat(Turned):
+        def __init__(self):
+            super().__init__(lambda h, fc: fc(h.flatten(1)), 12)
+            self.fc = nn.Linear(12**3, 2)
+
+    model = wrap_model(Flat(), ["a", "b"], 96, 1)
+    with pytest.raises(UsageError, match=r"'body' returns \(1, 12, 12, 12\) .* channels may stand first or last"):
+        model.cam_layer()
+    with pytest.raises(UsageError, match=r"gradcam needs a spatial layer.*first or last") as error:
+        explain(model, torch.zeros(1, 1, 96, 96), "gradcam")
+    assert "saliency" in error.value.hint
+    assert "gradcam" not in error.value.hint
+    assert model.cam_layer("conv").to_grid(torch.zeros(1, 12, 12, 12), (96, 96)).shape == (1, 12, 12, 12)
+
+
+def test_a_pooled_map_is_none():
+    class Pooled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.norm, self.fc = nn.Conv2d(1, 12, 8, 8), nn.LayerNorm(12), nn.Linear(12, 2)
+
+        def forward(self, x):
+            return self.fc(self.norm(self.conv(x).permute(0, 2, 3, 1).mean((1, 2), keepdim=True)))[:, 0, 0]
+
+    assert wrap_model(Pooled(), ["a", "b"], 96, 1).cam_layer().name == "conv"
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "size", "expected", "shape"),
+    [
+        ("nest_tiny", {"img_size": 64}, (64, 64), "norm", (384, 4, 4)),
+        ("swin_tiny_patch4_window7_224", {"img_size": 96, "depths": (1, 1, 1, 1)}, (96, 96), "norm", (768, 3, 3)),
+        ("convnext_atto", {}, (64, 64), "stages.3.blocks.1", (320, 2, 2)),
+        # the patches without their class token, and with it
+        ("cait_xxs24_224", {"img_size": 64, "depth": 2}, (64, 64), "blocks_token_only.1.norm1", (192, 4, 4)),
+        ("xcit_nano_12_p16_224", {"depth": 2}, (64, 96), "cls_attn_blocks.1.norm1", (128, 4, 6)),
+        ("deit_tiny_distilled_patch16_224", {"img_size": 64, "depth": 2}, (64, 64), "blocks.1.norm1", (192, 4, 4)),
+        ("beit_base_patch16_224", {"img_size": 64, "depth": 1, "embed_dim": 48}, (64, 64), "blocks.0", (48, 4, 4)),
+    ],
+)
+def test_layouts_that_are_not_the_plain_ones(name, options, size, expected, shape):
+    found, grid = grid_of(timm.create_model(name, num_classes=3, **options), size)
+    assert found == expected
+    assert grid.shape == (1, *shape)
+
+
+@pytest.mark.parametrize(("name", "options"), [("tnt_s_patch16_224", {"depth": 1}), ("crossvit_9_240", {})])
+def test_tokens_whose_grid_is_unknown_are_refused_naming_what_fits(name, options):
+    size = 240 if name.endswith("240") else 64
+    network = timm.create_model(name, num_classes=2, in_chans=1, **({"img_size": size} | options))
+    model = wrap_model(network, ["a", "b"], size, 1)
+    for method in ("gradcam", "eigencam", "attention", "rollout", "chefer"):
+        with pytest.raises(UsageError, match=f"{re.escape(method)} needs") as error:
+            explain(model, torch.zeros(1, 1, size, size), method)
+        assert error.value.hint.startswith("these fit: saliency")
+        assert "rollout" not in error.value.hint
+
+
+def test_a_layer_that_runs_again_is_taken_for_what_it_puts_out_last():
+    class Again(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.act, self.pool = nn.Conv2d(1, 4, 4, 4), nn.ReLU(), nn.AdaptiveAvgPool2d(1)
+            self.fc = nn.Linear(4, 2)
+
+        def forward(self, x):
+            return self.fc(self.act(self.pool(self.act(self.conv(x)))).flatten(1))
+
+    found = wrap_model(Again(), ["a", "b"], 32, 1).cam_layer().name
+    assert found == "conv"
+
+
+def test_windows_are_no_grid():
+    network = timm.create_model("swin_tiny_patch4_window7_224", img_size=112, depths=(1, 1, 1, 1), num_classes=3)
+    model = wrap_model(network, list("abc"), 112, 3)
+    with pytest.raises(UsageError, match=r"has no grid|cannot tell the patch grid|maps for a picture"):
+        model.cam_layer("layers.0.blocks.0.attn")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["resnet18", "vit_tiny_patch16_224", "mixer_s32_224", "swin_tiny_patch4_window7_224"])

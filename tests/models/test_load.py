@@ -297,3 +297,44 @@ def test_a_device_that_is_not_here_is_refused_and_auto_falls_back(monkeypatch):
     assert pick_device("cuda:0") == torch.device("cuda:0")
     with pytest.raises(UsageError, match="'cuda:1' is not available here"):
         pick_device("cuda:1")
+
+
+BUILDS = """
+import torch
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body, self.fc = None, nn.Linear(8, 2)
+
+    def forward(self, x):
+        if self.body is None:
+            self.body = nn.Conv2d(x.shape[1], 8, 3, 2)
+        return self.fc(torch.relu(self.body(x)).mean((2, 3)))
+
+def build():
+    return Net()
+
+def lazy():
+    return nn.Sequential(nn.LazyConv2d(8, 3, 2), nn.LazyBatchNorm2d(), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+                         nn.LazyLinear(2))
+"""
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("function", ["build", "lazy"])
+def test_weights_of_a_network_that_builds_layers_in_its_first_pass(tmp_path, function, channels):
+    (tmp_path / "net.py").write_text(BUILDS)
+    scope: dict = {}
+    exec(BUILDS, scope)
+    trained = scope[function]().eval()
+    x = torch.rand(2, channels, 32, 32)
+    expected = trained(x).detach()
+    torch.save(trained.state_dict(), tmp_path / "w.pth")
+    model = load_model(f"{tmp_path}/net.py:{function}", tmp_path / "w.pth", input_size=32, device="cpu")
+    assert model.input.channels == channels
+    assert torch.allclose(model.logits(x), expected, atol=1e-6)
+    torch.save({**trained.state_dict(), "extra.weight": torch.ones(1)}, tmp_path / "more.pth")
+    with pytest.raises(UsageError, match=r"left over: extra\.weight"):
+        load_model(f"{tmp_path}/net.py:{function}", tmp_path / "more.pth", input_size=32, device="cpu")

@@ -201,3 +201,81 @@ def test_wrapping_leaves_dropout_off():
     wrapped = wrap_model(nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(24, 1)), ["a"], (4, 6))
     x = torch.rand(1, 1, 4, 6)
     assert torch.equal(wrapped.logits(x), wrapped.logits(x))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_a_network_of_another_precision_is_given_its_pictures_in_it(dtype):
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+    wrapped = wrap_model(network.to(dtype), ["a", "b"], 16)
+    x = wrapped.prepare(torch.rand(2, 16, 16))
+    assert (x.dtype, wrapped.dtype) == (torch.float32, dtype)
+    assert torch.equal(wrapped.logits(x), network(x.to(dtype)).detach().float())
+
+
+def test_a_network_that_converts_its_pictures_itself_gets_them_as_they_are():
+    class Own(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(24, 2).half()
+
+        def forward(self, x):
+            assert x.dtype == torch.float32
+            return self.layer(x.flatten(1).half())
+
+    assert wrap_model(Own(), ["a", "b"], (4, 6)).dtype == torch.float32
+
+
+def test_what_a_network_kept_from_a_pass_in_inference_mode_is_copied():
+    class Cached(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("seen", None)
+            self.grid = None
+
+        def forward(self, x):
+            if self.grid is None:
+                self.grid, self.seen = torch.linspace(0, 1, 6), torch.ones(6)
+            return (x * self.grid * self.seen).flatten(1)[:, :2]
+
+    network = Cached()
+    with torch.inference_mode():
+        network(torch.zeros(1, 1, 4, 6))
+    x = torch.rand(1, 1, 4, 6, requires_grad=True)
+    wrap_model(network, ["a", "b"], (4, 6)).forward(x).sum().backward()
+    assert x.grad.flatten()[:3].tolist() == pytest.approx([0, 0.2, 0])
+
+
+def test_what_the_network_itself_raises_is_a_sentence():
+    class Fails(nn.Module):
+        def forward(self, x):
+            if len(x) == 2:
+                raise ValueError("two\nare too many")
+            return x.flatten(1)[:, :2]
+
+    with pytest.raises(UsageError, match=r"net cannot run on an input of \(2, 1, 4, 6\): ValueError: two are too many"):
+        wrap_model(Fails(), ["a", "b"], (4, 6), name="net").logits(torch.zeros(2, 1, 4, 6))
+
+
+@pytest.mark.filterwarnings("ignore")  # both are deprecated
+@pytest.mark.parametrize("kind", ["quantised", "frozen"])
+def test_packed_and_frozen_weights_are_part_of_the_hash(kind):
+    class Net(nn.Module):
+        def __init__(self, factor):
+            super().__init__()
+            torch.manual_seed(0)
+            self.layer = nn.Linear(24, 2)
+            self.layer.weight.data[0, 0] *= factor
+
+        def forward(self, x):
+            return self.layer(x.flatten(1))
+
+    def digest(factor):
+        network = Net(factor).eval()
+        if kind == "quantised":
+            packed = torch.ao.quantization.quantize_dynamic(network, {nn.Linear})
+            return wrap_model(packed, ["a", "b"], (4, 6)).weights_sha256
+        return wrap_model(torch.jit.freeze(torch.jit.script(network)), ["a", "b"], (4, 6)).weights_sha256
+
+    assert digest(1) == digest(1)
+    assert digest(1) != digest(-1)

@@ -85,7 +85,7 @@ def check_sanity(
     pairs, stochastic = experiment.pairs(), experiment.spec.stochastic
     values = experiment.maps() if maps is None else np.asarray(maps)[experiment.asked()]
     originals = prepare(values)
-    cascade = stages(experiment.model.module, experiment.x[:1])
+    cascade = stages(experiment.model.module, experiment.x[:1].to(experiment.model.dtype))
     tables = []
     if "randomisation" in tests:
         tables += _randomised(experiment, values, cascade if every_stage else [_joined(cascade)], draws, seed)
