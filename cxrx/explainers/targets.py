@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, TypeAlias, get_args
+from typing import TYPE_CHECKING, TypeAlias, cast, get_args
 
 import numpy as np
 import torch
@@ -57,8 +57,8 @@ def resolve_targets(targets: Targets, labels: Sequence[str], logits: torch.Tenso
 
 def check_score(score: str) -> Score:
     """Return `score`; UsageError unless it is one of those that can be explained."""
-    if score == "log-odds" or score == "logit":  # noqa: PLR1714 - what mypy narrows by
-        return score
+    if score in get_args(Score):
+        return cast("Score", score)
     raise UsageError(f"the score that is explained is {' or '.join(get_args(Score))}, not {score!r}")
 
 

@@ -17,7 +17,7 @@ METHODS = {
 QUICK = {
     "smoothgrad": {"n": 3}, "smoothgrad-squared": {"n": 3}, "vargrad": {"n": 3}, "gradientshap": {"n": 3},
     "integrated-gradients": {"steps": 4}, "extremal": {"steps": 6, "areas": (0.2,)}, "rise": {"masks": 16},
-    "lime": {"samples": 32, "segments": 9, "shape": "grid"}, "occlusion": {"stride": 56},
+    "lime": {"samples": 32, "segments": 9, "shape": "grid"}, "occlusion": {"window": 56, "stride": 56},
     "kernelshap": {"samples": 32, "segments": 9, "shape": "grid"},
 }  # fmt: skip
 

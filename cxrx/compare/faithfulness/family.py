@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from cxrx.specs import Measure, MetricSpec
+from cxrx.specs import Measure, MetricSpec, Score
 
 if TYPE_CHECKING:
     from cxrx.compare.faithfulness.case import Asked, Case
@@ -50,7 +50,7 @@ class Family(MetricSpec):
         from cxrx.explainers.seeds import derive_seed, tensor_id
 
         seeds = [derive_seed(0, tensor_id(picture)) for picture in x]
-        score = model.score or "log-odds"
+        score: Score = model.score or "log-odds"
         return dict(score_faithfulness(model, x, maps, targets, (self,), seeds=seeds, score=score).scores)
 
 
