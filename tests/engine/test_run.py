@@ -122,7 +122,7 @@ def test_both_scores_live_in_one_file_and_say_which_they_are(films, net, tmp_pat
     out = tmp_path / "r.h5"
     run(model, films, ("gradcam", "saliency"), out, workers=0)
     run(model, None, ("gradcam",), out, score="logit", workers=0)
-    assert explain_results(out, ("gradcam",), [model], score="logit", workers=0)[0].counts["kept"] == 10
+    assert explain_results(out, ("gradcam",), [model], score="logit", workers=0)[0].kept == 10
     with cxrx.open_results(out) as results:
         assert sorted(results.methods(model.slug)) == ["gradcam", "gradcam-logit", "saliency"]
         z = results.logits(model.slug).astype(np.float64)
@@ -181,9 +181,9 @@ def test_files_that_do_not_say_what_they_explain_are_what_they_were(films, net, 
             settings = results.attrs(model.slug, "gradcam")["settings"]
             assert "score" not in settings
             assert explained_score(settings) == ("logit" if activation == "softmax" else "log-odds")
-        assert run(model, films, ("gradcam",), out, limit=4, workers=0, score="logit", as_name="gradcam").counts["kept"]
+        assert run(model, films, ("gradcam",), out, limit=4, workers=0, score="logit", as_name="gradcam").kept == 4
         if activation == "sigmoid":
-            assert run(model, films, ("gradcam",), out, limit=4, workers=0).counts["kept"] == 4
+            assert run(model, films, ("gradcam",), out, limit=4, workers=0).kept == 4
         else:
             with pytest.raises(UsageError, match='score: unset there, "log-odds" now'):
                 run(model, films, ("gradcam",), out, limit=4, workers=0)
