@@ -74,7 +74,7 @@ def _check_value(path: Path, key: str, value: Any) -> None:
 
 def _reaches(key: str, text: str) -> str:
     """Say what `text` reaches outside the data of the working folder: code, or other folders; nothing: neither."""
-    if ".py" in text or (":" in text and key == "model"):
+    if ".py" in text or (":" in text and key in {"model", "-m"}):
         return "is code"
     try:
         inside = not text.startswith("~") and Path(text).resolve().is_relative_to(Path.cwd())

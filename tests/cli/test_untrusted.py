@@ -238,6 +238,7 @@ REACHES = {
     'model = "./evil.py:build"': "is code",
     '[explain]\nmodel = "evil.py:build"': "is code",
     '[train]\nmodel = "net:build"': "is code",
+    '[predict]\n"-m" = "net.so:build"': "is code",
     'out = "../elsewhere.h5"': "lies outside this folder",
     'out = "/elsewhere.h5"': "lies outside this folder",
     'out = "~/elsewhere.h5"': "lies outside this folder",
