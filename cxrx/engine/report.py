@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -114,6 +114,12 @@ class RunReport:
     def prediction(self, image_id: str, arrays: Arrays) -> None:
         """Note a prediction: ``logit`` and ``probability`` ``(K,)``, ``affine`` ``(2, 3)``."""
         self._rows.setdefault("", []).append((image_id, (), arrays))
+
+    def flag(self, image_ids: Iterable[str]) -> None:
+        """Note that there is something to know about films, of which some may be of this run."""
+        for image_id in image_ids:
+            if self._words.get(image_id) == "ok":
+                self.count(image_id, "flagged")
 
     def maps(self, method: str, image_id: str, targets: Sequence[int], arrays: Arrays) -> None:
         """Note the maps of one film.

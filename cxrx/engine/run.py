@@ -187,7 +187,11 @@ class _Run:
         processed = [record for record in new.values() if record.status.processed]
         if not processed and not any(record.status.processed for record in self.ledger.records.values()):
             raise NothingReadableError("none of the inputs held a film that could be read", report.why_nothing())
-        report.conflicts = sum(n for uid, n in Counter(r.link.uid for r in processed).items() if uid and n > 1)
+        everything = (self.ledger.records | new).values()  # the films that packing flags
+        uids = Counter(record.link.uid for record in everything if record.link.uid)
+        conflicting = {r.image_id for r in everything if uids[r.link.uid] > 1 and r.status.processed}
+        report.conflicts = len(conflicting & new.keys())
+        report.flag(conflicting)
         run = _versions(self.model) | {
             "argv": list(argv),
             "started": started,

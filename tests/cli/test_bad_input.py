@@ -162,3 +162,17 @@ def test_every_bad_file_is_listed_with_a_reason_and_the_run_goes_on(folder, net,
     assert all(message[name] for name in failed + flagged)
     assert (failures["code"] != "").all()
     assert len(status) + (failures["stage"] == "find").sum() == len(list(folder.iterdir()))
+
+
+def test_films_of_one_uid_are_flagged_in_every_count(net, tmp_path):
+    folder, out = tmp_path / "films", tmp_path / "results.h5"
+    folder.mkdir()
+    run = ["predict", folder, "-m", net, "--labels", "a,b", "-o", out, "--device", "cpu", "--workers", 0, "--add"]
+    for uid, names, said in (("1.2", "ab", "2 flagged"), ("1.3", "c", "1 ok, 2 flagged"), ("1.3", "d", "4 flagged")):
+        for i, name in enumerate(names):
+            pixels = (np.indices((48, 48))[0] * (ord(name) - 60 + i)).astype("<u2").tobytes()
+            (folder / f"{name}.dcm").write_bytes(as_bytes(film(SOPInstanceUID=uid, PixelData=pixels)))
+        told = CliRunner().invoke(app, [str(word) for word in run])
+        assert f": {said} (" in told.output, told.output + told.stderr
+        with cxrx.open_results(out) as results:
+            assert ", ".join(f"{n} {word}" for word, n in results.counts().items()) == said
