@@ -34,7 +34,7 @@ MOST_MEMORY = 2048  # MB, of all processes together
 WORDS = ("ok", "flagged", "failed", "skipped", "duplicate")
 FULL = {"films": 10000, "archives": 100, "results": 500, "tables": 500, "weights": 200, "configs": 100}
 BATCH = {"films": 500, "archives": 100, "results": 50, "tables": 100, "weights": 100, "configs": 100}
-SMALL = {"results": 3, "tables": 3, "weights": 4, "configs": 4}
+SMALL = {"results": 2, "tables": 3, "weights": 3, "configs": 3}
 KILLS = ("--films", "300", "--kills", "100", "--model")  # and the name of a tiny network
 CORPUS = Path(__file__).parent / "corpus"
 MOST_KEPT = 32 << 10  # bytes of an input that goes to the corpus
@@ -294,7 +294,7 @@ def fuzz(work: Path, kind: str, seed: int, first: int, n: int) -> Figures:
 
 def small(work: Path) -> list[Figures]:
     """Run some of each kind, and the corpus, with a fixed seed."""
-    done, figures = [fuzz_files(work, "mixed", 0, 0, 120)], Figures("cases", 0, 0, 0)
+    done, figures = [fuzz_files(work, "mixed", 0, 0, 100)], Figures("cases", 0, 0, 0)
     make_base(work)
     jobs = [job for kind, n in SMALL.items() for job in make_cases(work, kind, 0, 0, n)] + old_cases(work)
     figures.tried = len(jobs)

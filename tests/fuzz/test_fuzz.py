@@ -13,4 +13,4 @@ def test_nothing_is_lost_hangs_or_ends_in_a_bug(tmp_path):
     words = [sys.executable, "-W", "ignore", "-m", "tests.fuzz.run", "--small", "--work", str(tmp_path)]
     ended = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stdout + ended.stderr
-    assert "120 tried" in ended.stdout
+    assert "100 tried" in ended.stdout
