@@ -26,14 +26,16 @@ def strips(rows: int, columns: int) -> Iterator[slice]:
 def grey_of(rgb: NDArray[np.integer], bits: int) -> tuple[NDArray[np.float32], tuple[str, ...]]:
     """Return ``(rows, columns)`` float32 in [0, 1] of ``(rows, columns, 3)`` unsigned integers of `bits`, and flags."""
     scale = np.float32(1 / ((1 << bits) - 1))
-    grey = np.empty(rgb.shape[:2], np.float32)
+    height, width = rgb.shape[:2]
+    grey = np.empty((height, width), np.float32)
     red, green, blue = (rgb[..., i] for i in range(3))
     if all(
-        np.array_equal(red[rows], green[rows]) and np.array_equal(red[rows], blue[rows]) for rows in strips(*grey.shape)
+        np.array_equal(red[rows], green[rows]) and np.array_equal(red[rows], blue[rows])
+        for rows in strips(height, width)
     ):
         return np.multiply(red, scale, out=grey, casting="same_kind"), ()
     noise = 0
-    for rows in strips(*grey.shape):
+    for rows in strips(height, width):
         r, g, b = red[rows], green[rows], blue[rows]
         noise = max(noise, int((np.maximum(np.maximum(r, g), b) - np.minimum(np.minimum(r, g), b)).max()))
         grey[rows] = np.minimum((rgb[rows] @ LUMA) * scale, 1)

@@ -127,8 +127,9 @@ def _sixteen_bit_colour(data: bytes) -> Greys:
     bgr = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if bgr is None or bgr.dtype != np.uint16 or bgr.ndim != 3:
         raise fail("corrupt", "the picture cannot be decoded as colour of 16 bits")
-    bits, flags = _bits_used(bgr[..., :3])
-    grey, more = _composed(bgr[..., [2, 1, 0, *range(3, bgr.shape[2])]], bits)
+    words = bgr.view(np.uint16)
+    bits, flags = _bits_used(words[..., :3])
+    grey, more = _composed(words[..., [2, 1, 0, *range(3, bgr.shape[2])]], bits)
     return grey, (*flags, *more)
 
 
