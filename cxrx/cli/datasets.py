@@ -7,8 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-from cxrx.cli.flags import MOST_SEED, Json, lists
+from cxrx.cli.flags import Json, lists
 from cxrx.cli.shared import print_json, print_table
+from cxrx.options import MOST_SEED
 
 app = typer.Typer(help="List the data set layouts, or show what a folder holds.", invoke_without_command=True)
 

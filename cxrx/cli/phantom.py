@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from cxrx.cli.flags import MOST_SEED
 from cxrx.errors import UsageError
+from cxrx.options import MOST_SEED
 
 
 def phantom(

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cxrx.cli.flags import MOST, MOST_SEED, Device, InChans, InputSize, Json, Resume, Workers, refuse, with_flags
+from cxrx.cli.flags import MOST, Device, InChans, InputSize, Json, Resume, Workers, refuse, with_flags
 from cxrx.cli.runs import note_own_code, parse_method_options
 from cxrx.cli.shared import print_json, print_table, split_names
 from cxrx.errors import EXIT_SOME_FAILED, UsageError
+from cxrx.options import MOST_SEED
 from cxrx.training.recipes import Preset, SplitRule
 
 if TYPE_CHECKING:

@@ -44,7 +44,7 @@ def guard(network: nn.Module) -> Iterator[None]:
     try:
         network.eval()
         for parameter, _, _ in parameters:
-            parameter.requires_grad_(requires_grad=False)
+            parameter.requires_grad = False
         with torch.inference_mode(mode=False), torch.enable_grad():
             yield
     finally:

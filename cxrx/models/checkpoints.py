@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import torch
 from torch import nn
-from torch.nn.parameter import UninitializedTensorMixin
+from torch.nn.parameter import is_lazy
 
 from cxrx.errors import UsageError
 from cxrx.models.formats import FLAT, HEADS, Format, Stored, count_outputs, find_variant, guess_architecture, recognise
@@ -167,7 +167,7 @@ class _Misfit:
         shapes = sorted(
             f"{k} {tuple(tensors[k].shape)} instead of {tuple(own[k].shape)}"
             for k in own.keys() & tensors.keys()
-            if not isinstance(own[k], UninitializedTensorMixin) and own[k].shape != tensors[k].shape
+            if not is_lazy(own[k]) and own[k].shape != tensors[k].shape
         )
         return cls(missing, sorted(tensors.keys() - own.keys()), shapes)
 

@@ -297,11 +297,11 @@ _CHANNELS_FIRST = frozenset(
 _REDUCTIONS = frozenset({"mean", "sum", "amax", "amin", "logsumexp", "var", "std", "linalg_vector_norm"})
 
 
-class _Following(TorchDispatchMode):
+class _Following(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Watches what is done with one tensor of four axes; `last`: whether its channels were taken to stand last."""
 
     def __init__(self, like: torch.Tensor) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.shape = tuple(like.shape)
         self.tensor: torch.Tensor | None = None
         self.last: bool | None = None

@@ -127,7 +127,7 @@ class Model:
         for key, value in sorted(state.items()):
             for name, tensor in _tensors(key, value):
                 digest.update(f"{name}|{tuple(tensor.shape)}|{tensor.dtype}|".encode())
-                digest.update(tensor.flatten().view(torch.uint8).numpy())
+                digest.update(tensor.flatten().view(torch.uint8).numpy().data)
         return digest.hexdigest()
 
     @property
@@ -284,7 +284,7 @@ def _tensors(key: str, value: Any) -> Iterator[tuple[str, torch.Tensor]]:
 
 def _frozen_constants(name: str, module: torch.jit.ScriptModule) -> dict[str, Any]:
     """Return the tensors that freezing made constants of the code of `module`, which has no state of its own then."""
-    graph = module.inlined_graph  # its nodes live as long as it does
+    graph: Any = module.inlined_graph  # its nodes live as long as it does
     constants = [node for node in graph.findAllNodes("prim::Constant") if node.hasAttribute("value")]
     return {f"{name}.constant{i}": node.t("value") for i, node in enumerate(constants) if node.kindOf("value") == "t"}
 

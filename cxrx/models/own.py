@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import torch
 from torch import nn
-from torch.nn.parameter import UninitializedParameter
+from torch.nn.parameter import is_lazy
 
 from cxrx.errors import CxrxError, UsageError
 from cxrx.models.unsteady import run, unsteady
@@ -146,7 +146,7 @@ def _first_outputs(module: nn.Module, pictures: torch.Tensor) -> tuple[torch.Ten
 
     One of half precision that does not convert its input itself is given that type.
     """
-    parameters = [p for p in module.parameters() if not isinstance(p, UninitializedParameter)]
+    parameters = [p for p in module.parameters() if not is_lazy(p)]
     device = parameters[0].device if parameters else torch.device("cpu")
     types = [torch.float32, *sorted({p.dtype for p in parameters if p.is_floating_point()} - {torch.float32}, key=str)]
     failed: BaseException | None = None

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.parameter import UninitializedParameter
+from torch.nn.parameter import is_lazy
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from cxrx.errors import UsageError
@@ -81,11 +81,11 @@ def _run_seeded(module: nn.Module, pictures: torch.Tensor, seed: int) -> torch.T
         return run(module, pictures)
 
 
-class _Calls(TorchDispatchMode):
+class _Calls(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Collects the names of the operations of a pass that draw at random or mix the pictures of its batch."""
 
     def __init__(self, batch: int, called: set[str]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.batch = batch
         self.called = called
 
@@ -150,7 +150,7 @@ def is_plain(module: nn.Module) -> bool:
         and not any(
             isinstance(part, _ODD) or 0 in (getattr(part, "dim", 1), getattr(part, "start_dim", 1)) for part in parts
         )
-        and all(p.dtype == torch.float32 and not isinstance(p, UninitializedParameter) for p in module.parameters())
+        and all(p.dtype == torch.float32 and not is_lazy(p) for p in module.parameters())
     )
 
 
