@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from multiprocessing import forkserver, process
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
+from typing import ClassVar
 
 import cxrx
 from cxrx.errors import UsageError
@@ -31,7 +32,7 @@ class GuardedProcess(ForkServerProcess):
 
 
 class _GuardedContext(ForkServerContext):
-    Process = GuardedProcess
+    Process: ClassVar[type[ForkServerProcess]] = GuardedProcess
 
 
 def guarded_context(preload: Sequence[str] = ()) -> ForkServerContext:
