@@ -192,7 +192,7 @@ def test_a_png_cut_at_any_byte(make):
 
 @pytest.mark.parametrize("interlace", [0, 1])
 @pytest.mark.parametrize(
-    ("depth", "colour"), [(1, 0), (2, 0), (4, 0), (8, 0), (16, 0), (8, 2), (16, 2), (8, 6), (8, 4)]
+    ("depth", "colour"), [(1, 0), (2, 0), (4, 0), (8, 0), (16, 0), (8, 2), (16, 2), (8, 6), (8, 4), (16, 4), (16, 6)]
 )
 @pytest.mark.parametrize(("rows", "columns"), [(32, 40), (5, 3), (1, 9)])
 def test_the_pixels_of_a_png_must_all_be_there(make, interlace, depth, colour, rows, columns):
