@@ -132,12 +132,8 @@ def look(module: nn.Module, spec: InputSpec, name: str) -> Seen:
     same = [
         kind for output, kind in squashed if output.data_ptr() == out.data_ptr() and 0 <= out.min() <= out.max() <= 1
     ]
-    try:
+    with refusing(f"{name} takes one batch of pictures and not the next:"):
         notes = unsteady(module, pictures, out, name)
-    except CxrxError:
-        raise
-    except Exception as error:
-        raise UsageError(f"{name} takes one batch of pictures and not the next: {describe_error(error)}") from error
     return Seen(out, same[-1] if same else None, pictures.dtype, notes)
 
 

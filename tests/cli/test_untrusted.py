@@ -99,11 +99,13 @@ def test_a_checkout_that_is_not_installed_runs_from_its_root(poisoned, tmp_path)
 def test_workers_get_the_path_without_the_folders_of_the_work(tmp_path):
     """The script's and the working folder, and an empty entry of PYTHONPATH (as in $PYTHONPATH:/x), which means it."""
     (tmp_path / "named").mkdir()
+    (tmp_path / "named/probe.py").write_text("import sys\ndef path_of(item):\n    return sys.path\n")
     script = tmp_path / "script.py"
     script.write_text(
-        "from functools import partial\nfrom cxrx.reading.pool import DecodePool\n"
+        "from pathlib import Path\nfrom probe import path_of\nfrom cxrx.reading.item import Item\n"
+        "from cxrx.reading.pool import DecodePool\n"
         "with DecodePool(1) as pool:\n"
-        "    ((_, path),) = pool.map(partial(eval, '__import__(\"sys\").path'), [{}])\n"
+        "    ((_, path),) = pool.map(path_of, [Item(Path('a'), 'a', 0, 0, '')])\n"
         "    print(*path, sep='\\n')\n"
     )
     path = os.pathsep.join(["", str(tmp_path / "named"), str(ROOT)])
@@ -223,7 +225,7 @@ def test_a_network_that_ends_the_program_later_is_an_error_too(cli, films, tmp_p
     (tmp_path / "net.py").write_text(
         "from torch import nn\nclass Net(nn.Module):\n    def __init__(self):\n        super().__init__()\n"
         "        self.conv, self.head, self.calls = nn.Conv2d(1, 2, 3), nn.Linear(2, 2), 0\n"
-        "    def forward(self, x):\n        self.calls += 1\n        if self.calls > 1:\n            raise SystemExit\n"
+        "    def forward(self, x):\n        self.calls += 1\n        if self.calls > 2:\n            raise SystemExit\n"
         "        return self.head(self.conv(x).mean((2, 3)))\n"
         "def build():\n    return Net()\n"
     )
@@ -318,7 +320,7 @@ def test_postscript_that_is_called_png_is_not_run(cli, tmp_path, monkeypatch):
     assert "cannot be read as pictures" in shown.stderr
     (tmp_path / "films").mkdir()
     (tmp_path / "films" / "a.png").write_bytes(POSTSCRIPT)
-    cli("predict", "films", "--workers", 0, code=4)
+    cli("predict", "films", "--workers", 0, "-o", "films.h5", code=4)
 
 
 def test_no_picture_is_opened_in_whatever_format_it_claims():
