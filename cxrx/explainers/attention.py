@@ -39,7 +39,7 @@ def build_attention(options: AttentionOptions) -> Explainer:
         last_block: nn.Module = transformer.blocks[-1]  # type: ignore[index, assignment]
         with torch.no_grad(), captured_pool(transformer) as pool, captured_attention(last_block) as layers:
             model.forward(x.clone())
-        check_layout(model, transformer, layers, x)
+        _check_layout(model, transformer, layers, x)
         last = _fuse(layers[-1].float(), options.fuse)
         return Maps(_for_all(targets, to_grid(transformer, x, readout(transformer, last, pool) @ last)))
 
@@ -53,7 +53,7 @@ def build_rollout(options: RolloutOptions) -> Explainer:
         transformer = transformer_of(model)
         with torch.no_grad(), captured_pool(transformer) as pool, captured_attention(transformer) as layers:
             model.forward(x.clone())
-        check_layout(model, transformer, layers, x)
+        _check_layout(model, transformer, layers, x)
         matrices = [_with_residual(_fuse(a.float(), options.fuse), transformer, options.discard) for a in layers]
         return Maps(_for_all(targets, to_grid(transformer, x, _read(transformer, matrices, pool))))
 
@@ -77,7 +77,7 @@ def build_chefer(_options: NoOptions) -> Explainer:
 
         with captured_pool(transformer) as pool, captured_attention(transformer, reduce) as layers:
             logits = model.forward(x.clone())
-            check_layout(model, transformer, layers, x)
+            _check_layout(model, transformer, layers, x)
             if not leads_back(logits):
                 raise no_gradient(_DETACHED)
             empty = layers[0].new_zeros(len(x), 1, layers[0].shape[2], dtype=torch.float32)
@@ -171,7 +171,7 @@ def readout(transformer: nn.Module, tokens: torch.Tensor, pool: Sequence[torch.T
     return weight
 
 
-def check_layout(model: Model, transformer: nn.Module, layers: Sequence[torch.Tensor], x: torch.Tensor) -> None:
+def _check_layout(model: Model, transformer: nn.Module, layers: Sequence[torch.Tensor], x: torch.Tensor) -> None:
     """Raise UsageError, naming the methods that fit, unless every layer attends to all patches and prefix tokens."""
     h, w = patch_grid(transformer, (x.shape[2], x.shape[3])) or (0, 0)
     count = _prefix(transformer) + h * w
@@ -193,7 +193,7 @@ def check_pooling(transformer: nn.Module) -> None:
         return
     raise UsageError(
         f"attention methods read class tokens, mean pooling and attention pooling, not the pooling {pooling!r}",
-        "CAM and gradient methods do with any",
+        "use a CAM or a gradient method, which do with any",
     )
 
 
