@@ -7,6 +7,7 @@ import json
 import math
 import zipfile
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -221,7 +222,8 @@ def refuse_keras(path: Path) -> None:
     with path.open("rb") as file:
         keras = file.read(len(_HDF5)) == _HDF5 or path.suffix in {".h5", ".hdf5", ".keras"}
     if not keras and zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
+        # a damaged one is for torch to refuse
+        with suppress(zipfile.BadZipFile, NotImplementedError), zipfile.ZipFile(path) as archive:
             keras = "model.weights.h5" in archive.namelist()
     if keras:
         raise UsageError(f"{path.name} is a Keras file; cxrx runs PyTorch networks, so convert its weights first")
@@ -242,6 +244,9 @@ def _read_safetensors(path: Path) -> Checkpoint:
 def _recognised(
     path: Path, wrapper: str, entries: frozenset[str], tensors: Tensors, others: Mapping[str, str]
 ) -> Checkpoint:
+    odd = next((k for k, v in tensors.items() if v.layout is not torch.strided or v.is_quantized or v.is_meta), None)
+    if odd is not None:
+        raise UsageError(f"{path.name}: {odd} is sparse, quantised or without data, and weights are plain numbers")
     # half precision is for storage only: networks run in float32
     raw = {k: v.float() if v.dtype in (torch.float16, torch.bfloat16) else v for k, v in tensors.items()}
     plain = _without_prefix(raw)

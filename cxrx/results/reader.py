@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from cxrx.errors import UsageError
+from cxrx.errors import ResultsError, UsageError
 from cxrx.reading.record import Link, Status
 from cxrx.results.locate import locate
 from cxrx.results.outcomes import tally
@@ -273,12 +273,23 @@ class Results:
         with self._reading():
             if slug not in self._file["predictions"]:
                 raise UsageError(f"{self.path.name} holds no predictions of {slug}")
-            return self._array(self._file["predictions"][slug], name)
+            axes = {"present": 1, "affine": 1}.get(name, 2)
+            return self._array(self._file["predictions"][slug], name, axes)
 
-    def _array(self, group: h5py.Group, name: str) -> NDArray[Any]:
+    def _array(self, group: h5py.Group, name: str, axes: int = 2) -> NDArray[Any]:
         with self._reading():
-            array: NDArray[Any] = group[name][...]
+            array: NDArray[Any] = self._sized(group, name, axes)[...]
             return array
+
+    def _sized(self, group: h5py.Group, name: str, axes: int) -> h5py.Dataset:
+        """Return a data set of which the first one or two `axes` are the films and the findings of its group."""
+        dataset = group[name]
+        size = (len(self.image_ids),) if axes == 1 else (len(self.image_ids), len(group["finding"]))
+        if dataset.shape[:axes] != size:
+            raise ResultsError(
+                f"{self.path.name} is damaged: {name} in {group.name} is of another size than its films and findings"
+            )
+        return dataset
 
     # -----------------------------------------------------------------------------------------------------------------
     # Maps
@@ -377,7 +388,7 @@ class Results:
 
     def _rows(self, group: h5py.Group, name: str, rows: slice | Sequence[int] | NDArray[Any]) -> NDArray[Any]:
         with self._reading():
-            dataset = group[name]
+            dataset = self._sized(group, name, 1)
         wanted = np.arange(len(self.image_ids))[rows if isinstance(rows, slice) else np.asarray(rows, dtype=np.intp)]
         unique, inverse = np.unique(wanted, return_inverse=True)
         if len(unique) == 0:

@@ -187,6 +187,23 @@ def test_a_file_without_a_fitting_state_dict_is_told(content, message, tmp_path)
         read_checkpoint(path).load_into(network(), "net")
 
 
+@pytest.mark.parametrize("tensor", [torch.eye(3).to_sparse(), torch.empty(3, 3, device="meta")], ids=["sparse", "meta"])
+def test_tensors_that_are_no_plain_numbers_are_refused(tensor, tmp_path):
+    torch.save({"fc.weight": tensor}, tmp_path / "odd.pt")
+    with pytest.raises(UsageError, match=r"fc\.weight is sparse, quantised or without data"):
+        read_checkpoint(tmp_path / "odd.pt")
+
+
+def test_an_archive_with_a_broken_directory_is_a_sentence(tmp_path):
+    torch.save({"fc.weight": torch.eye(3)}, tmp_path / "broken.pt")
+    data = bytearray((tmp_path / "broken.pt").read_bytes())
+    at = data.rindex(b"PK\x01\x02")
+    data[at : at + 4] = b"PKxx"
+    (tmp_path / "broken.pt").write_bytes(data)
+    with pytest.raises(UsageError, match=r"broken\.pt"):
+        read_checkpoint(tmp_path / "broken.pt")
+
+
 @pytest.mark.parametrize(
     "metadata",
     [
