@@ -7,6 +7,7 @@ import struct
 import zlib
 from contextlib import contextmanager
 from io import BytesIO
+from itertools import count
 from typing import TYPE_CHECKING, Any
 from warnings import catch_warnings, simplefilter
 
@@ -14,7 +15,7 @@ from cxrx.reading.memory import VARIABLE
 from cxrx.reading.refusal import RefusalError, fail, skip
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from pydicom import Dataset
 
@@ -22,6 +23,9 @@ DEFLATED = "1.2.840.10008.1.2.1.99"
 IMPLICIT_LITTLE = "1.2.840.10008.1.2"
 EXPLICIT_LITTLE = "1.2.840.10008.1.2.1"
 EXPLICIT_BIG = "1.2.840.10008.1.2.2"
+
+MOST_ELEMENTS = 20_000
+_PIXELS = 0x7FE00008  # the first tag of pixel data, of any type of number
 
 CANNOT_CONVERT = (ValueError, TypeError, LookupError, AttributeError, OverflowError, NotImplementedError, OSError)
 """What pydicom raises, on first access, for a value that does not fit its value representation."""
@@ -31,7 +35,7 @@ CANNOT_CONVERT = (ValueError, TypeError, LookupError, AttributeError, OverflowEr
 def library_settings() -> Iterator[None]:
     """Silence pydicom, whose warnings and log lines echo values that may be a patient's; lift Pillow's size limit.
 
-    Pillow's limit gives way to ``ReadOptions.max_pixels``, which is checked before anything is allocated. All of this
+    Pillow's limit gives way to ``ReadOptions.memory``, which is checked before anything is allocated. All of this
     is global: reading belongs into processes, not threads.
     """
     from PIL import Image
@@ -76,9 +80,8 @@ def parse(data: bytes, memory: int, *, force: bool = False) -> Dataset:
 
 
 def _parse(data: bytes, memory: int, *, force: bool) -> Dataset:
-    from pydicom import dcmread
     from pydicom.dataset import FileMetaDataset
-    from pydicom.filereader import read_dataset
+    from pydicom.filereader import read_dataset, read_partial
     from pydicom.uid import UID
 
     stream = BytesIO(data)
@@ -87,20 +90,20 @@ def _parse(data: bytes, memory: int, *, force: bool) -> Dataset:
         raise skip("not-dicom", "this is not DICOM: no DICM mark at byte 128")
     stream.seek(132 if marked else 0)
     try:
-        meta = FileMetaDataset(read_dataset(stream, False, True, stop_when=_past_file_meta))
+        meta = FileMetaDataset(read_dataset(stream, False, True, stop_when=_until(lambda tag: tag.group != 2)))
     except (*CANNOT_CONVERT, struct.error, EOFError):
         raise skip("not-dicom", "the file meta information is damaged or cut short") from None
     if len(data) - stream.tell() < 8:
         raise skip("not-dicom", "the file ends inside its header")
     if meta.get("TransferSyntaxUID") == DEFLATED:
         inflated = inflate(data[stream.tell() :], memory // 4)
-        dataset = read_dataset(BytesIO(inflated), False, True)
+        dataset = read_dataset(BytesIO(inflated), False, True, stop_when=_until(_is_padding))
         dataset.file_meta = meta
         return dataset
-    dataset = dcmread(BytesIO(data), force=True)
+    dataset = read_partial(BytesIO(data), _until(_is_padding), force=True)
     if not len(dataset):
         # Of a file that ends inside its encapsulated pixels pydicom drops everything; the header says what it was.
-        dataset = dcmread(BytesIO(data), stop_before_pixels=True, force=True)
+        dataset = read_partial(BytesIO(data), _until(lambda tag: _is_padding(tag) or tag >= _PIXELS), force=True)
     if "TransferSyntaxUID" not in dataset.file_meta:
         implicit, little = dataset.original_encoding
         guess = IMPLICIT_LITTLE if implicit else EXPLICIT_LITTLE if little else EXPLICIT_BIG
@@ -108,8 +111,21 @@ def _parse(data: bytes, memory: int, *, force: bool) -> Dataset:
     return dataset
 
 
-def _past_file_meta(tag: Any, _vr: str | None, _length: int) -> bool:
-    return bool(tag.group != 2)
+def _is_padding(tag: Any) -> bool:
+    """Tell zeros behind a data set, which pydicom takes for elements of eight bytes each, from its elements."""
+    return bool(tag.group == 0)
+
+
+def _until(last: Callable[[Any], bool]) -> Callable[[Any, str | None, int], bool]:
+    """Return what makes pydicom stop at a tag, and refuse more elements than any film has: each takes some time."""
+    numbers = count()
+
+    def stop(tag: Any, _vr: str | None, _length: int) -> bool:
+        if next(numbers) == MOST_ELEMENTS:
+            raise fail("over-limit", f"the header has more than {MOST_ELEMENTS} elements")
+        return last(tag)
+
+    return stop
 
 
 def inflate(data: bytes, most: int) -> bytes:

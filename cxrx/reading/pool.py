@@ -100,7 +100,7 @@ class DecodePool:
         Seconds that one item may take.
     """
 
-    def __init__(self, workers: int, *, timeout: float = 120.0) -> None:
+    def __init__(self, workers: int, *, timeout: float = 30.0) -> None:
         if workers < 1:
             raise ValueError(f"a pool needs at least one worker, not {workers}")
         if workers > MOST_WORKERS:

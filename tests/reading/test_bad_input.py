@@ -19,6 +19,7 @@ from pydicom.uid import (
     RLELossless,
 )
 
+from cxrx.reading.header import MOST_ELEMENTS, parse
 from cxrx.specs import Film, Unreadable
 
 BOMB = 65535
@@ -53,6 +54,30 @@ def test_without_preamble_only_when_forced(make, refused):
     bare = make.film()[132:]
     refused(bare, "skipped", "not-dicom")
     assert isinstance(make.read(bare, force_dicom=True), Film)
+
+
+@pytest.mark.parametrize("deflated", [False, True])
+def test_zeros_behind_a_film_are_no_elements(deflated, make):
+    """pydicom takes them for one empty element for each eight of them, and a minute for 50 MB."""
+    whole = make.film(syntax=DeflatedExplicitVRLittleEndian) if deflated else make.film()
+    expected = make.read(whole).pixels
+    if deflated:
+        meta = 144 + struct.unpack("<I", whole[140:144])[0]
+        packer = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+        inside = zlib.decompress(whole[meta:], -zlib.MAX_WBITS) + bytes(1 << 20)
+        whole = whole[:meta] + packer.compress(inside) + packer.flush()
+    else:
+        whole += bytes(1 << 20)
+    assert not [tag for tag in parse(whole, 1 << 28) if tag.tag.group == 0]
+    np.testing.assert_array_equal(make.read(whole).pixels, expected)
+
+
+@pytest.mark.parametrize("tag", [b"\x02\x00", b"\x09\x00"], ids=["file meta", "header"])
+def test_more_elements_than_any_film_has_are_refused(tag, make, refused):
+    whole = make.film()
+    many = (tag + b"\x10\x10LO\x00\x00") * (MOST_ELEMENTS + 1)
+    at = 132 if tag == b"\x02\x00" else 144 + struct.unpack("<I", whole[140:144])[0]
+    refused(whole[:at] + many + whole[at:], "failed", "over-limit")
 
 
 def test_junk_is_no_film_even_when_forced(make):
