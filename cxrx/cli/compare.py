@@ -54,7 +54,8 @@ def compare(
         ),
     ] = None,
     n_boot: Annotated[
-        int, typer.Option("--n-boot", min=10, max=100_000, help="Bootstrap resamples of patients.")
+        int,
+        typer.Option("--n-boot", min=10, max=100_000, help="Resamples of patients, for AUROC and AUPRC."),
     ] = 1000,
     seed: Seed = 0,
     model: Annotated[

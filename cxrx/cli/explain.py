@@ -60,6 +60,9 @@ def explain(
 ) -> None:
     """Explain predictions; adds maps to results.h5.
 
+    A network of your own (-m FILE.py:FUNCTION) must be named again for the maps of its results file; all else of it
+    comes from the file.
+
     What decided the predictions of a results file (--views, --polarity, --voi-index, --frame, --dtype; without -m also
     the model's input) comes from that file: such an option is refused, and a default from cxrx.toml or CXRX_* gives
     way.

@@ -75,7 +75,7 @@ class ModelFlags:
             "-m",
             help="A name from `cxrx models`, timm/NAME, a folder of `cxrx train`, or ./net.py:build (runs your code).",
             envvar="CXRX_MODEL",
-            show_default="as --weights say, else the demo model",
+            show_default="as --weights say, else the demo model; of a results file its own",
         ),
     ] = None
     weights: Weights = None

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from cxrx.models.model import Model
 
 MOST_FILMS = 65_536  # of a batch
-SHOWN = 5  # failed films named on the screen; the rest stands in failures.csv
+SHOWN = 5  # films of a kind named on the screen; the rest stands in failures.csv
 
 
 def make_model(flags: ModelFlags) -> Model:

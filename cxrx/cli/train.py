@@ -155,7 +155,8 @@ def train(
 def pretrain(
     context: typer.Context,
     mask_ratio: Annotated[
-        float, typer.Option("--mask-ratio", help="Share of the patches that are hidden; 0.75 suits photographs.")
+        float,
+        typer.Option("--mask-ratio", help="Share of patches that are hidden, between 0 and 1; 0.75 suits photographs."),
     ] = 0.9,
     *,
     flags: TrainFlags,

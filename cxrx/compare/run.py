@@ -92,7 +92,7 @@ def compare(
     max_pairs
         At most so many pairs of film and finding for metrics that run the model.
     n_boot
-        Replicates of the bootstrap; 0 for none.
+        Resamples of patients, for AUROC and AUPRC; 0: no intervals and no tests at all.
     seed
         For the bootstrap, the random control, the random pairs, and whatever else is drawn.
 

@@ -176,7 +176,7 @@ class ExtremalOptions:
     perturbation
         What takes the place of what is not kept: ``blur``, or ``fade`` (to zero, the mean grey).
     reward
-        ``simple``: the logit; ``contrastive``: the logit minus the highest other one (wrong for findings that occur
+        ``simple``: the score; ``contrastive``: the raw logit minus the highest other one (wrong for findings that occur
         together).
     area_on
         ``visible``: the mask's mean over the picture is held at the area; ``padded``: as published, the area is that
@@ -293,7 +293,7 @@ class RiseOptions:
     keep
         Probability that a cell stays.
     score
-        ``logit``: each mask weighed by its logit minus the mean over masks, which takes out most of the noise;
+        ``logit``: each mask weighed by its score minus the mean over masks, which takes out most of the noise;
         ``probability``: as published, each mask weighed by its probability.
     baseline
         What takes the place of what a mask hides, as for integrated gradients; published: black.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +11,7 @@ from torch import nn
 
 from cxrx.errors import UsageError
 from cxrx.models.checkpoints import file_sha256, read_checkpoint
+from cxrx.models.download import offline
 from cxrx.models.load import build_module, change_input, find_spec, load_model, pick_device
 from cxrx.models.model import Model
 from cxrx.models.own import look
@@ -116,7 +116,7 @@ def _load_published(network: nn.Module, kind: str) -> str:
     # the first by timm's own order of preference, where that is of the kind
     default = getattr(timm.get_pretrained_cfg(architecture), "tag", "")
     tag = next((tag for tag in fitting if tag == f"{architecture}.{default}"), fitting[0])
-    if os.environ.get("CXRX_OFFLINE"):
+    if offline():
         raise UsageError(
             f"the weights {tag} must be downloaded, and CXRX_OFFLINE forbids it", "--init random or a file"
         )

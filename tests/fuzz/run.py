@@ -307,6 +307,7 @@ def keep(work: Path, figures: Figures) -> None:
     for finding in {signature(figures.kind, finding): finding for finding in figures.findings}.values():
         film, case = work / "in" / finding["case"], work / "cases" / f"{finding['case']}.zip"
         if film.is_file() and film.stat().st_size <= MOST_KEPT:
+            (CORPUS / "films").mkdir(exist_ok=True)
             shutil.copy(film, CORPUS / "films" / f"{figures.kind}-{figures.seed}-{film.name}")
         elif case.is_file() and case.stat().st_size <= MOST_KEPT:
             shutil.copy(case, CORPUS / "cases")
