@@ -16,7 +16,7 @@ from cxrx.compare.localisation.table import by_films
 from cxrx.compare.notes import Notes
 from cxrx.compare.single import SingleMetrics
 from cxrx.metrics import agreement as agree
-from cxrx.metrics.bootstrap import PatientBootstrap
+from cxrx.metrics.bootstrap import PatientBootstrap, group_means, numbered
 from cxrx.metrics.controls import centre_map, random_map
 from cxrx.metrics.geometry import to_source
 
@@ -81,12 +81,12 @@ class _Likeness:
         foreign: agree.Float,
     ) -> Iterator[tuple[Any, ...]]:
         foreign[self.partner < 0] = np.nan
-        found = self.bootstrap.table(same, self.patients, self.findings)
-        baseline = self.bootstrap.table(foreign, self.patients, self.findings)
+        found = self.bootstrap.table(same, self.patients, self.findings, "mean")
+        baseline = group_means(foreign, numbered(self.findings)[1])[0] if len(foreign) else found.value
         for g, finding in enumerate(found.groups):
             for p, (i, j) in enumerate(both):
                 at = (g, p)
-                numbers = (found.value[at], int(found.n[at]), found.low[at], found.high[at], baseline.value[at])
+                numbers = (found.value[at], int(found.n[at]), found.low[at], found.high[at], baseline[at])
                 yield names[i], names[j], finding, metric, *numbers
 
     def _third_party(self, a: _Maps, b: _Maps) -> dict[str, agree.Float]:

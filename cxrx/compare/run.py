@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
 
 from cxrx.compare.agreement import DISPERSION, agreement
@@ -393,25 +392,9 @@ class _Work:
             known = {key: measures[kind].get(key, Measure()) for key in table.columns if key not in locate.BASE}
             judging = [key for key, measure in known.items() if measure.higher_is_better is not None]
             own_scale = {key for key, measure in known.items() if measure.unit}
-            self._append("paired_tests", self._tested(table, judging, own_scale))
-
-    def _tested(self, table: pd.DataFrame, metrics: list[str], own_scale: set[str]) -> pd.DataFrame:
-        """Test methods on the pairs that all of them have, as in the means, and models on those that both have."""
-
-        def test(scores: pd.DataFrame) -> pd.DataFrame:
-            return paired_tests(scores, metrics, self.controls, self.bootstrap, own_scale=own_scale)
-
-        whole, within = common_pairs(table, metrics)
-        tests = test(table)
-        if (whole == np.isfinite(table[metrics].to_numpy(float))).all():
-            return tests
-        over, single = (test(on_pairs(table, metrics, mask)) for mask in (whole, within))
-        parts = (
-            over[(over["kind"] == "methods") & (over["finding"] == "all")],
-            single[(single["kind"] == "methods") & (single["finding"] != "all")],
-            tests[tests["kind"] == "models"],
-        )
-        return pd.concat([part for part in parts if len(part)] or [tests.iloc[:0]], ignore_index=True)
+            self._append(
+                "paired_tests", paired_tests(table, judging, self.controls, self.bootstrap, own_scale=own_scale)
+            )
 
     def _append(self, name: str, table: pd.DataFrame) -> None:
         parts = [part for part in (self.tables[name], table) if len(part)]

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 Float = NDArray[np.float64]
+Kind = Literal["auto", "share", "mean", "difference"]
 
 MIN_PATIENTS = 10  # below that an interval says nothing
 ROUNDING = 1e-12  # a difference below it is none
@@ -107,21 +111,33 @@ class _Means:
     value: Float
     variance: Float
     df: Float
-    number: Float  # how many independent observations would weigh the same
+    number: Float  # how many independent values would weigh the same
     patients: Float
+    n: Float
 
 
 def numbered(keys: Sequence[str]) -> tuple[list[str], NDArray[np.intp]]:
     """Return the distinct keys in sorted order and, for every key, its index among them."""
-    names, index = np.unique(np.asarray(keys, dtype=object), return_inverse=True)
+    index, names = pd.factorize(np.asarray(keys, dtype=object), sort=True)
     return [str(name) for name in names], index
 
 
 def _sums(values: Float, index: NDArray[np.intp], n: int) -> Float:
-    """Return the sum of the rows ``(m, P)`` of each index, ``(n, P)``."""
-    sums = np.zeros((n, values.shape[1]))
-    np.add.at(sums, index, values)
+    """Return the sum of the rows ``(m, P)`` of each index below n, all of which there are, ``(n, P)``."""
+    order = np.argsort(index, kind="stable")
+    sums: Float = np.add.reduceat(values[order], np.searchsorted(index[order], np.arange(n)), axis=0)
     return sums
+
+
+def group_means(values: Float, group: NDArray[np.intp]) -> tuple[Float, Float]:
+    """Return the means of the columns of `values` ``(n, P)`` over the groups and in each, ``(1 + G, P)``, and n."""
+    n_groups = int(group.max()) + 1
+    finite = np.isfinite(values)
+    n, sums = (_sums(each, group, n_groups) for each in (finite.astype(float), np.where(finite, values, 0.0)))  # (G, P)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        mean = sums / n
+        overall = np.where(n > 0, mean, 0).sum(axis=0) / (n > 0).sum(axis=0)
+    return np.stack([overall, *mean]), np.stack([n.sum(axis=0), *n])
 
 
 def _means(values: Float, patient: NDArray[np.intp], group: NDArray[np.intp]) -> _Means:
@@ -131,11 +147,10 @@ def _means(values: Float, patient: NDArray[np.intp], group: NDArray[np.intp]) ->
     of_group, of_patient = np.divmod(cells, n_patients)
     finite = np.isfinite(values)
     count, total = (_sums(each, cell, len(cells)) for each in (finite.astype(float), np.where(finite, values, 0.0)))
-    n, sums = (_sums(each, of_group, n_groups) for each in (count, total))  # (G, P)
+    (overall, *means), (all_n, *ns) = group_means(values, group)
+    mean, n = np.stack(means), np.stack(ns)  # (G, P)
     groups = (n > 0).sum(axis=0)
     with np.errstate(divide="ignore", invalid="ignore"):
-        mean = sums / n
-        overall = np.where(n > 0, mean, 0).sum(axis=0) / groups
         share = count / n[of_group]  # a patient's leverage
         # a patient alone in a group tells of the variance only by the distance from the other groups
         alone = share > 1 - 1e-9
@@ -149,7 +164,7 @@ def _means(values: Float, patient: NDArray[np.intp], group: NDArray[np.intp]) ->
     variance = [overall_variance, *_sums(part**2, of_group, n_groups)]
     seen = (_sums(count, of_patient, n_patients) > 0).sum(axis=0)
     patients = np.stack([seen, *_sums((count > 0).astype(float), of_group, n_groups)])
-    return _Means(np.stack([overall, *mean]), np.stack(variance), df, number, patients)
+    return _Means(np.stack([overall, *mean]), np.stack(variance), df, number, patients, np.stack([all_n, *n]))
 
 
 def _degrees_of_freedom(own: Float, common: Float, of_patient: NDArray[np.intp], of_group: NDArray[np.intp]) -> Float:
@@ -171,12 +186,12 @@ def _degrees_of_freedom(own: Float, common: Float, of_patient: NDArray[np.intp],
     return np.stack([over, *(light**2 / heavy)])
 
 
-def _share_bounds(means: _Means, plain: NDArray[np.bool_]) -> tuple[Float, Float]:
-    """Return the score intervals of columns in [0, 1]; in those of yes and no (`plain`) the number is bounded.
+def _share_bounds(means: _Means, hits: NDArray[np.bool_]) -> tuple[Float, Float]:
+    """Return the score intervals of columns in [0, 1]; in those of nothing but 0 and 1 the number is bounded.
 
     Where all are the same, nothing tells how alike a patient's films are: then only patients count.
     """
-    most = np.where(means.variance <= ROUNDING**2, means.df + 1, np.where(plain, means.number, np.inf))
+    most = np.where(means.variance <= ROUNDING**2, means.df + 1, np.where(hits, means.number, np.inf))
     return score_interval(means.value, means.variance, means.df, most)
 
 
@@ -195,38 +210,39 @@ def _mean_bounds(means: _Means, step: Float) -> tuple[Float, Float, Float]:
     error = np.where(error > ROUNDING, error, np.nan)
     half = quantile_of_t(means.df) * error
     p = np.where(np.isnan(error) & (np.abs(middle) <= ROUNDING), 1.0, 2 * stdtr(means.df, -np.abs(middle) / error))
-    return middle - half, middle + half, p
+    low, high = (np.where(signs, np.clip(end, -step, step), end) for end in (middle - half, middle + half))
+    return low, high, p
 
 
 class PatientBootstrap:
-    """The patients of a comparison: intervals over them, and resamples that all its tables share.
+    """The patients of a comparison: intervals over them, and the resamples that AUROC and AUPRC need.
 
     Parameters
     ----------
     patients
         All patients of the comparison.
     n_boot
-        Replicates; 0 for no intervals.
+        Resamples; 0 for no intervals at all.
     """
 
     def __init__(self, patients: Sequence[str], n_boot: int, seed: int) -> None:
         names, _ = numbered(patients)
         self._index = {name: i for i, name in enumerate(names)}
-        self._weights = patient_weights(len(names), n_boot, seed) if names and n_boot else np.zeros((0, len(names)))
+        self._n_boot, self._seed = n_boot, seed
+        self.draws = n_boot > 0 and bool(names)
 
-    @property
-    def draws(self) -> bool:
-        """Whether intervals are wanted."""
-        return bool(len(self._weights))
+    @cached_property
+    def _weights(self) -> Float:
+        return patient_weights(len(self._index), self._n_boot, self._seed)
 
     def weights(self, patients: Sequence[str]) -> Float | None:
-        """Return how often each row is in each replicate, ``(R, n)``; None under ten patients."""
+        """Return how often each row is in each resample, ``(R, n)``; None under ten patients."""
         if len(set(patients)) < MIN_PATIENTS or not self.draws:
             return None
         return self._weights[:, [self._index[name] for name in patients]]
 
     def table(
-        self, values: Float, patients: Sequence[str], groups: Sequence[str], *, difference: bool = False
+        self, values: Float, patients: Sequence[str], groups: Sequence[str], kind: Kind | Sequence[Kind] = "auto"
     ) -> Intervals:
         """Return the mean of every column, in every group and over the groups, each with its interval.
 
@@ -236,8 +252,9 @@ class PatientBootstrap:
             ``(n, P)``; NaN does not count.
         patients, groups
             ``(n,)``, a patient and a group (a finding) for every row.
-        difference
-            Whether the values are differences on the same pairs, so that 0 is what they are compared with.
+        kind
+            What the columns hold, one for all or one for each: ``share``, numbers between 0 and 1; ``mean``, any;
+            ``difference``, of two on the same pairs, which is compared with 0; ``auto``: a share where all are 0 or 1.
 
         Returns
         -------
@@ -247,28 +264,33 @@ class PatientBootstrap:
         """
         names, index = numbered(groups)
         if not len(values):
-            empty = np.full((1 + len(names), values.shape[1]), np.nan)
+            empty = np.full((1, values.shape[1]), np.nan)
             none = np.zeros(empty.shape, dtype=np.intp)
-            return Intervals(("all", *names), empty, empty, empty, none, none, empty)
+            return Intervals(("all",), empty, empty, empty, none, none, empty)
         means = _means(values, numbered(patients)[1], index)
-        finite = np.isfinite(values)
-        n = np.stack([finite.sum(axis=0), *_sums(finite.astype(float), index, len(names))]).astype(np.intp)
-        rows = np.stack([np.full(values.shape[1], len(values)), *(np.bincount(index)[:, None] + 0 * n[:1])])
+        kinds = np.broadcast_to(np.asarray(kind), values.shape[1:])
+        missing = ~np.isfinite(values)
+        hits = (missing | (values == 0) | (values == 1)).all(axis=0)
+        share = np.where(kinds == "auto", hits, kinds == "share")
+        share &= (missing | ((values >= 0) & (values <= 1))).all(axis=0)
+        difference = kinds == "difference"
+        low, high, p = _mean_bounds(means, np.where(difference, _step(values), np.nan))
+        low, high = (np.where(share, *both) for both in zip(_share_bounds(means, hits), (low, high), strict=True))
         known = (means.patients >= MIN_PATIENTS) & self.draws
-        p = np.full(n.shape, np.nan)
-        size = np.where(finite, np.abs(values), 0)
-        step = size.max(axis=0)
-        step = np.where((~finite | (size * (step - size) <= ROUNDING * step**2)).all(axis=0) & (step > 0), step, np.nan)
-        if difference:
-            low, high, p = _mean_bounds(means, step)
-        else:
-            share = (~finite | ((values >= 0) & (values <= 1))).all(axis=0)
-            bounds = zip(_share_bounds(means, step == 1), _mean_bounds(means, np.full_like(step, np.nan)), strict=False)
-            low, high = (np.where(share, of_share, of_mean) for of_share, of_mean in bounds)
-        low, high, p = (np.where(known, each, np.nan) for each in (low, high, p))
+        low, high, p = (np.where(known, end, np.nan) for end in (low, high, np.where(difference, p, np.nan)))
+        n = means.n.astype(np.intp)
+        rows = np.array([len(values), *np.bincount(index)])[:, None]
         return Intervals(("all", *names), means.value, low, high, n, rows - n, p)
 
-    def mean(self, values: Float, patients: Sequence[str], *, difference: bool = False) -> tuple[float, float, float]:
+    def mean(self, values: Float, patients: Sequence[str], kind: Kind = "auto") -> tuple[float, float, float]:
         """Return the mean of `values` and its interval, as :meth:`table`."""
-        found = self.table(np.asarray(values, np.float64)[:, None], patients, [""] * len(values), difference=difference)
+        found = self.table(np.asarray(values, np.float64)[:, None], patients, [""] * len(values), kind)
         return float(found.value[0, 0]), float(found.low[0, 0]), float(found.high[0, 0])
+
+
+def _step(values: Float) -> Float:
+    """Return s of the columns that know no other values than -s, 0 and s, as differences of hits do; of others NaN."""
+    size = np.where(np.isfinite(values), np.abs(values), 0)
+    step = size.max(axis=0)
+    whole = (size * (step - size) <= ROUNDING * step**2).all(axis=0)
+    return np.where(whole & (step > 0), step, np.nan)

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
-from cxrx.metrics.bootstrap import ROUNDING, Float, Intervals, PatientBootstrap
+from cxrx.metrics.bootstrap import ROUNDING, Float, Intervals, PatientBootstrap, group_means, numbered
+from cxrx.metrics.summaries import common_pairs, on_pairs
 
 COLUMNS = (
     "kind", "metric", "finding", "model_a", "method_a", "model_b", "method_b", "n", "patients", "value_a", "value_b",
@@ -26,7 +29,8 @@ CONVENTIONS = {
     "is below 0.05 where the interval leaves 0 out",
     "p_holm": "Holm's correction within a metric: over all comparisons of the means over findings, and over all "
     "comparisons of single findings",
-    "effect": "matched-pairs rank-biserial correlation: (sum of positive ranks - sum of negative ranks) / sum of ranks",
+    "effect": "matched-pairs rank-biserial correlation of patients' mean differences (finding all: of all findings "
+    "together): (sum of positive ranks - sum of negative ranks) / sum of ranks",
     "models": "two models are compared under one method on the films both explain; scores in logits are left out, "
     "since every network has a scale of its own",
     "decided": f"p_holm is below {LEVEL}",
@@ -41,7 +45,7 @@ def paired_tests(
     *,
     own_scale: AbstractSet[str] = frozenset(),
 ) -> pd.DataFrame:
-    """Compare every two methods of a model, and every two models under one method.
+    """Compare every two methods of a model on the pairs that all have, and every two models under one method.
 
     Parameters
     ----------
@@ -60,17 +64,19 @@ def paired_tests(
         The columns :data:`COLUMNS`; empty where nothing can be paired.
     """
     rows: list[dict[str, object]] = []
-    if len(scores):
-        for metric in metrics:
-            for model, group in scores.groupby("model", sort=False):
-                named = {"model_a": model, "model_b": model}
-                for a, b, row in _pairs(group, "method", metric, controls, bootstrap):
-                    rows.append({"kind": "methods", "method_a": a, "method_b": b} | named | row)
-            for method, group in scores.groupby("method", sort=False):
-                if method not in controls and metric not in own_scale:
-                    named = {"method_a": method, "method_b": method}
-                    for a, b, row in _pairs(group, "model", metric, frozenset(), bootstrap):
-                        rows.append({"kind": "models", "model_a": a, "model_b": b} | named | row)
+    whole, within = (on_pairs(scores, metrics, mask) for mask in common_pairs(scores, metrics))
+    for metric in metrics:
+        shown = scores.assign(over=whole[metric], single=within[metric])
+        for model, group in shown.groupby("model", sort=False):
+            for a, b, row in _pairs(group, "method", controls, bootstrap):
+                named = {"model_a": model, "model_b": model, "method_a": a, "method_b": b}
+                rows.append({"kind": "methods", "metric": metric} | named | row)
+        shown = scores.assign(over=scores[metric], single=scores[metric])
+        for method, group in shown.groupby("method", sort=False):
+            if method not in controls and metric not in own_scale:
+                for a, b, row in _pairs(group, "model", frozenset(), bootstrap):
+                    named = {"model_a": a, "model_b": b, "method_a": method, "method_b": method}
+                    rows.append({"kind": "models", "metric": metric} | named | row)
     table = pd.DataFrame(rows, columns=list(COLUMNS))
     family = [table["kind"], table["metric"], table["finding"] == "all"]
     table["p_holm"] = table.groupby(family, sort=False)["p"].transform(lambda p: holm(p.to_numpy(float)))
@@ -79,49 +85,65 @@ def paired_tests(
 
 
 def _pairs(
-    scores: pd.DataFrame, by: str, metric: str, controls: AbstractSet[str], bootstrap: PatientBootstrap
+    scores: pd.DataFrame, by: str, controls: AbstractSet[str], bootstrap: PatientBootstrap
 ) -> Iterator[tuple[str, str, dict[str, object]]]:
-    """Compare every two values of the column `by`."""
-    wide = scores.set_index(["finding", "image_id", "patient", by])[metric].unstack(by).dropna(how="all")
-    names = [name for name in dict.fromkeys(scores[by]) if name in wide.columns]
+    """Compare every two values of the column `by`: over the findings in the column `over`, in each in `single`."""
+    names = list(dict.fromkeys(scores[by]))
     pairs = [(a, b) for a, b in combinations(names, 2) if a not in controls or b not in controls]
+    wide = scores.set_index(["finding", "image_id", "patient", by])[["over", "single"]].unstack(by)
     if not pairs or wide.empty:
         return
-    index = wide.index.to_frame(index=False)
-    findings, patients = list(index["finding"]), list(index["patient"])
-    one, two = (wide[[pair[side] for pair in pairs]].to_numpy(float) for side in (0, 1))  # (n, P)
-    both = np.isfinite(one) & np.isfinite(two)
-    differences = np.where(both, one - two, np.nan)
-    differences[np.abs(differences) <= ROUNDING] = 0
-    found = bootstrap.table(differences, patients, findings, difference=True)
-    means = [bootstrap.table(np.where(both, side, np.nan), patients, findings) for side in (one, two)]
-    for g, finding in enumerate(found.groups):
-        rows = np.ones(len(findings), bool) if g == 0 else np.array([name == finding for name in findings])
+    findings, patients = (wide.index.get_level_values(name).tolist() for name in ("finding", "patient"))
+    tables = [_Differences.of(wide[column], pairs, findings, patients, bootstrap) for column in ("over", "single")]
+    patient, group = (numbered(keys)[1] for keys in (patients, findings))
+    for g, finding in enumerate(tables[0].found.groups):
+        rows = np.ones(len(group), bool) if g == 0 else group == g - 1
+        table = tables[min(g, 1)]
         for p, (a, b) in enumerate(pairs):
-            own = patient_means(differences[rows, p], [q for q, keep in zip(patients, rows, strict=True) if keep])
+            own = patient_means(table.values[rows, p], patient[rows])
             if own.size:
-                yield a, b, _row(metric, finding, own, found, means, (g, p))
+                yield a, b, {"finding": finding, "patients": own.size, "effect": rank_biserial(own)} | table.row((g, p))
 
 
-def _row(
-    metric: str, finding: str, own: Float, found: Intervals, means: Sequence[Intervals], at: tuple[int, int]
-) -> dict[str, object]:
-    return {
-        "metric": metric, "finding": finding, "n": int(found.n[at]), "patients": own.size,
-        "value_a": means[0].value[at], "value_b": means[1].value[at],
-        "difference": found.value[at], "low": found.low[at], "high": found.high[at],
-        "test": "t over patients", "p": found.p[at], "effect": rank_biserial(own),
-    }  # fmt: skip
+@dataclass(frozen=True)
+class _Differences:
+    """Differences ``(n, P)`` of pairs of methods or models, their means, and the means of both sides ``(1 + G, P)``."""
+
+    values: Float
+    found: Intervals
+    sides: tuple[Float, Float]
+
+    @classmethod
+    def of(
+        cls,
+        wide: pd.DataFrame,
+        pairs: Sequence[tuple[str, str]],
+        findings: Sequence[str],
+        patients: Sequence[str],
+        bootstrap: PatientBootstrap,
+    ) -> _Differences:
+        one, two = (wide[[pair[side] for pair in pairs]].to_numpy(float) for side in (0, 1))
+        values = np.where(np.isfinite(one) & np.isfinite(two), one - two, np.nan)
+        values[np.abs(values) <= ROUNDING] = 0
+        group = numbered(findings)[1]
+        sides = tuple(group_means(np.where(np.isfinite(values), side, np.nan), group)[0] for side in (one, two))
+        return cls(values, bootstrap.table(values, patients, findings, "difference"), (sides[0], sides[1]))
+
+    def row(self, at: tuple[int, int]) -> dict[str, object]:
+        """Return the numbers of a group and a pair."""
+        found = self.found
+        return {
+            "n": int(found.n[at]), "value_a": self.sides[0][at], "value_b": self.sides[1][at],
+            "difference": found.value[at], "low": found.low[at], "high": found.high[at], "test": "t over patients",
+            "p": found.p[at],
+        }  # fmt: skip
 
 
-def patient_means(values: Float, patients: Sequence[str]) -> Float:
-    """Return the mean of each patient's finite values, in the order of the patients' names."""
+def patient_means(values: Float, patient: NDArray[np.intp]) -> Float:
+    """Return the mean of each patient's finite values, of those who have one, in the order of their numbers."""
     known = np.isfinite(values)
-    if not known.any():
-        return np.empty(0)
-    _, index = np.unique(np.asarray(patients, dtype=object)[known].astype(str), return_inverse=True)
-    sums, counts = np.bincount(index, values[known]), np.bincount(index)
-    means: Float = sums / counts
+    counts = np.bincount(patient[known])
+    means: Float = np.bincount(patient[known], values[known])[counts > 0] / counts[counts > 0]
     return means
 
 

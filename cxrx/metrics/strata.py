@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from cxrx.metrics.bootstrap import MIN_PATIENTS, PatientBootstrap, quantile_of_t
+from cxrx.metrics.summaries import kind_of
 
 COLUMNS = ("model", "method", "by", "stratum", "metric", "value", "low", "high", "n")
 KINDS = ("size", "confidence", "outcome")
@@ -61,7 +62,7 @@ def strata(
                     values = part[metric].to_numpy(float)
                     n = int(np.isfinite(values).sum())
                     if n:
-                        value, low, high = bootstrap.mean(values, list(part["patient"]))
+                        value, low, high = bootstrap.mean(values, list(part["patient"]), kind_of(metric))
                         rows.append((model, method, kind, stratum, metric, value, low, high, n))
         if "confidence" in kinds and "iou" in shown:
             rows += _correlation(group, bootstrap, (model, method))

@@ -9,7 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cxrx.metrics import arun, chexlocalize, localisation
-from cxrx.metrics.bootstrap import PatientBootstrap
+from cxrx.metrics.bootstrap import Kind, PatientBootstrap
 from cxrx.metrics.chexlocalize import PublishedInterval, chexlocalize_interval
 
 KEYS = ("model", "method", "finding", "metric", "value", "n", "nan", "low", "high")
@@ -48,11 +48,11 @@ def summarise(
     rows: list[tuple[object, ...]] = []
     own = [name for name in by if name != "method"]
     whole, within = (on_pairs(scores, metrics, mask) for mask in common_pairs(scores, metrics, own))
-    even = whole.equals(within)
+    even, kinds = whole.equals(within), [kind_of(metric) for metric in metrics]
     for key, group in within.groupby(list(by), sort=False):
         of = list(group["patient"]), list(group["finding"])
-        found = bootstrap.table(group[list(metrics)].to_numpy(float), *of)
-        over = found if even else bootstrap.table(whole.loc[group.index, list(metrics)].to_numpy(float), *of)
+        found = bootstrap.table(group[list(metrics)].to_numpy(float), *of, kinds)
+        over = found if even else bootstrap.table(whole.loc[group.index, list(metrics)].to_numpy(float), *of, kinds)
         for g, finding in enumerate(found.groups):
             table = found if g else over
             for m, metric in enumerate(metrics):
@@ -61,6 +61,14 @@ def summarise(
                 bounds = (table.low[at], table.high[at])
                 rows.append((*key, finding, metric, table.value[at], *counts, *bounds))
     return pd.DataFrame(rows, columns=[*by, *KEYS[2:]])
+
+
+def kind_of(metric: str) -> Kind:
+    """Return what the numbers of a metric are, for their interval."""
+    if metric.startswith("drop"):
+        return "difference"
+    bare = metric.removeprefix("chexlocalize_").removeprefix("arun_")
+    return "share" if bare in BOUNDED or bare.endswith(("_probability", "flagged")) else "auto"
 
 
 def common_pairs(

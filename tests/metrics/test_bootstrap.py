@@ -48,7 +48,7 @@ def test_interval_of_a_mean_is_as_wide_as_theory_says():
 def test_one_value_a_patient_is_the_t_interval(seed, n):
     values = np.random.default_rng(seed).normal(size=n)
     names = [str(i) for i in range(n)]
-    value, low, high = PatientBootstrap(names, 10, 0).mean(values, names, difference=True)
+    value, low, high = PatientBootstrap(names, 10, 0).mean(values, names, "difference")
     expected = ttest_1samp(values, 0).confidence_interval()
     assert (value, low, high) == pytest.approx((values.mean(), *expected))
 
@@ -89,7 +89,7 @@ def test_variance_and_degrees_of_freedom_are_those_of_least_squares(seed):
     df = np.trace(covariance) ** 2 / np.trace(covariance @ covariance)
     half = t.ppf(0.975, df) * np.linalg.norm(np.array(parts) @ values)
     names = [f"p{p:02d}" for p in patient]
-    found = PatientBootstrap(names, 10, 0).table(values[:, None], names, [f"g{g}" for g in group], difference=True)
+    found = PatientBootstrap(names, 10, 0).table(values[:, None], names, [f"g{g}" for g in group], "difference")
     assert (found.low[0, 0], found.high[0, 0]) == pytest.approx((found.value[0, 0] - half, found.value[0, 0] + half))
 
 
@@ -97,12 +97,31 @@ def test_variance_and_degrees_of_freedom_are_those_of_least_squares(seed):
 def test_differences_of_hits_are_bonett_and_prices(a, b, neither):
     values = np.repeat([1.0, -1.0, 0.0], [a, b, neither])
     n, names = len(values), [str(i) for i in range(len(values))]
-    _, low, high = PatientBootstrap(names, 10, 0).mean(values, names, difference=True)
+    _, low, high = PatientBootstrap(names, 10, 0).mean(values, names, "difference")
     p, q = (a + 1) / (n + 2), (b + 1) / (n + 2)
     # the variance of the sample is divided by n - 1 here, by n in the paper
     more = (a + b - (a - b) ** 2 / n) / (n - 1) * n - (a + b - (a - b) ** 2 / n)
     half = t.ppf(0.975, n - 1) * np.sqrt((p + q - (p - q) ** 2) / (n + 2) + more / (n + 2) ** 2)
-    assert (low, high) == pytest.approx((p - q - half, p - q + half))
+    assert (low, high) == pytest.approx((max(p - q - half, -1), min(p - q + half, 1)))
+
+
+@pytest.mark.parametrize("kind", ["mean", "difference"])
+def test_numbers_that_are_no_shares_are_not_taken_for_them(kind):
+    """All between 0 and 1 by chance, or all alike: an interval of a mean may pass 0 and 1, and needs a variance."""
+    names = [str(i) for i in range(12)]
+    boot = PatientBootstrap(names, 10, 0)
+    _, low, high = boot.mean(np.array([0.9] + [0.0] * 11), names, "mean")
+    assert low < 0 < high
+    assert np.isnan(boot.mean(np.ones(12), names, "mean")[1:]).all()
+    assert boot.mean(np.zeros(12), names, kind)[0] == 0
+    assert np.isnan(boot.mean(np.zeros(12), names, kind)[1:]).all()
+
+
+def test_differences_of_hits_end_at_one():
+    names = [str(i) for i in range(10)]
+    _, low, high = PatientBootstrap(names, 10, 0).mean(np.ones(10), names, "difference")
+    assert 0 < low < 0.9
+    assert high == 1
 
 
 @settings(max_examples=60, deadline=None)
@@ -115,7 +134,7 @@ def test_no_interval_is_of_width_0_and_every_one_holds_its_value(seed, rate, yes
         values *= rng.random((n, 2))
     patients = [f"p{i}" for i in rng.integers(0, 15, n)]
     groups = ["ab"[i] for i in rng.integers(0, 2, n)]
-    found = PatientBootstrap(patients, 10, 0).table(values, patients, groups)
+    found = PatientBootstrap(patients, 10, 0).table(values, patients, groups, "share")
     known = np.isfinite(found.low)
     assert known[0].all()
     assert (found.low < found.high)[known].all()

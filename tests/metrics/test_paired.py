@@ -53,7 +53,7 @@ def test_the_rank_biserial_correlation_by_hand():
 
 
 def test_a_patient_enters_once():
-    values = patient_means(np.array([1.0, 3.0, np.nan, 5.0, np.nan]), ["b", "b", "b", "a", "c"])
+    values = patient_means(np.array([1.0, 3.0, np.nan, 5.0, np.nan]), np.array([1, 1, 1, 0, 2]))
     np.testing.assert_allclose(values, [5.0, 2.0])
 
 

@@ -96,7 +96,10 @@ class Behaviour:
                 continue
             keys, drawn = zip(*kept, strict=True)
             _, patients, findings = zip(*keys, strict=True)
-            found = bootstrap.table(np.stack(drawn), patients, findings)
+            found = bootstrap.table(np.stack(drawn), patients, findings, "mean")
+            if np.isfinite(found.low[0]).any():  # where all films have one value, as at the ends of a curve
+                for end in (found.low, found.high):
+                    np.copyto(end, found.value, where=np.isnan(end))
             for s, x in enumerate(self.x[curve].tolist()):
                 at = (0, s)
                 bounds = (found.value[at], found.low[at], found.high[at], int(found.n[at]))
