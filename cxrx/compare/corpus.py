@@ -16,13 +16,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cxrx.compare.patients import smallest_of
-from cxrx.compare.recorded import input_size, is_demo, threshold_rule, thresholds
 from cxrx.datasets import FolderTruth, canonical, read_truth
 from cxrx.errors import UsageError
 from cxrx.metrics.controls import CONTROLS
 from cxrx.metrics.geometry import Float, resize, to_source
 from cxrx.results.reader import Results, open_results
-from cxrx.results.records import explained_score
+from cxrx.results.records import explained_score, input_size, is_demo, threshold_rule, thresholds
 from cxrx.results.truth import UNKNOWN, Mask
 from cxrx.specs import Score
 
