@@ -76,7 +76,7 @@ def compare(
     start_logging()
     from cxrx.compare.corpus import open_corpus
     from cxrx.compare.run import compare as run_comparison
-    from cxrx.compare.run import prefix_of, write_tables
+    from cxrx.export.tables import prefix_of, write_tables
     from cxrx.report.html import write_report
 
     network = ModelFlags(model, weights, labels, device=device)

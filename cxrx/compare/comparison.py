@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import math
 import platform
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from hashlib import sha256
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -19,10 +16,8 @@ from cxrx.compare import costs
 from cxrx.compare.localisation.table import PER_PAIR
 from cxrx.compare.regions import mass as regions
 from cxrx.compare.verdict import NOTHING, Statement, models_of, sentences
-from cxrx.files.atomic import unlink, write_file
 from cxrx.metrics import classification, paired, strata, thresholds
 from cxrx.metrics.summaries import KEYS, SUMMARY
-from cxrx.results.private import csv_bytes
 from cxrx.specs import Measure
 
 #: Tables of a comparison, with their columns; those that are open have a column a metric beside these.
@@ -53,7 +48,6 @@ ALWAYS = ("summary", "per_pair", "paired_tests")
 """Tables that are written even when they are empty."""
 _LONG = frozenset({"per_pair", "faithfulness_pairs", "classifier_curves"})
 """Tables of many rows, which are left out of the JSON."""
-_JOINED = 3  # files whose names make up that of their comparison
 
 
 def empty_tables() -> dict[str, pd.DataFrame]:
@@ -150,7 +144,7 @@ class Comparison:
             "models": _plain(self.models),
             "conventions": self.conventions,
             **{
-                name: [dict(zip(table.columns, row, strict=True)) for row in _rows(table, None)]
+                name: [dict(zip(table.columns, row, strict=True)) for row in plain_rows(table, None)]
                 for name, table in self.tables().items()
                 if name not in _LONG
             },
@@ -163,50 +157,7 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version()} | {name: metadata.version(name) for name in names}
 
 
-def prefix_of(results: Sequence[Path]) -> str:
-    """Return how names of reports and tables begin: not at all for ``results.h5``, ``"a."`` for ``a.h5``.
-
-    Of several files it is ``"a+b."``, of more than three ``"a+9."``.
-    """
-    files = dict.fromkeys(path.resolve() for path in results)
-    names = [path.stem if path.suffix == ".h5" else path.name for path in files]
-    joined = "+".join(names) if len(names) <= _JOINED else f"{names[0]}+{len(names) - 1}"
-    return "" if joined == "results" else f"{joined}."
-
-
-def write_tables(comparison: Comparison, folder: Path, prefix: str = "") -> list[Path]:
-    """Write ``summary.csv``, ``per_pair.csv``, ``paired_tests.csv``, ``compare.json``, and other tables with rows.
-
-    Films appear by image_id only. Names begin with `prefix`. Tables that are not made this time, and that an earlier
-    comparison of that prefix wrote, are removed. Returns the paths.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    contents = {
-        f"{prefix}{name}.csv": csv_bytes(list(table.columns), _rows(table))
-        for name, table in comparison.tables().items()
-        if len(table) or name in ALWAYS
-    }
-    for name, content in contents.items():
-        write_file(folder / name, content)
-    summary = folder / f"{prefix}compare.json"
-    for path, digest in _written_before(summary, prefix).items():
-        if path.name not in contents and path.is_file() and sha256(path.read_bytes()).hexdigest() == digest:
-            unlink(path)
-    described = comparison.as_json() | {"written": {name: sha256(own).hexdigest() for name, own in contents.items()}}
-    write_file(summary, (json.dumps(described, indent=1, ensure_ascii=False) + "\n").encode())
-    return [*(folder / name for name in contents), summary]
-
-
-def _written_before(summary: Path, prefix: str) -> dict[Path, str]:
-    """Return the tables that the last comparison wrote beside its `summary`, with the sha256 of each."""
-    try:
-        written = json.loads(summary.read_bytes())["written"]
-        return {summary.with_name(f"{prefix}{name}.csv"): written.get(f"{prefix}{name}.csv", "") for name in COLUMNS}
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
-        return {}  # none, or not ours: nothing is removed
-
-
-def _rows(table: pd.DataFrame, missing: Any = "") -> list[list[Any]]:
+def plain_rows(table: pd.DataFrame, missing: Any = "") -> list[list[Any]]:
     """Return the cells as plain numbers and texts; what is not finite as `missing`."""
     return [[_plain(value, missing) for value in row] for row in table.itertuples(index=False, name=None)]
 

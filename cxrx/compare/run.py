@@ -12,7 +12,7 @@ import pandas as pd
 
 from cxrx.compare.agreement import DISPERSION, agreement
 from cxrx.compare.classifier import classifier
-from cxrx.compare.comparison import Comparison, empty_tables, prefix_of, write_tables
+from cxrx.compare.comparison import Comparison, empty_tables
 from cxrx.compare.conventions import conventions
 from cxrx.compare.corpus import Corpus, ModelData, open_corpus
 from cxrx.compare.costs import costs
@@ -33,14 +33,13 @@ from cxrx.metrics.controls import CONTROLS
 from cxrx.metrics.paired import paired_tests
 from cxrx.metrics.protocols import PROTOCOLS, Protocol
 from cxrx.metrics.strata import KINDS, strata
-from cxrx.metrics.strata import METRICS as STRATA
 from cxrx.metrics.summaries import common_pairs, left_out, on_pairs, published_intervals, summarise, with_skill
 from cxrx.specs import Measure
 
 if TYPE_CHECKING:
     from cxrx.models.model import Model
 
-__all__ = ["SECTIONS", "Comparison", "compare", "prefix_of", "write_tables"]
+__all__ = ["SECTIONS", "Comparison", "compare"]
 
 MIN_RESAMPLES = 10
 MAX_EDGES = 300
@@ -245,8 +244,7 @@ class _Work:
             self.tables |= {"agreement": alike.methods, "model_agreement": alike.models}
             dispersion = alike.dispersion
         if self.stratify:
-            located, scattered = (_shared(table) for table in (self.tables["per_pair"], dispersion))
-            self.tables["strata"] = strata(located, scattered, self.stratify, self.bootstrap)
+            self.tables["strata"] = strata(self.tables["per_pair"], dispersion, self.stratify, self.bootstrap)
         if {"faithfulness", "sanity"} & set(self.selection.sections):
             for model in self.mapped:
                 self._run_again(model)
@@ -400,12 +398,6 @@ class _Work:
         parts = [part for part in (self.tables[name], table) if len(part)]
         if parts:
             self.tables[name] = pd.concat(parts, ignore_index=True)
-
-
-def _shared(table: pd.DataFrame) -> pd.DataFrame:
-    """Return what strata are made of without the numbers of pairs that a method lacks."""
-    names = [name for name in STRATA if name in table.columns]
-    return on_pairs(table, names, common_pairs(table, names)[0])
 
 
 def _demo_warnings(corpus: Corpus) -> list[str]:

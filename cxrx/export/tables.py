@@ -1,15 +1,18 @@
-"""Predictions as CSV. Text cells that a spreadsheet would run as a formula get a quote in front."""
+"""Results and comparisons as CSV. Text cells that a spreadsheet would run as a formula get a quote in front."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cxrx.compare.comparison import ALWAYS, COLUMNS, Comparison, plain_rows
 from cxrx.errors import UsageError
-from cxrx.files.atomic import write_file
+from cxrx.files.atomic import unlink, write_file
 from cxrx.results.private import csv_bytes
 from cxrx.results.truth import UNKNOWN
 
@@ -17,6 +20,7 @@ if TYPE_CHECKING:
     from cxrx.results.reader import Results
 
 LONG_COLUMNS = ("image_id", "film", "patient", "status", "model", "finding", "logit", "probability", "label")
+_JOINED = 3  # files whose names make up that of their comparison
 
 
 def film_names(results: Results, *, share: bool) -> dict[str, str]:
@@ -87,3 +91,50 @@ def _mode(names: Mapping[str, str]) -> int:
 def _short(value: float) -> float:
     """Return a float32 with the digits it has; a number, so that a minus sign is not taken for a formula."""
     return float(f"{value:.7g}")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Comparisons
+
+
+def prefix_of(results: Sequence[Path]) -> str:
+    """Return how names of reports and tables begin: not at all for ``results.h5``, ``"a."`` for ``a.h5``.
+
+    Of several files it is ``"a+b."``, of more than three ``"a+9."``.
+    """
+    files = dict.fromkeys(path.resolve() for path in results)
+    names = [path.stem if path.suffix == ".h5" else path.name for path in files]
+    joined = "+".join(names) if len(names) <= _JOINED else f"{names[0]}+{len(names) - 1}"
+    return "" if joined == "results" else f"{joined}."
+
+
+def write_tables(comparison: Comparison, folder: Path, prefix: str = "") -> list[Path]:
+    """Write ``summary.csv``, ``per_pair.csv``, ``paired_tests.csv``, ``compare.json``, and other tables with rows.
+
+    Films appear by image_id only. Names begin with `prefix`. Tables that are not made this time, and that an earlier
+    comparison of that prefix wrote, are removed. Returns the paths.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    contents = {
+        f"{prefix}{name}.csv": csv_bytes(list(table.columns), plain_rows(table))
+        for name, table in comparison.tables().items()
+        if len(table) or name in ALWAYS
+    }
+    for name, content in contents.items():
+        write_file(folder / name, content)
+    summary = folder / f"{prefix}compare.json"
+    for path, digest in _written_before(summary, prefix).items():
+        if path.name not in contents and path.is_file() and sha256(path.read_bytes()).hexdigest() == digest:
+            unlink(path)
+    described = comparison.as_json() | {"written": {name: sha256(own).hexdigest() for name, own in contents.items()}}
+    write_file(summary, (json.dumps(described, indent=1, ensure_ascii=False) + "\n").encode())
+    return [*(folder / name for name in contents), summary]
+
+
+def _written_before(summary: Path, prefix: str) -> dict[Path, str]:
+    """Return the tables that the last comparison wrote beside its `summary`, with the sha256 of each."""
+    try:
+        written = json.loads(summary.read_bytes())["written"]
+        return {summary.with_name(f"{prefix}{name}.csv"): written.get(f"{prefix}{name}.csv", "") for name in COLUMNS}
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return {}  # none, or not ours: nothing is removed

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from cxrx.metrics.bootstrap import MIN_PATIENTS, PatientBootstrap, quantile_of_t
-from cxrx.metrics.summaries import kind_of
+from cxrx.metrics.summaries import common_pairs, kind_of, on_pairs
 
 COLUMNS = ("model", "method", "by", "stratum", "metric", "value", "low", "high", "n")
 KINDS = ("size", "confidence", "outcome")
@@ -29,7 +29,7 @@ CONVENTIONS = {
 def strata(
     per_pair: pd.DataFrame, dispersion: pd.DataFrame, kinds: Sequence[str], bootstrap: PatientBootstrap
 ) -> pd.DataFrame:
-    """Average scores within strata.
+    """Average scores within strata, on the pairs that all methods have.
 
     Parameters
     ----------
@@ -41,6 +41,7 @@ def strata(
     kinds
         Some of :data:`KINDS`.
     """
+    per_pair, dispersion = _shared(per_pair), _shared(dispersion)
     keys = ["image_id", "model", "method", "finding"]
     shown = [name for name in METRICS if name in per_pair.columns]
     joined = dispersion.merge(per_pair[[*keys, "area", *shown]], on=keys, how="outer")
@@ -67,6 +68,12 @@ def strata(
         if "confidence" in kinds and "iou" in shown:
             rows += _correlation(group, bootstrap, (model, method))
     return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def _shared(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table without the numbers of pairs that a method lacks."""
+    names = [name for name in METRICS if name in table.columns]
+    return on_pairs(table, names, common_pairs(table, names)[0])
 
 
 def _tertiles(group: pd.DataFrame) -> tuple[float, ...]:

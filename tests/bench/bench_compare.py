@@ -17,9 +17,9 @@ from pathlib import Path
 
 import numpy as np
 
-from cxrx.compare.comparison import write_tables
 from cxrx.compare.corpus import open_corpus
 from cxrx.compare.run import compare
+from cxrx.export.tables import write_tables
 from cxrx.models.architectures import NIH_LABELS
 from cxrx.reading.record import ImageRecord, Link, Status
 from cxrx.report.html import write_report

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import cxrx
 from cxrx.cli.compare import show
-from cxrx.compare.comparison import write_tables
 from cxrx.compare.corpus import open_corpus
 from cxrx.compare.run import compare
+from cxrx.export.tables import write_tables
 from cxrx.phantom import write_folder
 from cxrx.report.html import write_report
 

@@ -12,8 +12,9 @@ import pytest
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
-from cxrx.compare.run import compare, write_tables
+from cxrx.compare.run import compare
 from cxrx.errors import ResultsError, UsageError
+from cxrx.export.tables import write_tables
 from cxrx.importing.maps import import_maps
 from cxrx.metrics.localisation import METRICS, score_localisation
 
