@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cxrx.compare.patients import smallest_of
 from cxrx.datasets import FolderTruth, canonical, read_truth
 from cxrx.errors import UsageError
 from cxrx.metrics.controls import CONTROLS
 from cxrx.metrics.geometry import Float, resize, to_source
+from cxrx.results.plan import smallest_of
 from cxrx.results.reader import Results, open_results
 from cxrx.results.records import explained_score, input_size, is_demo, threshold_rule, thresholds
 from cxrx.results.truth import UNKNOWN, Mask

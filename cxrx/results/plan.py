@@ -168,27 +168,32 @@ def _better(record: ImageRecord, known: ImageRecord, *, newer: bool) -> bool:
 
 
 def _patients(sources: Sequence[Contents], images: Sequence[ImageRecord]) -> dict[str, str]:
-    """Return image_id to the smallest image_id among the patient's films (union-find over what links films)."""
-    parent: dict[str, str] = {record.image_id: record.image_id for record in images}
+    """Return image_id to the smallest image_id among the patient's films."""
+    known = {record.image_id for record in images}
+    links = [pair for source in sources for pair in source.groups.items() if pair[1] in known]
+    links += [
+        (row.image_id, f"~{row.patient}")  # a tilde sorts after every image_id, so that it never becomes the key
+        for source in sources
+        for row in source.links
+        if row.kind == "film" and row.patient and row.image_id in known
+    ]
+    joined = smallest_of(links)
+    return {record.image_id: joined.get(record.image_id, record.image_id) for record in images}
 
-    def root(image_id: str) -> str:
-        while parent[image_id] != image_id:
-            parent[image_id] = image_id = parent[parent[image_id]]
-        return image_id
 
-    def join(a: str, b: str) -> None:
-        smaller, larger = sorted((root(a), root(b)))
+def smallest_of(links: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Return for every name the smallest of those that `links` join it with, directly or over others (union-find)."""
+    parent: dict[str, str] = {}
+
+    def root(name: str) -> str:
+        while parent.setdefault(name, name) != name:
+            parent[name] = name = parent[parent[name]]
+        return name
+
+    for one, other in links:
+        smaller, larger = sorted((root(one), root(other)))
         parent[larger] = smaller
-
-    first: dict[str, str] = {}
-    for source in sources:
-        for image_id, smallest in source.groups.items():
-            if smallest in parent:
-                join(image_id, smallest)
-        for row in source.links:
-            if row.kind == "film" and row.patient and row.image_id in parent:
-                join(row.image_id, first.setdefault(row.patient, row.image_id))
-    return {record.image_id: root(record.image_id) for record in images}
+    return {name: root(name) for name in list(parent)}
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -4,11 +4,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cxrx.compare.corpus import open_corpus
-from cxrx.compare.patients import smallest_of
 from cxrx.reading.record import ImageRecord, Link, Status
 from cxrx.results.contents import Contents
 from cxrx.results.pack import pack
 from cxrx.results.parts import PartStore
+from cxrx.results.plan import smallest_of
 
 ONE, TWO, THREE, FOUR = ("1" * 16, "2" * 16, "3" * 16, "4" * 16)
 
