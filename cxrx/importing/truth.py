@@ -137,7 +137,7 @@ def _add_masks(known: PictureTruth, folder: Path, images: set[str], problems: Pr
 
 def _add_mask(known: PictureTruth, path: Path, name: Name, problems: Problems) -> None:
     image, finding = name
-    mask = _read_mask(path)
+    mask = read_mask(path)
     if mask is None:
         problems.add("{n} masks cannot be read as pictures and were left out", path.name)
         return
@@ -157,7 +157,8 @@ def _has_size(known: PictureTruth, image: str, shape: Shape, name: str, problems
     return False
 
 
-def _read_mask(path: Path) -> NDArray[np.bool_] | None:
+def read_mask(path: Path) -> NDArray[np.bool_] | None:
+    """Return where a PNG is not black, ``(rows, columns)``; None where it cannot be read or is too large."""
     from PIL import Image
 
     try:

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from cxrx import load_model, wrap_model
@@ -127,6 +128,23 @@ def test_the_demo_model_does_not_read_the_marker(tmp_path):
     table = compare(tmp_path / "results.h5", metrics="localisation", n_boot=0).regions
     row = table[(table["method"] == "gradcam") & (table["region"] == "marker") & (table["metric"] == "mass")]
     assert (row["value"] < 0.1).all()
+
+
+def test_masks_of_regions_are_read_as_those_of_findings_are(tmp_path):
+    """Any color but black counts, in 16 bits too; what is far too large is left out unread."""
+    (tmp_path / "regions").mkdir()
+    marked = np.zeros((4, 3, 3), np.uint8)
+    marked[1, 2, 2] = 1  # blue: its luminance rounds to 0
+    Image.fromarray(marked).save(tmp_path / "regions" / "a__lungs.png")
+    Image.fromarray(marked.max(axis=2).astype(np.uint16)).save(tmp_path / "regions" / "b__lungs.png")
+    Image.new("1", (1 << 13, (1 << 13) + 1)).save(tmp_path / "regions" / "c__lungs.png")
+    notes = Notes()
+    found = list(module._masks(tmp_path, {f"{name}.png": name for name in "abc"}, notes))
+    notes.flush()
+    assert [(name, region, np.argwhere(mask).tolist()) for name, region, mask in found] == [
+        ("a", "lungs", [[1, 2]]), ("b", "lungs", [[1, 2]]),
+    ]  # fmt: skip
+    assert notes.warnings == ["1 masks of regions cannot be read and were left out"]
 
 
 @pytest.mark.slow

@@ -17,6 +17,7 @@ import pandas as pd
 from cxrx.compare.corpus import Corpus, FilmInfo, ModelData, Pair
 from cxrx.compare.localisation.table import FAST_GRID, Scoring, by_films, shrink
 from cxrx.compare.notes import Notes
+from cxrx.importing.truth import read_mask
 from cxrx.metrics.bootstrap import PatientBootstrap
 from cxrx.metrics.controls import centre_map, random_map
 from cxrx.metrics.geometry import Float, Mask, box_mask, resize
@@ -94,19 +95,15 @@ def _boxes(root: Path, films: Mapping[str, str], corpus: Corpus, notes: Notes) -
 
 
 def _masks(root: Path, films: Mapping[str, str], notes: Notes) -> Iterator[tuple[str, str, Mask]]:
-    from PIL import Image
-
     by_stem = {Path(relative).stem: image_id for relative, image_id in films.items()}
     for path in sorted((root / "regions").glob("*__*.png")):
         stem, _, region = path.stem.rpartition("__")
         if stem in by_stem:
-            try:
-                with Image.open(path, formats=("PNG",)) as picture:  # PostScript, for one, would be run
-                    mask = np.asarray(picture.convert("L")) > 0
-            except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+            mask = read_mask(path)
+            if mask is None:
                 notes.count("{n} masks of regions cannot be read and were left out")
-                continue
-            yield by_stem[stem], region, mask
+            else:
+                yield by_stem[stem], region, mask
 
 
 def mass_in_regions(
