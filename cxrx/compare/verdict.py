@@ -181,21 +181,11 @@ def _best(said: Statement, tables: Tables, controls: AbstractSet[str], *, higher
     leading = [replace(said, who=name, **_numbers(lead.loc[name]), patients=patients) for name in best]
     rivals = [max(group, key=values.__getitem__) for group in (blind, [] if best[1:] else others) if group]
     tests = tables["paired_tests"]
-    return leading + [difference(tests, said.metric, name, rival, higher=higher) for name in best for rival in rivals]
+    return leading + [_difference(tests, said.metric, name, rival, higher=higher) for name in best for rival in rivals]
 
 
-def difference(tests: pd.DataFrame, metric: str, best: str, other: str, *, higher: bool = True) -> Statement:
-    """Return whether a method differs from another in a metric, after Holm's correction.
-
-    Parameters
-    ----------
-    tests
-        Paired tests of the methods of one model.
-    metric, best, other
-        What is compared.
-    higher
-        Whether higher is better.
-    """
+def _difference(tests: pd.DataFrame, metric: str, best: str, other: str, *, higher: bool = True) -> Statement:
+    """Return whether a method differs from another in a metric, after Holm's correction."""
     rows = tests[(tests["metric"] == metric) & (tests["finding"] == "all")]
     forward = rows[(rows["method_a"] == best) & (rows["method_b"] == other)]
     backward = rows[(rows["method_a"] == other) & (rows["method_b"] == best)]
@@ -279,8 +269,7 @@ def _regions(table: pd.DataFrame, controls: AbstractSet[str]) -> list[Statement]
         share = next(row for row in rows["mass"] if all(row[key] == top[key] for key in ("method", "finding")))
         times = Estimate("mass_ratio", **_numbers(top))
         said.append(Statement(
-            top["method"], kind="marker", finding=top["finding"], metric="mass", beside=(times,),
-            **(_numbers(share) | {"n": times.n}),
+            top["method"], kind="marker", finding=top["finding"], metric="mass", beside=(times,), **_numbers(share),
         ))  # fmt: skip
     if rows.get("drop"):
         most = max(rows["drop"], key=lambda row: row["value"])

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from cxrx.compare.comparison import empty_tables
-from cxrx.compare.verdict import Estimate, Statement, difference, sentences, verdict
+from cxrx.compare.verdict import Estimate, Statement, _difference, sentences, verdict
 from cxrx.metrics.bootstrap import PatientBootstrap
 from cxrx.metrics.paired import COLUMNS, paired_tests
 from cxrx.metrics.summaries import common_pairs, on_pairs, summarise, with_skill
@@ -116,7 +116,7 @@ def test_findings_weigh_alike_in_the_mean_and_in_its_test():
     row = tests[tests["finding"] == "all"].iloc[0]
     assert row["high"] < 0 < row["effect"]
     assert row["decided"]
-    found = difference(tests, "iou", "b", "a")
+    found = _difference(tests, "iou", "b", "a")
     assert (found.decision, found.p, found.value) == ("better", row["p_holm"], -row["difference"])
 
 
@@ -149,7 +149,7 @@ def paired(**values):
 def test_the_reason_is_the_true_one(values, decision, reason):
     """Holm's correction is blamed only where p was below .05 before it."""
     for said in (
-        difference(pd.DataFrame([paired(**values)]), "hit", "a", "b"),
+        _difference(pd.DataFrame([paired(**values)]), "hit", "a", "b"),
         verdict(
             empty_tables() | {"paired_tests": pd.DataFrame([paired(**values) | {"kind": "models", "model_b": "o"}])},
             controls=CONTROLS,
@@ -223,10 +223,10 @@ def test_methods_without_a_common_pair_are_not_ranked():
 def test_no_bootstrap_is_not_called_few_patients():
     row = paired(low=np.nan, high=np.nan, decided=False)
     none, few, same, foreign = said_of([
-        difference(pd.DataFrame([row]), "hit", "a", "b"),
-        difference(pd.DataFrame([row | {"patients": 6}]), "hit", "a", "b"),
-        difference(pd.DataFrame([row | {"difference": 0.0}]), "hit", "b", "a"),
-        difference(pd.DataFrame([row]), "hit", "a", "c"),
+        _difference(pd.DataFrame([row]), "hit", "a", "b"),
+        _difference(pd.DataFrame([row | {"patients": 6}]), "hit", "a", "b"),
+        _difference(pd.DataFrame([row | {"difference": 0.0}]), "hit", "b", "a"),
+        _difference(pd.DataFrame([row]), "hit", "a", "c"),
     ])  # fmt: skip
     assert none.startswith("a against b: +0.50 hit rate (n = 40); not decidable without an interval (n_boot is 0, or")
     assert few == "a against b: +0.50 hit rate (n = 40); not decidable with these films: fewer than 10 patients."

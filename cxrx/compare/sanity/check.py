@@ -48,7 +48,6 @@ class SanityResult:
 def check_sanity(
     experiment: Experiment,
     *,
-    maps: NDArray[np.floating] | None = None,
     tests: Sequence[str] = TESTS,
     draws: int = 3,
     every_stage: bool = True,
@@ -63,8 +62,6 @@ def check_sanity(
     ----------
     experiment
         The method, the model, and the pictures.
-    maps
-        ``(B, T, h, w)``, the maps that are tested, in their published form; default: made now.
     tests
         Some of randomisation, repeatability, noise, sensitivity.
     draws
@@ -83,7 +80,7 @@ def check_sanity(
     if unknown:
         raise UsageError(f"there is no sanity test {unknown[0]!r}", f"known: {', '.join(TESTS)}")
     pairs, stochastic = experiment.pairs(), experiment.spec.stochastic
-    values = experiment.maps() if maps is None else np.asarray(maps)[experiment.asked()]
+    values = experiment.maps()
     originals = prepare(values)
     cascade = stages(experiment.model.module, experiment.x[:1].to(experiment.model.dtype))
     tables = []

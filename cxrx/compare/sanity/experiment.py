@@ -66,38 +66,32 @@ class Experiment:
         *,
         image_ids: Sequence[str],
         patients: Sequence[str],
-        findings: Sequence[str] | None = None,
-        batch_size: int | None = None,
+        findings: Sequence[str],
     ) -> Experiment:
-        """Build the explainer, and take the batch size that suits the device unless one is given.
+        """Build the explainer, and take the batch size that suits the device.
 
         Parameters
         ----------
         model, spec, options
             The method is built with `options`, as :func:`cxrx.options.parse_options` returns them.
-        x, targets, seeds, image_ids, patients
+        x, targets, seeds, image_ids, patients, findings
             See the attributes.
-        findings
-            Default: the model's labels.
-        batch_size
-            Pictures at once.
 
         Raises
         ------
         UsageError
             Arguments do not fit together.
         """
-        names = model.labels if findings is None else tuple(findings)
         numbers = {len(part) for part in (x, targets, seeds, image_ids, patients)}
-        if len(numbers) > 1 or len(names) != len(model.labels):
+        if len(numbers) > 1 or len(findings) != len(model.labels):
             raise UsageError(
                 "pictures, targets, seeds, image ids and patients must be equally many, and a finding a logit"
             )
-        size = min(auto_batch_size(model.device) if batch_size is None else batch_size, len(x))
+        size = min(auto_batch_size(model.device), len(x))
         # A clone leaves inference mode: gradients cannot be recorded on tensors that were made in it.
         with torch.inference_mode(mode=False):
             x = x.detach().clone().to(model.device, torch.float32)
-        return cls(model, spec, spec.build(options), x, targets, seeds, image_ids, patients, names, size)
+        return cls(model, spec, spec.build(options), x, targets, seeds, image_ids, patients, findings, size)
 
     def asked(self) -> NDArray[np.bool_]:
         """Return ``(B, T)``, whether there is something to explain."""
