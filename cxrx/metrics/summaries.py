@@ -133,7 +133,7 @@ def left_out(scores: pd.DataFrame, metrics: Sequence[str]) -> list[str]:
             those = (
                 f"the {kept} of {pairs} pairs of film and finding that all have"
                 if kept
-                else "no pair, as all have none"
+                else "no pair: there is none that all have"
             )
             said.setdefault((str(model), f"{those} ({', '.join(lacking)})"), []).append(metric)
     return [
