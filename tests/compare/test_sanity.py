@@ -428,9 +428,18 @@ def test_few_patients_decide_nothing_but_that_a_map_stays():
     line = rows_of("random_pairs", 0.4, patients=few)
     ((_, passed, _, sentence),) = judge(rows_of("randomisation", 0.1, patients=few), line, bootstrap)
     assert passed is None
-    assert "6 patients are too few for an interval" in sentence
+    assert "; 6 patients to set against others are too few)" in sentence
     ((_, passed, *_),) = judge(rows_of("randomisation", 1.0, spread=0, patients=few), line, bootstrap)
     assert passed is False
+
+
+def test_patients_without_a_map_to_be_set_against_are_not_counted():
+    """Of 16 patients with maps, 12 are alone with their finding: four differences are no interval."""
+    line = rows_of("random_pairs", 0.4)
+    line.loc[line["patient"].isin(PATIENTS[4:]), "value"] = np.nan
+    ((_, passed, _, sentence),) = judge(rows_of("randomisation", 0.1), line, BOOTSTRAP)
+    assert passed is None
+    assert "; 4 patients to set against others are too few)" in sentence
 
 
 def test_deterministic_methods_are_said_to_be_so():

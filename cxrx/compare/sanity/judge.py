@@ -107,13 +107,17 @@ def sentence_of(method: str, outcome: str, reason: str) -> str:
 
 @dataclass(frozen=True)
 class _Finding:
-    """Where one metric stands against its random-pair line: by its own interval, and by one corrected for all three."""
+    """Where one metric stands against its random-pair line: by its own interval, and by one corrected for all three.
+
+    `patients`: those with a map of a different patient to be set against.
+    """
 
     metric: str
     value: float
     low: float
     high: float
     n: int
+    patients: int
     line: float
     side: _Side
     sure: _Side
@@ -131,7 +135,8 @@ def _against_line(rows: pd.DataFrame, random: pd.DataFrame, metric: str, bootstr
     both = own.merge(other, on=["image_id", "patient", "finding"], suffixes=("", "_random"))
     difference = (both["value"] - both["value_random"]).groupby(both["patient"]).mean().dropna().to_numpy()
     side, sure = (_side(difference, LEVEL / tests) for tests in (1, len(SIMILARITIES)))
-    return _Finding(metric, value, low, high, int(own["value"].count()), float(other["value"].mean()), side, sure)
+    n, line = int(own["value"].count()), float(other["value"].mean())
+    return _Finding(metric, value, low, high, n, len(difference), line, side, sure)
 
 
 def _side(differences: Float, level: float) -> _Side:
@@ -171,7 +176,7 @@ def _randomised(rows: pd.DataFrame, random: pd.DataFrame, bootstrap: PatientBoot
     if above:
         reason = f"even when the whole network is randomised, its map stays {others} ({above[0]}{left_out})"
         return False, "fails", reason
-    return None, "", _undecided("the randomisation", found, "below", rows, left_out)
+    return None, "", _undecided("the randomisation", found, "below", left_out)
 
 
 def _repeated(what: str, rows: pd.DataFrame, random: pd.DataFrame, bootstrap: PatientBootstrap) -> _Judged:
@@ -189,13 +194,12 @@ def _repeated(what: str, rows: pd.DataFrame, random: pd.DataFrame, bootstrap: Pa
     below = [one for one in found if one.sure == "below"]
     if below:
         return False, "fails", f"with {what} its map changes as much as from patient to patient ({below[0]}{left_out})"
-    return None, "", _undecided(f"the test with {what}", found, "above", rows, left_out)
+    return None, "", _undecided(f"the test with {what}", found, "above", left_out)
 
 
-def _undecided(what: str, found: list[_Finding], passing: _Side, rows: pd.DataFrame, left_out: str) -> str:
-    patients = rows.loc[rows["value"].notna(), "patient"].nunique()
-    few = f"; {patients} patients are too few for an interval" if patients < MIN_PATIENTS else ""
+def _undecided(what: str, found: list[_Finding], passing: _Side, left_out: str) -> str:
     shown = next(one for one in found if one.side != passing)
+    few = f"; {shown.patients} patients to set against others are too few" if shown.patients < MIN_PATIENTS else ""
     return f"{what} is not decidable with these films ({shown}{few}{left_out})"
 
 
