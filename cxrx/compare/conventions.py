@@ -81,8 +81,8 @@ def conventions(
         said |= {f"thresholds: {name}": text for name, text in thresholds.CONVENTIONS.items()}
     if "faithfulness" in selection.sections:
         said["faithfulness: f"] = (
-            "what the map explains: the log-odds of the finding (sigmoid: its logit; softmax: z - logsumexp of the "
-            "other classes), or its raw logit where maps were made with --score logit; in logits these are two scales"
+            "what the maps explain: the log-odds of the finding (sigmoid: its logit; softmax: z - logsumexp of the "
+            "other classes), or its raw logit where all of a model's maps explain that (--score logit)"
         )
         said["faithfulness: sample"] = f"at most {selection.pairs} pairs of film and finding a model, drawn by seed"
         said["faithfulness: maps"] = f"maps {FORMS[signed]}, bilinear on the model's input"

@@ -90,11 +90,10 @@ class Case:
 
 @dataclass(frozen=True)
 class Explained:
-    """One map (index into the maps of the case), and what it explains of which logit."""
+    """One map (index into the maps of the case), and the logit that it explains."""
 
     map: int
     target: int
-    score: Score = "log-odds"
 
 
 @dataclass(frozen=True)
@@ -130,22 +129,23 @@ class Response:
 
 @dataclass(frozen=True)
 class References:
-    """Logits ``(K,)`` of the picture itself and of its baselines."""
+    """Logits ``(K,)`` of the picture itself and of its baselines, and the score of them that is measured."""
 
     model: Model
+    score: Score
     full: torch.Tensor
     baselines: dict[Baseline, torch.Tensor]
 
     def response(self, logits: torch.Tensor, kind: Baseline, of: Explained) -> Response:
         """Read the logits ``(S, K)`` of the changed pictures for one finding."""
         every = torch.cat([logits, self.full[None], self.baselines[kind][None]])
-        parts = self.scored(every, of.score), self.model.probabilities(every)
+        parts = self.scored(every), self.model.probabilities(every)
         f, p = (part[:, of.target].double().numpy() for part in parts)
         return Response(f[:-2], p[:-2], (float(f[-2]), float(p[-2])), (float(f[-1]), float(p[-1])))
 
-    def scored(self, logits: torch.Tensor, score: Score) -> torch.Tensor:
+    def scored(self, logits: torch.Tensor) -> torch.Tensor:
         """Return what is explained, ``(S, K)``, of logits ``(S, K)``."""
-        return self.model.explaining(score).scored(logits)
+        return self.model.explaining(self.score).scored(logits)
 
     def response_between(self, logits: torch.Tensor, kind: Baseline, of: Explained, *, shown: bool = False) -> Response:
         """Read a curve whose ends are the picture and the baseline (`shown`: the other way), which all maps share.

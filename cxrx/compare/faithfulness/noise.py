@@ -65,9 +65,7 @@ def _pictures(picture: torch.Tensor, noise: torch.Tensor) -> Iterator[torch.Tens
 def _read(sums: Float, logits: torch.Tensor, references: References, of: Explained) -> Scored:
     import torch
 
-    perturbed, full = (
-        references.scored(part, of.score)[:, of.target].double() for part in (logits, references.full[None])
-    )
+    perturbed, full = (references.scored(part)[:, of.target].double() for part in (logits, references.full[None]))
     value = best_scaled(torch.from_numpy(sums[of.map]), perturbed, full[0])
     change = float((full - perturbed).square().mean())
     return {"infidelity": value, "infidelity_share": value / change if change > 0 else float("nan")}, {}

@@ -70,7 +70,7 @@ def score_faithfulness(
     metrics: Sequence[str | Family] = DEFAULT,
     *,
     seeds: ArrayLike,
-    score: Score | Sequence[Score] = "log-odds",
+    score: Score = "log-odds",
 ) -> Faithfulness:
     """Score maps against the behaviour of `model` on changed pictures.
 
@@ -91,7 +91,7 @@ def score_faithfulness(
     seeds
         ``(B,)`` int64, one a picture: ties, noise and subsets depend on this and nothing else.
     score
-        What the maps explain, see :func:`cxrx.explain`: f is the same. One for all columns, or one for each.
+        What f is, see :func:`cxrx.explain`: best what the maps explain.
 
     Returns
     -------
@@ -110,12 +110,9 @@ def score_faithfulness(
     """
     families = find_families(metrics)
     pictures, values, wanted, drawn = _check(model, x, maps, targets, seeds)
-    scores = [score] * wanted.shape[1] if isinstance(score, str) else list(score)
-    if len(scores) != wanted.shape[1]:
-        raise UsageError(f"there are {wanted.shape[1]} columns of maps and {len(scores)} scores")
-    # raw logits, where any map explains them, tell the log-odds as well
-    seen_as = model.explaining("logit") if model.score or "logit" in scores else model
-    batch = _Batch(seen_as, pictures, values, wanted, scores, drawn, families)
+    # raw logits tell the log-odds as well
+    seen_as = model.explaining("logit") if model.score or score == "logit" else model
+    batch = _Batch(seen_as, score, pictures, values, wanted, drawn, families)
     with guard(model.module):
         logits = batch.run()
     return batch.read(logits)
@@ -176,15 +173,15 @@ class _Batch:
     def __init__(
         self,
         model: Model,
+        score: Score,
         x: torch.Tensor,
         maps: NDArray[np.generic],
         targets: NDArray[np.int64],
-        scores: list[Score],
         seeds: list[int],
         families: list[Family],
     ) -> None:
-        self.model, self.x, self.maps, self.targets, self.seeds = model, x, maps, targets, seeds
-        self.scores, self.families = scores, families
+        self.model, self.score, self.x, self.maps, self.targets, self.seeds = model, score, x, maps, targets, seeds
+        self.families = families
         self.kinds = list(dict.fromkeys(family.baseline for family in families if family.baseline))
         self._explained: list[list[tuple[int, Explained]]] = []  # of each picture: (column, what is explained)
         self._readers: list[list[tuple[int, Family, Read]]] = []  # of each picture: (rows, family, reader)
@@ -199,7 +196,7 @@ class _Batch:
 
     def _pictures(self) -> Iterator[torch.Tensor]:
         for b in range(len(self.x)):
-            different, explained = _different(self.maps[b], self.targets[b], self.scores)
+            different, explained = _different(self.maps[b], self.targets[b])
             self._explained.append(explained)
             self._readers.append([])
             if not explained:
@@ -229,9 +226,9 @@ class _Batch:
                 continue
             own = logits[start : start + 1 + len(self.kinds)]
             start += len(own)
-            references = References(self.model, own[0], dict(zip(self.kinds, own[1:], strict=True)))
+            references = References(self.model, self.score, own[0], dict(zip(self.kinds, own[1:], strict=True)))
             for t, of in explained:
-                found.full[b, t], *at_baselines = references.scored(own, of.score)[:, of.target]
+                found.full[b, t], *at_baselines = references.scored(own)[:, of.target]
                 for end, value in zip(ends.values(), at_baselines, strict=True):
                     end[b, t] = value
             for count, family, reader in self._readers[b]:
@@ -247,9 +244,7 @@ class _Batch:
         return found
 
 
-def _different(
-    maps: NDArray[np.generic], targets: NDArray[np.int64], scores: Sequence[Score]
-) -> tuple[list[Any], list[tuple[int, Explained]]]:
+def _different(maps: NDArray[np.generic], targets: NDArray[np.int64]) -> tuple[list[Any], list[tuple[int, Explained]]]:
     """Return the different finite maps ``(h, w)`` of one picture, and (column, map and logit) of every finding asked.
 
     Controls that never look at the model have one map for all findings, and need their passes only once.
@@ -263,5 +258,5 @@ def _different(
         index = known.setdefault(maps[t].tobytes(), len(different))
         if index == len(different):
             different.append(maps[t])
-        explained.append((t, Explained(index, target, scores[t])))
+        explained.append((t, Explained(index, target)))
     return different, explained

@@ -28,6 +28,7 @@ from cxrx.metrics.controls import centre_map, random_map
 from cxrx.metrics.geometry import Float
 from cxrx.metrics.perturbation import upsample
 from cxrx.plugins import describe_error
+from cxrx.specs import Score
 
 log = logging.getLogger("cxrx")
 
@@ -135,18 +136,17 @@ def measure(
     by_film: dict[str, list[Pair]] = {}
     for pair in pairs:
         by_film.setdefault(pair[0], []).append(pair)
+    score = _score(data, notes, softmax=rerun.model.activation == "softmax")
     log.info("%s: running the model again for faithfulness on %d films", data.slug, len(by_film))
     for ids, x in rerun.batches(list(by_film)):
         members = [by_film[image_id] for image_id in ids]
         targets = data.targets(members)
-        width = targets.shape[1]
         maps = _maps(corpus, data, members, x, seed, notes, signed=signed)  # method -> (B, T, H, W)
         asked = {name: np.where(np.isfinite(values[:, :, 0, 0]), targets, EMPTY) for name, values in maps.items()}
         seeds = np.array([derive_seed(seed, "faithfulness", image_id) for image_id in ids], dtype=np.int64)
         # all methods side by side: equal perturbations are run once
         beside = np.concatenate([np.nan_to_num(values) for values in maps.values()], axis=1)
         wanted = np.concatenate(list(asked.values()), axis=1)
-        score = [data.score(name) for name in maps for _ in range(width)]
         found = score_faithfulness(rerun.model, x, beside, wanted, own, seeds=seeds, score=score)
         for family in list(foreign):
             try:
@@ -158,11 +158,23 @@ def measure(
                 foreign.remove(family)
                 behaviour.forget(family)
         for m, (name, values) in enumerate(maps.items()):
-            explained = rerun.model.explaining(data.score(name))
+            explained = rerun.model.explaining(score)
             inputs = explained, x, torch.from_numpy(np.nan_to_num(values)), torch.from_numpy(asked[name])
             others = single.scores(f"batches of {name}", *inputs, shape=targets.shape)
-            _note(behaviour, corpus, data, name, members, asked[name], m * width, found, others)
+            _note(behaviour, corpus, data, name, members, asked[name], m * targets.shape[1], found, others)
     return behaviour
+
+
+def _score(data: ModelData, notes: Notes, *, softmax: bool) -> Score:
+    """Return the score that all maps of a model are measured on: numbers on two scales cannot be compared."""
+    methods = [name for name in data.methods if name not in data.controls]
+    raw = [name for name in methods if data.score(name) == "logit"]
+    if softmax and raw and len(raw) < len(methods):  # of a sigmoid both are the same
+        notes.warn(
+            f"{data.slug}: of its maps, {', '.join(raw)} explain the raw logit, the others the log-odds; faithfulness "
+            "measures all of them on the log-odds"
+        )
+    return "logit" if raw and len(raw) == len(methods) else "log-odds"
 
 
 def _maps(
