@@ -117,11 +117,6 @@ class ModelData:
         """Return the first file that holds this map."""
         return next((source for source in self.methods.get(method, []) if source.has(pair)), None)
 
-    def score(self, method: str) -> Score:
-        """Return what a method's maps explain; of a control that is in no file, what all methods do, or log-odds."""
-        shared = set(self.scores.values())
-        return self.scores.get(method, "logit" if shared == {"logit"} else "log-odds")
-
     def probability_of(self, pair: Pair) -> float:
         """Return the probability of a finding on a film; NaN where it was not predicted."""
         row = self.probability.get(pair[0])

@@ -418,9 +418,10 @@ def _strangers(one: Statement) -> str:
 
 
 def _few(one: Statement) -> str:
-    """Say that a number of few patients has no interval, and why."""
-    few = (one.patients or one.n) < MIN_PATIENTS
-    return f"; fewer than {MIN_PATIENTS} patients say nothing" if few else ""
+    """Say that a number is of few patients; where they were not counted, at least that it has no interval."""
+    if (one.patients or one.n) < MIN_PATIENTS:  # no more patients than numbers
+        return f"; fewer than {MIN_PATIENTS} patients say nothing"
+    return "" if one.patients or np.isfinite(one.low + one.high) else "; no interval"
 
 
 def _difference_sentence(one: Statement) -> str:

@@ -227,7 +227,7 @@ def test_the_network_is_whole_after_a_method_breaks(test):
     model, broken = tiny_cnn(), ExplainerSpec("broken", lambda _: explain, NoOptions, stochastic=True)
     before = {name: value.clone() for name, value in model.module.state_dict().items()}
     with pytest.raises(RuntimeError, match="broken"):
-        check(broken, model, tests=(test,), maps=np.ones((5, 2, 4, 4)), x=pictures())
+        check(broken, model, tests=(test,), x=pictures())
     assert all(torch.equal(value, before[name]) for name, value in model.module.state_dict().items())
 
 

@@ -58,10 +58,8 @@ def test_mixed_maps_are_measured_on_the_log_odds_and_sanity_asks_for_what_was_ex
         own = z[row["image_id"], "Mass"]
         odds = own[1] - np.logaddexp(own[0], own[2])
         assert row["f"] == pytest.approx(odds, abs=1e-4), row["method"]
-    # deletion ends at f of the mean picture for every map: none of them on another scale
-    ends = {name: curves[0][-1] for (name, _), curves in found.curves.items()}
-    assert len(ends) > 3
-    assert np.ptp(list(ends.values())) < 1e-6
+        assert abs(own[1] - odds) > 0.3
+        assert row["deletion"] == pytest.approx(odds, abs=0.1), row["method"]  # this network hardly sees the deletion
     assert notes.warnings[0] == (
         f"{model.slug}: of its maps, saliency-logit explain the raw logit, the others the log-odds; faithfulness "
         "measures all of them on the log-odds"
@@ -81,14 +79,3 @@ def test_raw_logits_are_measured_where_all_maps_explain_them(stored):
     assert notes.warnings == []
     for row in found.rows:
         assert row["f"] == pytest.approx(z[row["image_id"], "Mass"], abs=1e-4), row["method"]
-
-
-def test_a_control_is_measured_by_what_all_methods_explain(stored):
-    model, path = stored
-    with open_corpus([path]) as corpus:
-        data = corpus.models[model.slug]
-        assert (data.score("saliency"), data.score("saliency-logit"), data.score("centre")) == (
-            "log-odds", "logit", "log-odds",
-        )  # fmt: skip
-        del data.scores["saliency"]
-        assert data.score("centre") == "logit"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -220,6 +222,17 @@ def test_methods_without_a_common_pair_are_not_ranked():
     assert said.startswith("Which of a and b is best by hit rate cannot be said: there is no pair of film and finding")
 
 
+def test_what_is_missing_is_said_as_far_as_it_is_known():
+    """Twelve numbers may be of four patients: then all that is known is that there is no interval."""
+    known = Statement("a", kind="agreement", against=("b",), metric="spearman", value=0.5, low=0.4, high=0.6, n=12)
+    bare = replace(known, low=np.nan, high=np.nan)
+    said = said_of([known, replace(bare, model="m"), replace(bare, model="n", n=9), replace(bare, patients=4)])
+    assert [text.partition("(")[2] for text in said] == [
+        "n = 12).", "n = 12; no interval).", "n = 9; fewer than 10 patients say nothing).",
+        "n = 12; fewer than 10 patients say nothing).",
+    ]  # fmt: skip
+
+
 def test_no_bootstrap_is_not_called_few_patients():
     row = paired(low=np.nan, high=np.nan, decided=False)
     none, few, same, foreign = said_of([
@@ -264,7 +277,7 @@ def test_statements_that_share_a_sentence_are_said_together_and_no_others():
         )),
     ]  # fmt: skip
     assert sentences(ends[:1]) == [
-        ("m", "a and b agree with a rank correlation of 0.20 (n = 12); maps of different patients reach 0.10.")
+        ("m", "a and b agree with a rank correlation of 0.20 (n = 12; no interval); maps of different patients reach 0.10.")
     ]
 
 

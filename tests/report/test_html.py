@@ -137,11 +137,12 @@ def test_the_verdict_stands_under_its_models(full, filled, made, made_gallery):
     of_two = Statement(
         "gradcam", kind="models", model="a@1", against=("b@2",), metric="hit", value=0.1, n=4, decision="undecided"
     )
-    of_b = Statement("gradcam", kind="classifier", model="b@2", metric="auroc", value=0.9, reason="1 of 1")
+    of_b = Statement("gradcam", kind="classifier", model="b@2", metric="auroc", value=0.9, n=40, reason="1 of 1")
     filled = replace(filled, statements=[of_b, *filled.statements, of_two])
     text = " ".join(" ".join(Page(render(filled, made_gallery(filled, 0))).text).split())
     text = text[text.index("Verdict") :]
-    words = ("a@1", first, "edge fails: its map stays.", "b@2", "AUROC of 0.90 (1 of 1).", "Together", "gradcam on a@1")
+    auroc = "AUROC of 0.90 (1 of 1; 40 labels; no interval)."
+    words = ("a@1", first, "edge fails: its map stays.", "b@2", auroc, "Together", "gradcam on a@1")
     places = [text.index(word) for word in words]
     assert places == sorted(places)
     assert filled.verdict[0].startswith("b@2: The classifier")

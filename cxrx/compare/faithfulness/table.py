@@ -168,7 +168,7 @@ def measure(
 def _score(data: ModelData, notes: Notes, *, softmax: bool) -> Score:
     """Return the score that all maps of a model are measured on: numbers on two scales cannot be compared."""
     methods = [name for name in data.methods if name not in data.controls]
-    raw = [name for name in methods if data.score(name) == "logit"]
+    raw = [name for name in methods if data.scores[name] == "logit"]
     if softmax and raw and len(raw) < len(methods):  # of a sigmoid both are the same
         notes.warn(
             f"{data.slug}: of its maps, {', '.join(raw)} explain the raw logit, the others the log-odds; faithfulness "

@@ -107,17 +107,14 @@ def sentence_of(method: str, outcome: str, reason: str) -> str:
 
 @dataclass(frozen=True)
 class _Finding:
-    """Where one metric stands against its random-pair line: by its own interval, and by one corrected for all three.
-
-    `patients`: those with a map of a different patient to be set against.
-    """
+    """Where one metric stands against its random-pair line: by its own interval, and by one corrected for all three."""
 
     metric: str
     value: float
     low: float
     high: float
     n: int
-    patients: int
+    patients: int  # with a map of a different patient to be set against
     line: float
     side: _Side
     sure: _Side

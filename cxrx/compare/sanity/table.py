@@ -70,7 +70,7 @@ def sanity(
         dear = spec.evaluations is not None and spec.evaluations(options) > DEAR
         few = _first(members, DEAR_PAIRS) if dear else members
         kept = [b for b, own in enumerate(few) if own]
-        explained = rerun.model.explaining(data.score(name))
+        explained = rerun.model.explaining(data.scores.get(name, "log-odds"))
         try:
             experiment = Experiment.make(
                 explained, spec, options, x[kept], torch.from_numpy(data.targets([few[b] for b in kept])),
@@ -79,9 +79,7 @@ def sanity(
                 findings=data.findings,
             )  # fmt: skip
             wanted = [test for test in tests if not (dear and test == "sensitivity")]
-            result = check_sanity(
-                experiment, tests=wanted, draws=1 if dear else 3, every_stage=not dear, seed=seed
-            )  # fmt: skip
+            result = check_sanity(experiment, tests=wanted, draws=1 if dear else 3, every_stage=not dear, seed=seed)
         except CxrxError as error:
             notes.skip(f"sanity of {name} ({data.slug})", str(error))
             continue
