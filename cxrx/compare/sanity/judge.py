@@ -57,7 +57,7 @@ def summarise(rows: pd.DataFrame, random: pd.DataFrame, bootstrap: PatientBootst
         test, stage, metric = (str(name) for name in key)
         pairs = per_pair(part, metric)
         values = pairs["value"].to_numpy(dtype=np.float64)
-        value, low, high = bootstrap.mean(values, pairs["patient"].tolist())
+        value, low, high = bootstrap.mean(values, pairs["patient"].tolist(), "mean")
         n = int(np.isfinite(values).sum())
         found.append((test, stage, metric, value, low, high, n, lines.get(metric, np.nan)))
     return pd.DataFrame(found, columns=list(SUMMARY))
@@ -128,7 +128,7 @@ class _Finding:
 def _against_line(rows: pd.DataFrame, random: pd.DataFrame, metric: str, bootstrap: PatientBootstrap) -> _Finding:
     """Compare with the random pairs, pair by pair."""
     own, other = per_pair(rows, metric), per_pair(random, metric)
-    value, low, high = bootstrap.mean(own["value"].to_numpy(), own["patient"].tolist())
+    value, low, high = bootstrap.mean(own["value"].to_numpy(), own["patient"].tolist(), "mean")
     both = own.merge(other, on=["image_id", "patient", "finding"], suffixes=("", "_random"))
     difference = (both["value"] - both["value_random"]).groupby(both["patient"]).mean().dropna().to_numpy()
     side, sure = (_side(difference, LEVEL / tests) for tests in (1, len(SIMILARITIES)))
