@@ -84,6 +84,17 @@ class InterruptedRunError(CxrxError):
         self.signal_number = signal_number
 
 
+class AbandonBatchError(BaseException):
+    """Raised inside the batch in flight when the grace time is over.
+
+    A BaseException, so that no handler for ordinary errors (out of memory, a film that fails) takes it for its own.
+    """
+
+
+INTERRUPTS = (KeyboardInterrupt, AbandonBatchError)
+"""What a signal raises, also inside somebody else's code: handlers of whatever such code raises let it through."""
+
+
 def exit_code_of(error: CxrxError) -> int:
     """Return the process exit code that `error` stands for."""
     if isinstance(error, InterruptedRunError):

@@ -19,6 +19,7 @@ from typing import Any
 import pluggy
 
 from cxrx import hookspecs
+from cxrx.errors import INTERRUPTS
 
 BUILTIN = "cxrx"
 
@@ -101,7 +102,7 @@ def isolated(plugin: Plugin, what: str) -> Iterator[None]:
     """Record whatever `plugin` raises inside the block, even sys.exit() or a panic of an extension, and go on."""
     try:
         yield
-    except KeyboardInterrupt:
+    except INTERRUPTS:
         raise
     except BaseException as error:  # noqa: BLE001 - the plugin is reported, the program goes on
         plugin.errors.append(f"{what} {describe_error(error)}")

@@ -13,14 +13,9 @@ import threading
 from types import FrameType, TracebackType
 from typing import Any, Self
 
+from cxrx.errors import AbandonBatchError
+
 GRACE_SECONDS = 6.0
-
-
-class AbandonBatchError(BaseException):
-    """Raised inside the batch in flight when the grace time is over.
-
-    A BaseException, so that no handler for ordinary errors (out of memory, a film that fails) takes it for its own.
-    """
 
 
 class Interrupts:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from cxrx.errors import CxrxError, UsageError
+from cxrx.errors import INTERRUPTS, CxrxError, UsageError
 from cxrx.models.layers import (
     CamLayer,
     find_cam_layer,
@@ -198,7 +198,7 @@ class Model:
             raise
         except _FAULTS as error:  # not exceptions of a user's own, by which their hooks may end a pass
             raise UsageError(f"{self.name} cannot run on an input of {tuple(x.shape)}: {in_words(error)}") from error
-        except (Exception, KeyboardInterrupt):
+        except (Exception, *INTERRUPTS):
             raise
         except BaseException as error:  # sys.exit() would end the program as if all were well
             raise UsageError(f"the network raised {type(error).__name__}: {error}") from error

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from cxrx.errors import CxrxError, UsageError
+from cxrx.errors import INTERRUPTS, CxrxError, UsageError
 from cxrx.models.unsteady import run, unsteady
 from cxrx.plugins import describe_error
 from cxrx.reading.processes import own_folders
@@ -58,7 +58,7 @@ def refusing(what: str) -> Iterator[None]:
     """Turn whatever somebody's code raises, even sys.exit(), into a UsageError that begins with `what`."""
     try:
         yield
-    except (KeyboardInterrupt, CxrxError):
+    except (CxrxError, *INTERRUPTS):
         raise
     except BaseException as error:
         raise UsageError(f"{what} {describe_error(error)}") from error
@@ -150,7 +150,7 @@ def _first_outputs(module: nn.Module, pictures: torch.Tensor) -> tuple[torch.Ten
         seen = pictures.to(device, dtype)
         try:
             return seen, run(module, seen)
-        except (CxrxError, KeyboardInterrupt):
+        except (CxrxError, *INTERRUPTS):
             raise
         except BaseException as error:  # noqa: BLE001 - of somebody else's code, and sys.exit() is no end of ours
             failed = failed or error

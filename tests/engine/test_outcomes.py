@@ -6,24 +6,27 @@ import csv
 import json
 import re
 import shutil
+import signal
+import time
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
+from torch import nn
 from typer.testing import CliRunner
 
 import cxrx
 from cxrx.cli import app
+from cxrx.engine import interrupts
 from cxrx.engine import run as engine
 from cxrx.engine.api import run
 from cxrx.engine.interrupts import Interrupts
-from cxrx.errors import InterruptedRunError
+from cxrx.errors import InterruptedRunError, exit_code_of
 from cxrx.results.outcomes import WORDS
 
 LABELS = "Nodule,Effusion,Mass"
 NAN = """
-import torch
 from torch import nn
 class Lost(nn.Module):
     def __init__(self, lost):
@@ -148,3 +151,24 @@ def test_a_stopped_explanation_says_how_much_is_kept(films, net, tmp_path, monke
     monkeypatch.setattr(engine, "Interrupts", Stopped)
     with pytest.raises(InterruptedRunError, match="the work on 4 films is kept"):
         run(model, None, ("gradcam",), out, workers=0, batch_size=4)
+
+
+def test_a_signal_inside_a_forward_pass_stops_the_run(films, tmp_path, monkeypatch):
+    """Nearly all the time of a batch is spent there; the films before are kept."""
+
+    class Slow(nn.Flatten):
+        passes = -9  # when the model is wrapped
+
+        def forward(self, x):
+            self.passes += 1
+            if self.passes == 2:
+                signal.raise_signal(signal.SIGINT)
+                time.sleep(60)  # until the grace time is over
+            return super().forward(x)[:, :3]
+
+    model = cxrx.wrap_model(nn.Sequential(Slow()), LABELS.split(","), 32)
+    model.module[0].passes = 0
+    monkeypatch.setattr(interrupts, "GRACE_SECONDS", 0.01)
+    with pytest.raises(InterruptedRunError, match="the work on . films is kept") as error:
+        run(model, films, out=tmp_path / "results.h5", workers=0, batch_size=4)
+    assert exit_code_of(error.value) == 130
