@@ -291,6 +291,7 @@ def _frozen_constants(name: str, module: torch.jit.ScriptModule) -> dict[str, An
 
 def leave_inference_mode(module: nn.Module) -> None:
     """Copy what a network keeps from a pass in inference mode: gradients cannot be recorded on such tensors."""
+    copies: dict[torch.Tensor, torch.Tensor] = {}  # a tensor of two modules stays one
     with torch.inference_mode(mode=False):
         for part in module.modules():
             if isinstance(part, torch.jit.ScriptModule):
@@ -298,8 +299,11 @@ def leave_inference_mode(module: nn.Module) -> None:
             for table in (vars(part), vars(part)["_buffers"], vars(part)["_parameters"]):
                 for name, value in list(table.items()):
                     if isinstance(value, torch.Tensor) and value.is_inference():
-                        own = value.clone()
-                        table[name] = nn.Parameter(own) if isinstance(value, nn.Parameter) else own
+                        if value not in copies:
+                            own = value.clone()
+                            trained = isinstance(value, nn.Parameter)
+                            copies[value] = nn.Parameter(own, value.requires_grad) if trained else own
+                        table[name] = copies[value]
 
 
 def in_words(error: Exception) -> str:

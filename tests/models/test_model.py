@@ -246,6 +246,15 @@ def test_what_a_network_kept_from_a_pass_in_inference_mode_is_copied():
     assert x.grad.flatten()[:3].tolist() == pytest.approx([0, 0.2, 0])
 
 
+def test_weights_that_two_layers_share_stay_shared_behind_inference_mode():
+    with torch.inference_mode():
+        network = nn.Sequential(nn.Flatten(), nn.Linear(24, 24), nn.Linear(24, 24))
+        network[2].weight = network[1].weight
+    wrap_model(network, [f"f{i}" for i in range(24)], (4, 6))
+    assert network[2].weight is network[1].weight
+    assert not network[1].weight.is_inference()
+
+
 def test_what_the_network_itself_raises_is_a_sentence():
     class Fails(nn.Module):
         def forward(self, x):
