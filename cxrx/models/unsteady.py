@@ -154,7 +154,7 @@ def is_plain(module: nn.Module) -> bool:
     )
 
 
-_KNOWN = ("torch.nn.modules.", "timm.", "torchvision.models.")
+_KNOWN = ("torch.nn.modules.", "timm.", "torchvision.models.", "torchvision.ops.")
 _ODD = (nn.FractionalMaxPool2d, nn.FractionalMaxPool3d)
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import pytest
 import timm
 import torch
+import torchvision
 from torch import nn
 from torch.nn import functional
 
 from cxrx.models.load import wrap_model
+from cxrx.models.unsteady import is_plain
 
 
 class Small(nn.Module):
@@ -138,3 +140,7 @@ def test_the_look_at_a_random_network_leaves_what_the_user_draws_next_as_one_pas
     torch.randn(())
     torch.randn(())  # two passes; the others have generators of their own
     assert torch.equal(torch.rand(()), after)
+
+
+def test_torchvisions_layers_are_known():
+    assert is_plain(torchvision.models.mobilenet_v3_small(weights=None, num_classes=2))
