@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from cxrx.errors import UsageError
 
@@ -61,8 +63,9 @@ def find_cam_layer(
     size = input_shape[1:]
     parameter = next(network.parameters(), torch.zeros(()))
     x = torch.zeros(1, *input_shape, device=parameter.device, dtype=dtype)
-    ran = _dry_run(network, x)
-    found = name if name is not None else _by_architecture(network) or _last_spatial(ran, size)
+    found = name if name is not None else _by_architecture(network)
+    ran = _dry_run(network, x, watchable(network)) if found is None else []
+    found = found if found is not None else _last_spatial(ran, size)
     if found is None:
         raise UsageError(NO_MAP, hint="name one with --layer NAME, or layer=NAME in Python")
     try:
@@ -71,6 +74,7 @@ def find_cam_layer(
         raise UsageError(f"the network has no layer named {found!r}") from error
     if isinstance(module, torch.jit.ScriptModule):
         raise UsageError(f"layer {found!r} is compiled by TorchScript, so what it puts out cannot be read")
+    ran = ran or _dry_run(network, x, [(found, module)])
     output = next((output for _, other, output in reversed(ran) if other is module), None)
     if output is None and name is None:
         raise UsageError(NO_MAP)  # TNT's blocks return patches and their pixels
@@ -174,20 +178,29 @@ _CLASS_BLOCKS = ("blocks_token_only", "cls_attn_blocks")
 _POOLS = (nn.AvgPool2d, nn.MaxPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
 _TRANSPARENT = (nn.Dropout, nn.Dropout2d, nn.Identity)
 
+_Named = list[tuple[str, nn.Module]]
 _Ran = list[tuple[str, nn.Module, torch.Tensor]]
-"""Name, module and output, in the order in which modules finish: blocks as well as layers."""
+"""Name, module and what stands for its output, in the order in which modules finish: blocks as well as layers."""
+
+
+def watchable(network: nn.Module) -> _Named:
+    """Return the modules inside `network` and their names; nothing inside TorchScript can be watched."""
+    return [(n, m) for n, m in network.named_modules() if n and not isinstance(m, torch.jit.ScriptModule)]
 
 
 @contextmanager
-def _watched(network: nn.Module, hook: Callable[[str, nn.Module, torch.Tensor], None]) -> Iterator[None]:
-    """Call ``hook(name, module, output)`` for every module that returns a tensor inside the block."""
+def watched(modules: _Named, hook: Callable[..., None], *, before: bool = False) -> Iterator[None]:
+    """Call ``hook(name, module, inputs, output)`` after each run of the modules inside the block.
 
-    def watch(name: str) -> Callable[..., None]:
-        return lambda module, _inputs, output: hook(name, module, output) if isinstance(output, torch.Tensor) else None
-
-    # inside TorchScript nothing can be watched
-    modules = [(n, m) for n, m in network.named_modules() if n and not isinstance(m, torch.jit.ScriptModule)]
-    handles = [module.register_forward_hook(watch(name)) for name, module in modules]
+    Parameters
+    ----------
+    modules, hook
+        By name; and what is called.
+    before
+        Call ``hook(name, module, inputs)`` before each run instead.
+    """
+    register = nn.Module.register_forward_pre_hook if before else nn.Module.register_forward_hook
+    handles = [register(module, partial(hook, name)) for name, module in modules]
     try:
         yield
     finally:
@@ -195,10 +208,20 @@ def _watched(network: nn.Module, hook: Callable[[str, nn.Module, torch.Tensor], 
             handle.remove()
 
 
-def _dry_run(network: nn.Module, x: torch.Tensor) -> _Ran:
-    """Run the network once and return what its modules put out."""
+def _dry_run(network: nn.Module, x: torch.Tensor, modules: _Named) -> _Ran:
+    """Run the network once and return what `modules` put out: the shapes only, since all outputs would fill memory."""
     ran: _Ran = []
-    with _watched(network, lambda *entry: ran.append(entry)), torch.inference_mode(mode=False), torch.no_grad():
+    stand_ins: Any = WeakTensorKeyDictionary()  # one for each output, whichever modules return it
+
+    def keep(name: str, module: nn.Module, _inputs: Any, output: Any) -> None:
+        if not isinstance(output, torch.Tensor):
+            return
+        if output not in stand_ins:
+            kind = output.dtype if output.is_floating_point() else torch.bool
+            stand_ins[output] = torch.empty(output.shape, dtype=kind, device="meta")
+        ran.append((name, module, stand_ins[output]))
+
+    with watched(modules, keep), torch.inference_mode(mode=False), torch.no_grad():
         network(x)
     return ran
 
@@ -260,7 +283,7 @@ def _channels_last(network: nn.Module, name: str, output: torch.Tensor, x: torch
         return True
     follow = _Following(output)
     with (
-        _watched(network, lambda other, _module, out: follow.start(out) if other == name else None),
+        watched([(name, module)], lambda *call: follow.start(call[3])),
         torch.inference_mode(mode=False),
         torch.no_grad(),
         follow,
@@ -306,7 +329,7 @@ class _Following(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.tensor: torch.Tensor | None = None
         self.last: bool | None = None
 
-    def start(self, output: torch.Tensor) -> None:
+    def start(self, output: Any) -> None:
         """Watch `output` from now on."""
         self.tensor, self.last = output, None
 

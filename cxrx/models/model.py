@@ -107,7 +107,8 @@ class Model:
         self.notes = tuple(notes)
         self.source = dict(source or {})
         self._cam_layer_name = cam_layer
-        self._cam_layers: dict[str, CamLayer] = {}  # finding one takes a forward pass
+        # finding one, or that there is none, takes a forward pass
+        self._cam_layers: dict[str | None, CamLayer | UsageError] = {}
         if len(set(self.labels)) != len(self.labels):
             raise UsageError(f"labels must differ from one another: {', '.join(self.labels)}")
 
@@ -246,14 +247,16 @@ class Model:
             There is no such layer, or none with a spatial output.
         """
         wanted = name or self._cam_layer_name
-        if wanted is None or wanted not in self._cam_layers:
+        if wanted not in self._cam_layers:
             shape = (self.input.channels, *self.input.size)
-            found = find_cam_layer(self.module, wanted, shape, self.dtype)
-            self._cam_layers[found.name] = found
-            wanted = found.name
-        if name is None:
-            self._cam_layer_name = wanted
-        return self._cam_layers[wanted]
+            try:
+                self._cam_layers[wanted] = find_cam_layer(self.module, wanted, shape, self.dtype)
+            except UsageError as error:
+                self._cam_layers[wanted] = UsageError(str(error), error.hint)  # without the frames of its traceback
+        found = self._cam_layers[wanted]
+        if isinstance(found, UsageError):
+            raise UsageError(str(found), found.hint)
+        return found
 
 
 def _tensors(key: str, value: Any) -> Iterator[tuple[str, torch.Tensor]]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
 import torch
 from torch import nn
+
+from cxrx.models.layers import watchable, watched
 
 FEW, MANY = 6, 12
 """Containers are opened until there are so many stages, and neighbours joined until there are no more than that."""
@@ -122,23 +123,11 @@ def _first_calls(network: nn.Module, x: torch.Tensor | None) -> dict[str, int]:
     if x is None:
         return calls
 
-    def watch(name: str) -> Callable[..., None]:
-        def hook(_module: nn.Module, _inputs: Any) -> None:
-            calls.setdefault(name, len(calls))
+    def note(name: str, *_: Any) -> None:
+        calls.setdefault(name, len(calls))
 
-        return hook
-
-    handles = [
-        module.register_forward_pre_hook(watch(name))
-        for name, module in network.named_modules()
-        if name and not isinstance(module, torch.jit.ScriptModule)  # inside TorchScript nothing can be watched
-    ]
-    try:
-        with torch.inference_mode(mode=False), torch.no_grad():
-            network(x.clone())  # a network may begin with an in-place operation
-    finally:
-        for handle in handles:
-            handle.remove()
+    with watched(watchable(network), note, before=True), torch.inference_mode(mode=False), torch.no_grad():
+        network(x.clone())  # a network may begin with an in-place operation
     return calls
 
 

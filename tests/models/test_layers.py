@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import weakref
 
 import pytest
 import timm
@@ -134,6 +135,34 @@ def test_a_network_without_a_map_before_its_head_is_refused(network):
         model.cam_layer()
     assert "--layer" in error.value.hint
     assert "cam" not in model.offers()
+
+
+@pytest.mark.parametrize("network", [nn.Sequential(nn.Conv2d(1, 3, 4), nn.Flatten()), nn.Flatten()])
+def test_the_layer_or_that_there_is_none_is_found_once(network):
+    model, passes = wrap_model(nn.Sequential(network, nn.LazyLinear(2)), ["a", "b"], 16, 1), []
+    model.module.register_forward_pre_hook(lambda *_: passes.append(1))
+    offered = model.offers()
+    passes.clear()
+    assert model.explaining("logit").offers() == model.offers() == offered
+    assert passes == []
+
+
+def test_looking_for_the_layer_keeps_no_outputs():
+    kept, alive = [], []
+
+    class Layer(nn.Conv2d):
+        def forward(self, x):
+            alive.append(sum(output() is not None for output in kept))
+            out = super().forward(x)
+            kept.append(weakref.ref(out))
+            return out
+
+    layers = [Layer(1, 1, 3) for _ in range(4)]
+    model = wrap_model(nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten()), ["a"], 16, 1)
+    alive.clear()
+    kept.clear()
+    assert model.cam_layer().name == "3"
+    assert max(alive) == 1  # what the layer reads
 
 
 # ---------------------------------------------------------------------------------------------------------------------
