@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import struct
 import zlib
 from dataclasses import dataclass
@@ -108,6 +109,13 @@ def _unpacked(unpacker: zlib._Decompress, body: memoryview, limit: int) -> Itera
 # JPEG
 
 
+_LIBJPEG = re.compile(
+    rb"(?:Corrupt JPEG data: |Premature end of JPEG|Inconsistent progression sequence|Invalid SOS parameters"
+    rb"|Unknown Adobe color transform|Warning: unknown JFIF revision|Application transferred too many)[^\r\n]*\n?"
+)
+"""A line with one of libjpeg's warnings: what else comes out of the process meanwhile is of other threads."""
+
+
 def jpeg_warnings(stream: bytes) -> tuple[str, ...]:
     """Return what libjpeg has to say against a stream that it decodes all the same (missing or damaged parts).
 
@@ -116,8 +124,8 @@ def jpeg_warnings(stream: bytes) -> tuple[str, ...]:
     import cv2
     import numpy as np
 
-    reading, writing = os.pipe()
     stderr = os.dup(2)
+    reading, writing = os.pipe()
     os.dup2(writing, 2)
     try:
         picture = cv2.imdecode(
@@ -127,8 +135,10 @@ def jpeg_warnings(stream: bytes) -> tuple[str, ...]:
         os.dup2(stderr, 2)
         os.close(stderr)
         os.close(writing)
-        with open(reading, errors="replace") as printed:  # noqa: PTH123 - a descriptor
-            said = printed.read().splitlines()
+        with open(reading, "rb") as printed:  # noqa: PTH123 - a descriptor
+            said = printed.read()
+    if others := _LIBJPEG.sub(b"", said):
+        os.write(2, others)
     if picture is None:
         return ("JPEG: a second decoder cannot read it",)
-    return tuple(f"JPEG: the decoder warned: {line[:80]}" for line in said[:1])
+    return tuple(f"JPEG: the decoder warned: {line.decode(errors='replace').strip()[:80]}" for line in _LIBJPEG.findall(said)[:1])

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image, PngImagePlugin
 from pydicom.uid import JPEGBaseline8Bit
 
+from cxrx.reading.intact import jpeg_warnings
 from cxrx.specs import Film, Unreadable
 
 GREY = np.arange(32 * 40, dtype=np.uint32).reshape(32, 40) % 251
@@ -257,6 +258,23 @@ def test_a_jpeg_whose_decoder_warned_is_flagged(make, options):
         assert (result.kind, result.code) == ("failed", "truncated")
         result = make.read(make.encapsulated(broken, JPEGBaseline8Bit, **EIGHT_BITS))
         assert (result.kind, result.code) == ("failed", "corrupt")
+
+
+def test_what_other_threads_print_meanwhile_is_no_flag_and_not_lost(monkeypatch, capfd):
+    """With ``--workers 0`` the log and the bar of the run share the decoder's stderr."""
+    decode, whole = cv2.imdecode, saved(Image.fromarray(SMOOTH), "JPEG")
+
+    def beside(*arguments):
+        os.write(2, b"\rpredict: 12 films")
+        picture = decode(*arguments)
+        os.write(2, b"a line of the log\n")
+        return picture
+
+    monkeypatch.setattr(cv2, "imdecode", beside)
+    assert jpeg_warnings(whole) == ()
+    (flag,) = jpeg_warnings(whole[: len(whole) // 2] + b"\xff\xd9")
+    assert flag == "JPEG: the decoder warned: Corrupt JPEG data: premature end of data segment"
+    assert capfd.readouterr().err == 2 * "\rpredict: 12 filmsa line of the log\n"
 
 
 EIGHT_BITS = {"Rows": 256, "Columns": 200, "BitsAllocated": 8, "BitsStored": 8, "HighBit": 7}
