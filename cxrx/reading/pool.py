@@ -69,7 +69,9 @@ class _Map(Generic[T]):
     items: dict[int, Item] = field(default_factory=dict)
     results: dict[int, T | Unreadable] = field(default_factory=dict)
     again: deque[int] = field(default_factory=deque)  # items whose worker died, to be tried once more
+    late: deque[int] = field(default_factory=deque)  # items that took too long, to be tried once more among the others
     tried_again: set[int] = field(default_factory=set)
+    alone: int = -1  # the item that no other may be worked on beside
 
     def draw(self) -> int | None:
         """Take the next item from the source, if there is one and the bounds allow it."""
@@ -167,18 +169,20 @@ class DecodePool:
     def _feed(self, state: _Map[T]) -> bool:
         """Give items to idle workers as far as the bounds allow; return whether anything is left to hand over.
 
-        An item whose worker died is tried again, alone: it may have lacked the memory that the others took.
+        An item whose worker died is tried again, alone: it may have lacked the memory that the others took. One that
+        took too long is tried again like any other, so that many of them do not stop all workers in turn.
         """
         if not self._workers:
             raise RuntimeError("this pool is closed")
         busy = {worker.task for worker in self._workers if worker.task >= 0}
         if state.again and not busy:
-            self._assign(0, state.again.popleft(), state)
-        elif not state.again and not busy & state.tried_again:
+            state.alone = state.again.popleft()
+            self._assign(0, state.alone, state)
+        elif not state.again and state.alone not in busy:
             for index, worker in enumerate(self._workers):
                 if worker.task >= 0:
                     continue
-                number = state.draw()
+                number = state.late.popleft() if state.late else state.draw()
                 if number is None:
                     break
                 self._assign(index, number, state)
@@ -225,7 +229,7 @@ class DecodePool:
             state.results[number] = reason
         else:
             state.tried_again.add(number)
-            state.again.append(number)
+            (state.late if reason.code == "timeout" else state.again).append(number)
         self._replace(index)
 
     def _replace(self, index: int) -> None:

@@ -66,9 +66,21 @@ def die_once(folder: str) -> int:
     return 100 + len(list(Path(folder).glob("busy*")))
 
 
+def meet(folder: str, own: str, other: str) -> None:
+    """Hang the first time; the second time, wait for another item that does the same."""
+    tried = Path(folder, f"tried-{own}")
+    if not tried.exists():
+        tried.touch()
+        time.sleep(600)
+    Path(folder, own).touch()
+    while not Path(folder, other).exists():
+        time.sleep(0.01)
+
+
 ACTIONS: dict[str, Callable[..., Any]] = {
     "beside": work_beside,
     "once": die_once,
+    "meet": meet,
     "segfault": lambda: ctypes.string_at(0),
     "exit": lambda: os._exit(3),
     "abort": os.abort,

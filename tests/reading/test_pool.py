@@ -84,6 +84,12 @@ def test_an_item_whose_worker_was_killed_is_tried_again_alone(jobs, tmp_path):
         assert results(pool, jobs, words) == [0, 100, 2, 3, 4, 5]
 
 
+def test_items_that_took_too_long_are_tried_again_side_by_side(jobs, tmp_path):
+    """Else each of many that hang would stop all workers for as long as two limits."""
+    with DecodePool(2, timeout=1.5) as pool:
+        assert results(pool, jobs, [f"meet {tmp_path} a b", f"meet {tmp_path} b a", ""]) == [0, 1, 2]
+
+
 def test_little_of_what_items_carry_is_held_at_once(shared, jobs, monkeypatch):
     monkeypatch.setattr("cxrx.reading.pool.BYTES_IN_FLIGHT", 2_500_000)
     drawn = []
