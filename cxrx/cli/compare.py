@@ -82,11 +82,11 @@ def compare(
     network = ModelFlags(model, weights, labels, device=device)
     uses_model = _refuse_what_has_no_use(context, metrics, network)
     files = results or [DEFAULT_RESULTS]
-    given = next(iter(named_models(context, network, files) or ()), None) if network.named and uses_model else None
+    given = (named_models(context, network, files) if network.named and uses_model else None) or []
     with open_corpus(files) as corpus:
-        if given is not None and given.slug not in corpus.models:
+        for slug in (one.slug for one in given if one.slug not in corpus.models):
             known = ", ".join(corpus.models) or "none"
-            refuse(context, ["model", "weights"], f"gives {given.slug}, and the results come from {known}")
+            refuse(context, ["model", "weights"], f"gives {slug}, and the results come from {known}")
         comparison = run_comparison(
             corpus, truth, metrics, protocol=protocol, signed=signed, model=given, device=device, images=images,
             stratify=() if stratify == "none" else tuple(split_names(stratify) or ()), max_pairs=max_pairs,

@@ -34,7 +34,7 @@ def default_map(commands: Mapping[str, Any]) -> dict[str, Any]:
     UsageError
         The file is no TOML, names a command or option that does not exist, or sets what it may not.
     """
-    path = Path(os.environ.get("CXRX_CONFIG", FILE))
+    path = Path(_path())
     if not path.is_file():
         if "CXRX_CONFIG" in os.environ:
             raise UsageError(f"CXRX_CONFIG names {path.name!r}, which is no file")
@@ -57,6 +57,15 @@ def default_map(commands: Mapping[str, Any]) -> dict[str, Any]:
             _check_value(path, key, value)
         defaults[name] = {own[key]: value for key, value in merged.items() if key in own}
     return defaults
+
+
+def _path() -> str:
+    return os.environ.get("CXRX_CONFIG", FILE)
+
+
+def named() -> str:
+    """Return the name of the file that defaults come from."""
+    return Path(_path()).name
 
 
 def _check_value(path: Path, key: str, value: Any) -> None:

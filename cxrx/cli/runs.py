@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from cxrx.cli import config
 from cxrx.cli.flags import ModelFlags, ReadFlags, RunFlags, is_given
 from cxrx.cli.shared import split_names
 from cxrx.errors import EXIT_SOME_FAILED, UsageError
@@ -51,9 +52,16 @@ def make_model(flags: ModelFlags) -> Model:
 def named_models(context: typer.Context, flags: ModelFlags, stored: Sequence[Path]) -> list[Model] | None:
     """Load the models of the results files `stored` that the command line names; None: it names none.
 
+    Defaults from elsewhere are meant for films, which is said.
+
     Beside code of the user's own that stands alone, everything else comes from the files.
     """
     if not is_given(context, "model", "weights"):
+        for name in ("model", "weights"):
+            source = context.get_parameter_source(name)
+            if getattr(flags, name) is not None and source is not None:
+                said = "CXRX_MODEL" if source.name == "ENVIRONMENT" else config.named()
+                typer.echo(f"note: {name} of {said}: for films; a results file has its own", err=True)
         return None
     if flags.model is None or ":" not in flags.model or is_given(context, *(vars(flags).keys() - {"model", "device"})):
         return [make_model(flags)]
@@ -61,10 +69,12 @@ def named_models(context: typer.Context, flags: ModelFlags, stored: Sequence[Pat
     from cxrx.results.reader import open_results
 
     note_own_code(flags.model)
+    models: dict[str, Model] = {}
     for path in stored:
         with open_results(path) as results:
-            if models := reload_own(results, flags.model, flags.device):
-                return models
+            models |= {model.slug: model for model in reload_own(results, flags.model, flags.device)}
+    if models:
+        return list(models.values())
     name = Path(flags.model.rpartition(":")[0]).name
     raise UsageError(f"{' and '.join(path.name for path in stored)} holds no predictions of {name}", "see: cxrx info")
 

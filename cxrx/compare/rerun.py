@@ -77,7 +77,7 @@ def load_again(
     Parameters
     ----------
     given
-        The model itself, where the user names it.
+        The model `slug` itself, where the user names it.
     device
         Where it runs, if it is not given.
     images
@@ -88,7 +88,6 @@ def load_again(
     UsageError
         The model or its films cannot be found; the sentence says what to do.
     """
-    own = given is not None and given.slug == slug
-    check_within_reach(corpus, corpus.models[slug], images, given=own)
-    model = given if own and given is not None else reload_model(results_of(corpus, slug), slug, device)
+    check_within_reach(corpus, corpus.models[slug], images, given=given is not None)
+    model = given or reload_model(results_of(corpus, slug), slug, device)
     return Rerun(model, corpus.models[slug], film_paths(corpus, images), notes)

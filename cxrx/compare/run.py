@@ -53,7 +53,7 @@ def compare(
     *,
     protocol: Protocol = "native",
     signed: bool = False,
-    model: Model | None = None,
+    model: Model | Sequence[Model] | None = None,
     device: str = "auto",
     images: Path | str | None = None,
     stratify: Sequence[str] = KINDS,
@@ -80,7 +80,7 @@ def compare(
     signed
         Score maps as they are stored, not in their published form (without the ReLU of CAMs).
     model
-        The model itself, for metrics that run it, where it cannot be found through the file's own record.
+        The model itself (or several), for metrics that run it, where it cannot be found through the file's own record.
     device
         Where models run that are loaded again: ``"auto"``, ``"cpu"``, ``"cuda"``, ...
     images
@@ -135,7 +135,7 @@ def compare(
             PatientBootstrap([film.patient for film in corpus.films.values()], n_boot, seed),
             Scoring(protocol, grid, selection.detailed, signed, seed=seed),
             images=Path(images) if images is not None else None,
-            given=model,
+            given=() if model is None else model if isinstance(model, Sequence) else (model,),
             device=device,
             stratify=tuple(stratify),
         )
@@ -166,12 +166,13 @@ class _Work:
         scoring: Scoring,
         *,
         images: Path | None,
-        given: Model | None,
+        given: Sequence[Model],
         device: str,
         stratify: tuple[str, ...],
     ) -> None:
         self.corpus, self.selection, self.bootstrap, self.scoring = corpus, selection, bootstrap, scoring
-        self.images, self.given, self.device, self.stratify = images, given, device, stratify
+        self.images, self.device, self.stratify = images, device, stratify
+        self.given = {model.slug: model for model in given}
         self.notes = Notes()
         self.single = {
             kind: SingleMetrics(selection.single(kind), taken_keys(kind), self.notes) for kind in METRIC_KINDS
@@ -186,9 +187,9 @@ class _Work:
         """Make every section; what cannot be made is noted."""
         if self.corpus.unknown_truth():
             self.notes.warn(f"the truth names {self.corpus.unknown_truth()} films that the results hold no picture of")
-        if self.given is not None and self.given.slug not in self.corpus.models:
+        for slug in sorted(self.given.keys() - self.corpus.models.keys()):
             self.notes.warn(
-                f"the model that was named is {self.given.slug}, which none of these results come from; it was not used"
+                f"the model that was named is {slug}, which none of these results come from; it was not used"
             )
         if "classification" in self.selection.sections:
             self._classification()
@@ -322,13 +323,11 @@ class _Work:
         sections = [name for name in ("faithfulness", "sanity") if name in self.selection.sections]
         try:
             # before torch is loaded for nothing
-            own = self.given is not None and self.given.slug == data.slug
-            check_within_reach(self.corpus, data, self.images, given=own)
+            given = self.given.get(data.slug)
+            check_within_reach(self.corpus, data, self.images, given=given is not None)
             from cxrx.compare.rerun import load_again
 
-            rerun = load_again(
-                self.corpus, data.slug, self.notes, given=self.given, device=self.device, images=self.images
-            )
+            rerun = load_again(self.corpus, data.slug, self.notes, given=given, device=self.device, images=self.images)
         except CxrxError as error:
             hint = f" ({error.hint})" if error.hint else ""
             for section in sections:

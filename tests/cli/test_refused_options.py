@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import fields
 
 import numpy as np
@@ -129,6 +130,40 @@ def test_device_is_handed_to_the_model_that_compare_runs(cli, films, net, monkey
     )
     cli("compare", "--metrics", "deletion", "--device", "cpu", "--max-pairs", 1, "--n-boot", 10)
     assert seen == ["cpu"]
+
+
+def test_a_model_set_elsewhere_gives_way_to_the_results_file_and_that_is_said(cli, films, net, tmp_path, monkeypatch):
+    cli("predict", films, "-m", net, "--labels", "a,b", "--workers", 0)
+    (tmp_path / "mine.toml").write_text('weights = "w.pth"\n')
+    monkeypatch.setenv("CXRX_CONFIG", "mine.toml")
+    monkeypatch.setenv("CXRX_MODEL", net)
+    weights = "note: weights of mine.toml: for films; a results file has its own"
+    said = cli("explain", "results.h5", *CAM, code=2).stderr
+    assert "note: model of CXRX_MODEL: for films; a results file has its own" in said
+    assert weights in said
+    assert weights in cli("compare", "--metrics", "deletion").stderr
+
+
+def test_every_model_of_code_that_is_named_is_run(cli, films, tmp_path):
+    """One network with several weights, in one results file or two."""
+    import torch
+    from torch import nn
+
+    build = "nn.Sequential(nn.Conv2d(1, 2, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2, 2))"
+    (tmp_path / "own.py").write_text(f"from torch import nn\ndef build():\n    return {build}\n")
+    for i, out in enumerate(("r.h5", "r.h5", "s.h5")):
+        torch.manual_seed(i)
+        network = nn.Sequential(nn.Conv2d(1, 2, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2, 2))
+        torch.save(network.state_dict(), tmp_path / f"{i}.pth")
+        words = ("-m", "./own.py:build", "--weights", f"{i}.pth", "--labels", "a,b", "--input-size", 32, "-o", out)
+        cli("predict", films, *words, "--workers", 0)
+    for out, models in (("r.h5", 2), ("s.h5", 1)):
+        shown = cli("explain", out, "-m", "./own.py:build", "--method", "saliency", "--targets", "all", "--workers", 0)
+        assert shown.stdout.count("saliency of own@") == models
+    words = ("--metrics", "deletion", "--max-pairs", 1, "--n-boot", 10, "--json")
+    shown = cli("compare", "r.h5", "s.h5", "-m", "./own.py:build", *words)
+    told = json.loads(shown.stdout)
+    assert len({row["model"] for row in told["faithfulness"]}) == 3, told["skipped"]
 
 
 def test_films_for_processing_can_be_asked_for_and_explained_later(cli, net, tmp_path):
