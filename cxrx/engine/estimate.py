@@ -112,11 +112,13 @@ class Estimate:
 
     def left(self) -> float | None:
         """Return the seconds that are left; None where a method has not been measured yet."""
+        if not self._work[PREDICT].units:
+            return None
         seconds = 0.0
-        seen = self.done + self._work[PREDICT].here
+        seen = max(self.done + self._work[PREDICT].here, 1)  # another thread may be between the two
         for key, work in self._work.items():
             pace, in_hand = self._pace(key)
-            if pace is None or not self._work[PREDICT].units:
+            if pace is None:
                 return None
             to_come = work.planned / seen * max(self.total - seen, 0)
             seconds += pace * (work.todo + to_come) - in_hand

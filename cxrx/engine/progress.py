@@ -62,7 +62,7 @@ def telling(what: str) -> Heartbeat:
     )
 
 
-class Progress:
+class Progress(Heartbeat):
     """Progress over a known number of films.
 
     Parameters
@@ -82,21 +82,17 @@ class Progress:
             bar_format="{l_bar}{bar}| {n_fmt}/{total_fmt} {unit}s, {elapsed}{postfix}",
         )  # fmt: skip
         first, every = (FIRST_LINE_AFTER, LINE_EVERY) if self._bar.disable else (REFRESH_EVERY, REFRESH_EVERY)
-        self._heartbeat = Heartbeat(self._tell, first, every)
-
-    def __enter__(self) -> Self:
-        self._heartbeat.__enter__()
-        return self
+        super().__init__(self._tell, first, every)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._heartbeat.__exit__(kind, error, trace)
+        super().__exit__(kind, error, trace)
         self._bar.close()
 
-    def update(self, files: int, failed: int = 0) -> None:
-        """Count `files` more, and `failed` things that gave no result."""
-        self.failed += failed
+    def update(self, files: int, failed: int) -> None:
+        """Count `files` more; `failed` gave no result so far."""
+        self.failed = failed
         self.estimate.batch_done(files)
         self._bar.update(files)
 

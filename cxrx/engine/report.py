@@ -91,8 +91,8 @@ class RunReport:
 
     @property
     def failed(self) -> int:
-        """How many things failed."""
-        return len(self.failures)
+        """How many files failed, now or before."""
+        return self.counts["failed"]
 
     # -----------------------------------------------------------------------------------------------------------------
     # What happens to a film

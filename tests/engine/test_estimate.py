@@ -45,6 +45,16 @@ class Simulated:
         return self.said
 
 
+def test_nothing_is_asked_of_films_that_were_not_counted_yet():
+    estimate = Estimate(4, ("saliency",))
+    assert estimate.left() is None
+    estimate.batch(2, {"saliency": 2})
+    estimate.begin("saliency", 2, 2)
+    estimate.end("saliency", 2)
+    estimate.batch_done(0)
+    assert estimate.left() >= 0
+
+
 @pytest.mark.parametrize("films", [12, 45])
 def test_what_is_left_is_told_within_a_factor_of_two_as_soon_as_every_method_has_done_a_film(films):
     methods = {"gradcam": (0.05, 3), "extremal": (40.0, 3), "rise": (20.0, 1)}
