@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from cxrx.errors import UsageError
+from cxrx.files import atomic
 from cxrx.importing.folder import MapFile, MapFolder, Problems, find_maps, names_of
 from cxrx.importing.pictures import find_pictures, stand_in
 from cxrx.importing.truth import PictureTruth, read_picture_truth
 from cxrx.reading.record import ImageRecord
-from cxrx.results.pack import write_links, write_plan
+from cxrx.results.pack import write_all
 from cxrx.results.plan import Plan
-from cxrx.results.private import private_path, write_private
+from cxrx.results.private import private_path
 from cxrx.results.ragged import Imported
 from cxrx.results.records import FloatArray, check_key, fingerprint
 from cxrx.results.schema import FINGERPRINT, SETTINGS
@@ -154,10 +155,8 @@ def import_folder(
         (model, name): _imported(name, own, known.ids, identity, problems) for name, own in maps.methods.items()
     }
     if out.exists():
-        write_private(private_path(out), plan.links)  # names of films that are no longer there must not stay
-    else:
-        write_links(out, plan, {})
-    write_plan(out, plan, (), imported)
+        atomic.unlink(private_path(out))  # names of films that are no longer there must not stay
+    write_all(out, plan, imported=imported)
     marked = sum(bool(known.boxes.get(image) or known.masks.get(image)) for image in known.ids)
     counts = {name: len(own) for name, own in maps.methods.items()}
     return ImportReport(out, counts, len(known.ids), marked, problems.sentences())

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from cxrx.errors import UsageError
 from cxrx.results.contents import Contents, Files, load_results
-from cxrx.results.pack import write_links, write_plan
+from cxrx.results.pack import write_all
 from cxrx.results.plan import make_plan, name_of
 from cxrx.results.records import Block, Key
 
@@ -41,8 +41,7 @@ def merge(paths: Sequence[Path], out: Path) -> None:
     with Files() as files:
         for first, second in combinations(sources, 2):
             _check_agree(first, second, files)
-    write_links(out, plan, {})
-    write_plan(out, plan, sources)
+    write_all(out, plan, sources)
 
 
 def _check_agree(first: Contents, second: Contents, files: Files) -> None:

@@ -64,11 +64,34 @@ def pack(
     base = load_results(out) if out.exists() else None
     sources = ([base] if base else []) + store.contents()
     plan = make_plan(sources, truth, run)
+    write_all(out, plan, sources, model_sources or {}, base=base)
+    store.remove()
+
+
+def write_all(
+    out: Path,
+    plan: Plan,
+    sources: Sequence[Contents] = (),
+    model_sources: Mapping[str, Mapping[str, str]] | None = None,
+    *,
+    base: Contents | None = None,
+    imported: Mapping[Key, Imported] | None = None,
+) -> None:
+    """Write `plan` and what stands beside it: the link table, the results, the list of failures, in this order.
+
+    Parameters
+    ----------
+    out, plan, sources, imported
+        As for :func:`write_plan`.
+    model_sources
+        As for :func:`pack`.
+    base
+        What `out` holds already, which is left as it is if `plan` adds nothing.
+    """
     write_links(out, plan, model_sources or {})
     if base is None or plan.adds_to(base):
-        write_plan(out, plan, sources)
+        write_plan(out, plan, sources, imported)
     write_failures(out, plan.failures, plan.images)
-    store.remove()
 
 
 def write_links(out: Path, plan: Plan, model_sources: Mapping[str, Mapping[str, str]]) -> None:

@@ -402,9 +402,11 @@ def test_force_writes_over_and_leaves_no_names(folder, tmp_path):
     with pytest.raises(UsageError, match="exists") as caught:
         import_maps(folder, out=out)
     assert "--force" in caught.value.hint
+    (tmp_path / "failures.csv").write_text("file\nname-of-a-film.dcm\n")
     import_maps(folder, out=out, force=True)
     with open_results(out) as results:
         assert results.private()["relative"].tolist() == ["a__b"]
+    assert not (tmp_path / "failures.csv").exists()
     with pytest.raises(UsageError, match="exists"):
         import_maps(folder, out=tmp_path, force=True)
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import csv
 import hashlib
 import shutil
 from itertools import pairwise
@@ -97,6 +98,8 @@ def test_unread_files_keep_apart(tmp_path, made, results):
         assert merged.failures()["image_id"].tolist() == ["unread-0001", "unread-0002"]
         links = {row.image_id: row.relative for row in merged.links()}
     assert links == {"unread-0001": "a.dcm", "unread-0002": "b.dcm"}
+    with (tmp_path / "merged.failures.csv").open(newline="") as file:
+        assert [row["file"] for row in csv.DictReader(file)] == ["a.dcm", "b.dcm"]
 
 
 def test_patients_are_joined_across_files(tmp_path, made, results):
