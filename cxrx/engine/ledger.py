@@ -33,6 +33,8 @@ class Ledger:
     ----------
     records
         image_id to what is known of the film.
+    links
+        The link table of the results file.
     holds_films
         Whether there is a results file with films.
     labels
@@ -63,6 +65,7 @@ class Ledger:
         old = [base] if base else []
         everything = old + self._parts
         self.records = records_of(old) | records_of(self._parts)
+        self.links = base.links if base else []
         self.holds_films = bool(base and base.images)
         self.labels = base.truth.labels if base and base.truth else {}
         failures = [failure for contents in everything for failure in contents.failures]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -35,6 +34,7 @@ from cxrx.reading.pool import cores
 from cxrx.reading.record import ImageRecord
 from cxrx.results.pack import pack
 from cxrx.results.parts import PartStore
+from cxrx.results.plan import conflicting
 from cxrx.results.truth import Mask, TruthTable
 
 log = logging.getLogger("cxrx")
@@ -120,7 +120,7 @@ class _Run:
         truth, report = self._truth(films.items), self.report
         film_filter = FilmFilter(
             films, truth, self.ledger, report, self.model.labels, self.model.thresholds, self.options.targets,
-            self.options.read.views,
+            self.options.read,
         )  # fmt: skip
         film_filter.note_rejected()
         todo = film_filter.todo(self.methods)
@@ -164,9 +164,8 @@ class _Run:
         ):
             for batch, files in film_filter.batches(readings, self.batch_size):
                 with interrupts.batch():
-                    before = self.report.failed
                     worker.process(batch)
-                    progress.update(files, self.report.failed - before)
+                    progress.update(files, self.report.failed)
                     self.report.commit_if_due()
                 if interrupts.signal_number is not None:
                     return
@@ -183,15 +182,16 @@ class _Run:
         return size
 
     def _pack(self, films: FilmList, truth: FolderTruth, argv: Sequence[str], started: float) -> None:
-        report, new = self.report, records_of(self.store.contents())
+        report, parts = self.report, self.store.contents()
+        new = records_of(parts)
         processed = [record for record in new.values() if record.status.processed]
         if not processed and not any(record.status.processed for record in self.ledger.records.values()):
             raise NothingReadableError("none of the inputs held a film that could be read", report.why_nothing())
-        everything = (self.ledger.records | new).values()  # the films that packing flags
-        uids = Counter(record.link.uid for record in everything if record.link.uid)
-        conflicting = {r.image_id for r in everything if uids[r.link.uid] > 1 and r.status.processed}
-        report.conflicts = len(conflicting & new.keys())
-        report.flag(conflicting)
+        links = [*self.ledger.links, *(row for part in parts for row in part.links)]
+        records = self.ledger.records | new
+        found = {image_id for image_id in conflicting(links) & records.keys() if records[image_id].status.processed}
+        report.conflicts = len(found & new.keys())
+        report.flag(found)
         run = _versions(self.model) | {
             "argv": list(argv),
             "started": started,
@@ -204,7 +204,7 @@ class _Run:
             "cost": {key: {"seconds": seconds, "maps": int(maps)} for key, (seconds, maps) in self.cost.items()},
         }
         sources = {self.model.slug: self.model.source} if self.model.source else {}
-        table = self._truth_table(truth, self.ledger.records | new)
+        table = self._truth_table(truth, records)
         with telling(f"writing {self.store.out.name}"):
             pack(self.store, self.store.out, truth=table, run=run, model_sources=sources)
 

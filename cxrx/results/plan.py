@@ -146,11 +146,17 @@ def _images(sources: Sequence[Contents]) -> list[ImageRecord]:
 
 def _with_conflicts(images: list[ImageRecord], sources: Sequence[Contents]) -> list[ImageRecord]:
     """Flag films that claim to be one another: the same SOPInstanceUID over other bytes. Both are kept."""
+    found = conflicting(row for source in sources for row in source.links)
+    return [_flagged(record) if record.image_id in found else record for record in images]
+
+
+def conflicting(links: Iterable[Link]) -> set[str]:
+    """Return the films whose SOPInstanceUID another one has too."""
     by_uid: dict[str, set[str]] = {}
-    for row in (row for source in sources for row in source.links if row.kind == "film" and row.uid):
-        by_uid.setdefault(row.uid, set()).add(row.image_id)
-    conflicting = {image_id for ids in by_uid.values() if len(ids) > 1 for image_id in ids}
-    return [_flagged(record) if record.image_id in conflicting else record for record in images]
+    for row in links:
+        if row.kind == "film" and row.uid:
+            by_uid.setdefault(row.uid, set()).add(row.image_id)
+    return {image_id for ids in by_uid.values() if len(ids) > 1 for image_id in ids}
 
 
 def _flagged(record: ImageRecord) -> ImageRecord:

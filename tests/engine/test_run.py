@@ -14,6 +14,7 @@ import cxrx
 from cxrx.engine import source
 from cxrx.engine.api import explain_results, reload_own, run
 from cxrx.engine.options import map_settings
+from cxrx.engine.progress import Progress
 from cxrx.errors import LockedError, NothingReadableError, UsageError
 from cxrx.files import atomic
 from cxrx.files.lock import RunLock
@@ -232,12 +233,14 @@ def test_a_film_that_does_not_reproduce_its_logits_fails(films, model, tmp_path)
         assert results.failures()["code"].tolist() == ["not-reproduced"]
 
 
-def test_bad_films_are_listed_and_the_rest_goes_on(films, model, tmp_path):
+def test_bad_films_are_listed_and_the_rest_goes_on(films, model, tmp_path, monkeypatch):
     (films / "film003.png").write_bytes((films / "film003.png").read_bytes()[:60])
     (films / "zzz.dcm").write_bytes(b"this is no DICOM file")
+    shown = []
+    monkeypatch.setattr(Progress, "update", lambda _, files, failed: shown.append((files, failed)))
     report = run(model, films, out=tmp_path / "r.h5", workers=2)
     assert report.counts["ok"] == 9
-    assert report.failed == 1
+    assert (report.failed, report.counts["failed"], shown[-1][1]) == (1, 1, 1)
     assert report.counts["skipped"] == 1
     with cxrx.open_results(tmp_path / "r.h5") as results:
         assert sorted(results.images()["status"]) == ["failed"] + ["ok"] * 9 + ["skipped"]
@@ -250,7 +253,7 @@ def test_failed_films_are_retried_on_request_only(films, model, tmp_path):
     out = tmp_path / "r.h5"
     run(model, films, out=out, workers=0)
     again = run(model, films, out=out, workers=0)
-    assert (again.failed, again.counts["failed"], again.counts["ok"]) == (0, 1, 9)
+    assert (again.failed, again.counts["failed"], again.counts["ok"]) == (1, 1, 9)
     assert run(model, films, out=out, retry_failed=True, workers=0).failed == 1
 
 
@@ -271,7 +274,7 @@ def test_a_film_whose_worker_died_is_named_and_can_be_retried(films, model, tmp_
         assert sorted(results.images()["status"]) == ["failed"] + ["ok"] * 9
     monkeypatch.setattr(source, "prepare_item", prepare)
     again = run(model, inputs, out=out, workers=0)
-    assert (again.counts["ok"], again.counts["failed"], again.failed) == (9, 1, 0)
+    assert (again.counts["ok"], again.counts["failed"], again.failed) == (9, 1, 1)
     assert "film003.png: decoder-crash: the decoder crashed on this file, twice; --retry-failed tries" in caplog.text
     assert run(model, inputs, out=out, workers=0, retry_failed=True).counts["ok"] == 10
     one, two = datasets(out), datasets(tmp_path / "whole.h5")

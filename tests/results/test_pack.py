@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import stat
 import time
+from dataclasses import replace
 
 import h5py
 import numpy as np
@@ -13,6 +14,7 @@ from cxrx.reading.record import Status
 from cxrx.results.contents import Contents
 from cxrx.results.pack import pack
 from cxrx.results.parts import PartStore
+from cxrx.results.plan import conflicting
 from cxrx.results.private import private_path, read_private
 from cxrx.results.reader import open_results
 from cxrx.results.records import keyed
@@ -344,3 +346,6 @@ def test_films_with_one_uid_and_other_bytes_are_both_kept_and_flagged(tmp_path, 
     assert images["status"][[f.image_id for f in films]].tolist() == ["flagged", "flagged", "ok", "ok", "ok"]
     assert images["message"][films[0].image_id].startswith("conflict: ")
     assert images["message"][films[1].image_id].startswith("odd; conflict: ")
+    links = [film.link for film in films]
+    assert conflicting(links) == {film.image_id for film in films[:2]}
+    assert conflicting([links[0], replace(links[0], path="/elsewhere"), replace(links[1], kind="duplicate")]) == set()
