@@ -73,20 +73,21 @@ def list_films(inputs: Sequence[Path] | None, ledger: Ledger, out: Path, options
         if not path.exists():
             raise UsageError(f"there is no file or folder {str(path)!r}")
     films = FilmList([])
-    found = find(inputs, force_dicom=options.read.force_dicom, passed_over=films.passed_over)
+    read = options.read
+    found = find(inputs, force_dicom=read.force_dicom, passed_over=films.passed_over, memory=read.memory)
     for entry in islice(found, options.limit):
         if isinstance(entry, Rejected):
             films.rejected.append(entry)
         else:
             films.add(entry)
     if ledger.holds_films and not options.add:
-        _refuse_others(films, ledger, out)
+        _refuse_others(films, ledger, out, read.memory)
     return films
 
 
-def _refuse_others(films: FilmList, ledger: Ledger, out: Path) -> None:
+def _refuse_others(films: FilmList, ledger: Ledger, out: Path, memory: int) -> None:
     """Refuse films that the existing file does not hold, before anything is computed."""
-    others = [item for item in films.items if _is_new(item, ledger)]
+    others = [item for item in films.items if _is_new(item, ledger, memory)]
     if others:
         raise UsageError(
             f"{out.name} exists and does not hold {len(others)} of these {len(films.items)} films",
@@ -94,12 +95,12 @@ def _refuse_others(films: FilmList, ledger: Ledger, out: Path) -> None:
         )
 
 
-def _is_new(item: Item, ledger: Ledger) -> bool:
+def _is_new(item: Item, ledger: Ledger, memory: int) -> bool:
     """Whether a file holds films that the ledger does not know; members of archives are known by their place only."""
     known = ledger.known(item)
     if item.member or (known and all(ledger.status(image_id) is not None for image_id in known)):
         return False
-    return any(ledger.status(digest[:16]) is None for digest, _ in film_digests(item))
+    return any(ledger.status(digest[:16]) is None for digest, _ in film_digests(item, memory))
 
 
 def _films_of_results(out: Path, options: RunOptions) -> FilmList:
@@ -143,6 +144,6 @@ def with_data(
         return
     wanted = {(item.path, item.member) for item in todo}
     paths = inputs if inputs is not None else list(dict.fromkeys(item.path for item in todo))
-    for entry in find(paths, force_dicom=options.read.force_dicom):
+    for entry in find(paths, force_dicom=options.read.force_dicom, memory=options.read.memory):
         if isinstance(entry, Item) and (entry.path, entry.member) in wanted:
             yield entry

@@ -15,6 +15,7 @@ from cxrx.engine.source import Reading
 from cxrx.engine.targets import Rule, choose_targets
 from cxrx.reading.gate import VIEW_GROUP
 from cxrx.reading.item import Item, safe_relative
+from cxrx.reading.options import ReadOptions
 from cxrx.reading.pool import NO_ANSWER
 from cxrx.reading.prepare import Prepared
 from cxrx.reading.record import ImageRecord, Status, record_of
@@ -36,8 +37,8 @@ class FilmFilter:
         Of the model.
     rule
         Which findings are explained.
-    views
-        Which views are wanted.
+    read
+        Which views are wanted, and what reading may take.
     seen
         Films of this run.
     """
@@ -49,7 +50,7 @@ class FilmFilter:
     findings: tuple[str, ...]
     thresholds: Mapping[str, float]
     rule: Rule
-    views: tuple[str, ...]
+    read: ReadOptions
     seen: set[str] = field(default_factory=set)
 
     def note_rejected(self) -> None:
@@ -143,11 +144,11 @@ class FilmFilter:
         """Note what was read from a file; yield its films that are to be worked on."""
         expected = self._expected(item)
         for result in found:
-            if isinstance(result, Unreadable) and result.code in NO_ANSWER:
-                # a worker that died left no digest; with one the film has a row, and can be tried again
-                result = replace(result, sha256=_digest(item))  # noqa: PLW2901
             if isinstance(result, Unreadable):
                 if expected is None:
+                    if result.code in NO_ANSWER:
+                        # a worker that died left no digest; with one the film has a row, and can be tried again
+                        result = replace(result, sha256=_digest(item, self.read.memory))  # noqa: PLW2901
                     self._note_unreadable(item, result)
             elif expected is None or result.image_id in expected:
                 film = self._film(item, result)
@@ -168,8 +169,8 @@ class FilmFilter:
             return None
         record = self._completed(film.record)
         group = VIEW_GROUP.get(record.view, "unknown")
-        if not {group, "all"} & set(self.views):  # a PNG or JPEG leaves it to the tables
-            message = f"the view is {group}, a table says; asked for: {', '.join(self.views)}"
+        if not {group, "all"} & set(self.read.views):  # a PNG or JPEG leaves it to the tables
+            message = f"the view is {group}, a table says; asked for: {', '.join(self.read.views)}"
             unwanted = Unreadable("skipped", "view", message, record.sha256, record.link.member)
             self._note_unreadable(item, unwanted)
             return None
@@ -206,10 +207,10 @@ class FilmFilter:
             self.report.fail(relative, image_id, "read", result.code, result.message)
 
 
-def _digest(item: Item) -> str:
+def _digest(item: Item, memory: int) -> str:
     """Return the sha256 of what a worker could not read; empty where nothing can."""
     try:
-        return digest(load(item)) if item.member else file_digest(item)
+        return digest(load(item, memory)) if item.member else file_digest(item)
     except RefusalError:
         return ""
 

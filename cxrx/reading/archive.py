@@ -8,8 +8,8 @@ from dataclasses import replace
 from typing import IO, TYPE_CHECKING
 
 from cxrx.reading.item import HEAD_BYTES, Rejected, rejected, safe_relative
-from cxrx.reading.memory import VARIABLE, film_memory, over_limit
-from cxrx.reading.source import BROKEN_ARCHIVE, COPIES, MAX_EXPANSION, BombError, named, open_compressed_tar, open_zip
+from cxrx.reading.memory import over_limit
+from cxrx.reading.source import BOMB, BROKEN_ARCHIVE, COPIES, BombError, named, open_compressed_tar, open_zip
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,15 +20,15 @@ if TYPE_CHECKING:
 _BROKEN = (*BROKEN_ARCHIVE, OSError)
 
 
-def members(archive: Item) -> Iterator[tuple[Item | Rejected, bytes]]:
-    """Yield each member of `archive` that is a file, with its first bytes.
+def members(archive: Item, memory: int) -> Iterator[tuple[Item | Rejected, bytes]]:
+    """Yield each member of `archive` that is a file, with its first bytes; reading one may take `memory` bytes.
 
     Zip and plain tar give their members sorted; a compressed tar in the order it has, each with its data.
     """
     name = archive.path.name.lower()
     kind = _zip if name.endswith(".zip") else _tar if name.endswith(".tar") else _compressed_tar
     try:
-        yield from kind(archive)
+        yield from kind(archive, memory)
     except _BROKEN as error:
         message = f"the archive is damaged or cut short ({type(error).__name__})"
         yield rejected(archive, "corrupt-archive", message, "failed"), b""
@@ -51,8 +51,7 @@ def _checked(item: Item, memory: int) -> Rejected | None:
     return rejected(item, "over-limit", over_limit(f"a member of {item.size >> 20} MiB", need, memory), "failed")
 
 
-def _zip(archive: Item) -> Iterator[tuple[Item | Rejected, bytes]]:
-    memory = film_memory()
+def _zip(archive: Item, memory: int) -> Iterator[tuple[Item | Rejected, bytes]]:
     file, members = open_zip(archive.path, archive.size, archive.mtime_ns)
     for name, info in sorted(members.items(), key=lambda member: safe_relative(member[0])):
         if info.is_dir() or _hidden(name):
@@ -77,8 +76,7 @@ def _zip(archive: Item) -> Iterator[tuple[Item | Rejected, bytes]]:
                 yield item, head
 
 
-def _tar(archive: Item) -> Iterator[tuple[Item | Rejected, bytes]]:
-    memory = film_memory()
+def _tar(archive: Item, memory: int) -> Iterator[tuple[Item | Rejected, bytes]]:
     with tarfile.open(archive.path, "r:") as file, archive.path.open("rb") as raw:
         infos = [(name, info) for name, info in named(file) if info.isfile() and not _hidden(name)]
         for name, info in sorted(infos, key=lambda member: safe_relative(member[0])):
@@ -110,10 +108,9 @@ def _sparse(item: Item) -> Rejected:
     return rejected(item, "unsupported", "the archive member is a sparse file; pack it again without holes", "failed")
 
 
-def _compressed_tar(archive: Item) -> Iterator[tuple[Item | Rejected, bytes]]:
-    memory = film_memory()
+def _compressed_tar(archive: Item, memory: int) -> Iterator[tuple[Item | Rejected, bytes]]:
     try:
-        with open_compressed_tar(archive.path) as (file, unpacked):
+        with open_compressed_tar(archive.path, memory) as (file, unpacked):
             for name, info in named(file):
                 if not info.isfile() or _hidden(name):
                     continue
@@ -127,5 +124,4 @@ def _compressed_tar(archive: Item) -> Iterator[tuple[Item | Rejected, bytes]]:
                     yield replace(item, data=data), data[:HEAD_BYTES]
             yield from _beyond_end(archive, unpacked, file.offset)
     except BombError:
-        message = f"the archive unpacks to more than {MAX_EXPANSION} times its size and what {VARIABLE} allows a film"
-        yield rejected(archive, "over-limit", message, "failed"), b""
+        yield rejected(archive, "over-limit", BOMB, "failed"), b""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from cxrx.errors import UsageError
 from cxrx.reading.archive import members
 from cxrx.reading.item import HEAD_BYTES, Item, Rejected, printable, rejected, safe_relative
+from cxrx.reading.memory import film_memory
 from cxrx.reading.readers import DICOM, DICOM_SUFFIXES, IMAGE_SUFFIXES, is_builtin, readers
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ def find(
     force_dicom: bool = False,
     everything: bool = False,
     passed_over: Counter[str] | None = None,
+    memory: int | None = None,
 ) -> Iterator[Item | Rejected]:
     """Stream the candidates below `inputs`, in lexicographic order of their relative paths within each input.
 
@@ -62,6 +64,8 @@ def find(
         Look into hidden folders and files too, into those of masks, and at files whose names are of no picture.
     passed_over
         Counts files that are plainly not pictures, by suffix; they give no row.
+    memory
+        Bytes that reading a member of an archive may take; None: what the environment says.
 
     Raises
     ------
@@ -73,7 +77,8 @@ def find(
         if not path.exists():
             raise UsageError(f"{path} does not exist", "name a folder, a film, an archive or a .txt list of paths")
     asked = dict(readers() if formats is None else formats)
-    finder = _Finder(asked, force_dicom, everything, Counter() if passed_over is None else passed_over)
+    passed_over, memory = Counter() if passed_over is None else passed_over, memory or film_memory()
+    finder = _Finder(asked, force_dicom, everything, passed_over, memory)
     return (found for path in paths for found in finder.input(path))
 
 
@@ -83,6 +88,7 @@ class _Finder:
     force_dicom: bool
     everything: bool
     passed_over: Counter[str]
+    memory: int
 
     @property
     def any_suffix(self) -> bool:
@@ -165,7 +171,7 @@ class _Finder:
                 yield rejected(item, "not-a-file", "this is a device, a pipe or a socket")
                 return
             if path.name.lower().endswith(ARCHIVE_SUFFIXES):
-                for member, head in members(item):
+                for member, head in members(item, self.memory):
                     found = member if isinstance(member, Rejected) else self.sniffed(member, head, named=False)
                     if found is not None:
                         yield found

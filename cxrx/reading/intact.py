@@ -141,4 +141,6 @@ def jpeg_warnings(stream: bytes) -> tuple[str, ...]:
         os.write(2, others)
     if picture is None:
         return ("JPEG: a second decoder cannot read it",)
-    return tuple(f"JPEG: the decoder warned: {line.decode(errors='replace').strip()[:80]}" for line in _LIBJPEG.findall(said)[:1])
+    return tuple(
+        f"JPEG: the decoder warned: {line.decode(errors='replace').strip()[:80]}" for line in _LIBJPEG.findall(said)[:1]
+    )

@@ -182,12 +182,15 @@ def _upright(film: Film, options: ReadOptions) -> Film:
     return check_polarity(film, options.polarity)
 
 
-def film_digests(item: Item) -> list[tuple[str, str]]:
-    """Return digest and member of every film that `item` holds; only a file of several is decoded for it."""
+def film_digests(item: Item, memory: int) -> list[tuple[str, str]]:
+    """Return digest and member of every film that `item` holds; only a file of several is decoded for it.
+
+    Reading a film may take `memory` bytes.
+    """
     try:
         if not holds_several(item):
-            return [(digest(load(item)), item.member)]
+            return [(digest(load(item, memory)), item.member)]
     except RefusalError:
         return []
-    films = read_films(item, ReadOptions(views=("all",), force_dicom=True, non_chest=True, for_processing=True))
-    return [(film.sha256, film.member) for film in films]
+    wide = ReadOptions(views=("all",), force_dicom=True, non_chest=True, for_processing=True, memory=memory)
+    return [(film.sha256, film.member) for film in read_films(item, wide)]

@@ -17,7 +17,7 @@ from functools import lru_cache
 from typing import IO, TYPE_CHECKING, Any, TypeVar, cast
 
 from cxrx.reading.item import printable
-from cxrx.reading.memory import check_memory, film_memory
+from cxrx.reading.memory import VARIABLE, check_memory
 from cxrx.reading.refusal import fail, skip
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ COPIES = 3
 """A film's bytes are held this often: as they are, taken apart, and on their way."""
 
 
-def load(item: Item, memory: int | None = None) -> bytes:
+def load(item: Item, memory: int) -> bytes:
     """Return the bytes of a file or archive member.
 
     Parameters
@@ -38,7 +38,7 @@ def load(item: Item, memory: int | None = None) -> bytes:
     item
         The file or member.
     memory
-        What reading it may take; None: what the environment says.
+        What reading it may take.
 
     Raises
     ------
@@ -47,11 +47,10 @@ def load(item: Item, memory: int | None = None) -> bytes:
     """
     if item.data is not None:
         return item.data
-    memory = film_memory() if memory is None else memory
     check_size(item.size, memory)
     try:
         if item.member and item.offset < 0:
-            data = _packed_member(item, memory // COPIES)
+            data = _packed_member(item, memory)
         else:
             data = _read(item.path, item.offset, item.size, memory // COPIES)
     except FileNotFoundError:
@@ -127,9 +126,13 @@ BROKEN_ARCHIVE = (
 )
 
 
-def _packed_member(item: Item, most: int) -> bytes:
+def _packed_member(item: Item, memory: int) -> bytes:
     try:
-        return _zip_member(item, most) if item.path.name.lower().endswith(".zip") else _streamed_member(item)
+        if item.path.name.lower().endswith(".zip"):
+            return _zip_member(item, memory // COPIES)
+        return _streamed_member(item, memory)
+    except BombError:
+        raise fail("over-limit", BOMB) from None
     except (*BROKEN_ARCHIVE, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:  # the disk's, not the archive's
             raise
@@ -143,9 +146,9 @@ def _zip_member(item: Item, most: int) -> bytes:
         return file.read(most + 1)
 
 
-def _streamed_member(item: Item) -> bytes:
+def _streamed_member(item: Item, memory: int) -> bytes:
     """Read a compressed tar up to the member: for single films; many are better read in passing, by the finder."""
-    with open_compressed_tar(item.path) as (archive, unpacked):
+    with open_compressed_tar(item.path, memory) as (archive, unpacked):
         for name, info in named(archive):
             if name == item.member and info.isfile():
                 return unpacked.take(info)
@@ -163,6 +166,10 @@ MAX_HEADER = 2**20
 
 class BombError(OSError):
     """An archive unpacks to far more than films do."""
+
+
+BOMB = f"the archive unpacks to more than {MAX_EXPANSION} times its size and what {VARIABLE} allows a film"
+"""What is said of it."""
 
 
 class Unpacked:
@@ -212,12 +219,12 @@ class Unpacked:
 
 
 @contextmanager
-def open_compressed_tar(path: Path) -> Iterator[tuple[tarfile.TarFile, Unpacked]]:
+def open_compressed_tar(path: Path, memory: int) -> Iterator[tuple[tarfile.TarFile, Unpacked]]:
     """Open a tar that is packed by gzip, bzip2 or xz, to be read once from its beginning to its end."""
     openers: dict[bytes, Any] = {b"\x1f\x8b": gzip.open, b"BZ": bz2.open, b"\xfd7": lzma.open}
     with path.open("rb") as file:
         magic = file.read(2)
-    allowance = path.stat().st_size * MAX_EXPANSION + film_memory()
+    allowance = path.stat().st_size * MAX_EXPANSION + memory
     with openers.get(magic, open)(path, "rb") as stream:
         unpacked = Unpacked(stream, allowance)
         with tarfile.open(fileobj=cast("IO[bytes]", unpacked), mode="r:") as archive:

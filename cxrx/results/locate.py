@@ -9,6 +9,7 @@ from pathlib import Path
 from cxrx.errors import UsageError
 from cxrx.reading.find import find
 from cxrx.reading.item import Item
+from cxrx.reading.memory import film_memory
 from cxrx.reading.readers import film_digests, holds_several
 from cxrx.reading.record import Link
 
@@ -44,7 +45,7 @@ def locate(sha256: Mapping[str, str], links: Sequence[Link], folder: Path | None
     if not folder.is_dir():
         raise UsageError(f"{folder.name} is not a folder")
     for item in _items(folder, everything=True):
-        for digest, member in film_digests(item):
+        for digest, member in film_digests(item, film_memory()):
             if digest in missing:
                 found[missing.pop(digest)] = (item.path, member)
         if not missing:
@@ -86,7 +87,7 @@ def _items(path: Path, *, force_dicom: bool = True, everything: bool = False) ->
 
 def _digests(path: str) -> set[tuple[str, str]]:
     """Return digest and name of every film in a file."""
-    return {film for item in _items(Path(path)) for film in film_digests(item)}
+    return {film for item in _items(Path(path)) for film in film_digests(item, film_memory())}
 
 
 def _is_still(link: Link, digest: str, digests: Callable[[str], set[tuple[str, str]]]) -> bool:

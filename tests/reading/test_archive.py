@@ -15,6 +15,7 @@ from cxrx.errors import UsageError
 from cxrx.reading import source
 from cxrx.reading.find import find
 from cxrx.reading.item import Item, Rejected
+from cxrx.reading.memory import film_memory
 from cxrx.reading.options import ReadOptions
 from cxrx.reading.readers import read_films
 from cxrx.reading.refusal import RefusalError
@@ -92,9 +93,9 @@ def test_a_member_of_a_compressed_tar_can_be_read_again(make, tmp_path):
     path = packed(tmp_path / "x.tgz", {"a.dcm": make.film(), "b.dcm": make.film(ViewPosition="AP")})
     for item in find([path]):
         assert item.data
-        assert load(replace(item, data=None)) == item.data
+        assert load(replace(item, data=None), film_memory()) == item.data
     with pytest.raises(RefusalError, match="cannot be unpacked"):
-        load(replace(item, data=None, member="c.dcm"))
+        load(replace(item, data=None, member="c.dcm"), film_memory())
 
 
 def test_encrypted_members(make, tmp_path):
@@ -125,12 +126,21 @@ def test_a_member_too_large_is_refused_before_it_is_read(make, tmp_path, little_
     assert isinstance(next(read_films(film, ReadOptions())), Film)
 
 
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_the_limit_that_is_asked_for_counts_and_not_that_of_the_environment(make, tmp_path, little_memory, suffix):
+    content = {f"{i}.dcm": make.film() + bytes(6 << 20) for i in range(4)}
+    path = packed(tmp_path / f"x{suffix}", content)
+    found = list(find([path], memory=100 << 20))
+    assert [type(entry) for entry in found] == 4 * [Item]
+    assert load(replace(found[3], data=None), 100 << 20) == content["3.dcm"]
+
+
 def test_a_zip_member_that_lies_about_its_size(tmp_path, little_memory):
     """Its directory says 100 bytes; no more than the limit is unpacked of the six megabytes."""
     path = packed(tmp_path / "x.zip", {"a.dcm": bytes(128) + b"DICM" + bytes(6 << 20)})
     (found,) = find([path])
     with pytest.raises(RefusalError, match="limit is 16 MiB") as caught:
-        load(Item(path, "a.dcm", 10, found.item.mtime_ns, "cxrx/dicom", "a.dcm"))
+        load(Item(path, "a.dcm", 10, found.item.mtime_ns, "cxrx/dicom", "a.dcm"), film_memory())
     assert caught.value.code == "over-limit"
 
 
@@ -142,6 +152,10 @@ def test_a_tar_that_unpacks_to_far_more_than_films(tmp_path, little_memory, suff
     assert (end.reason.code, end.reason.kind) == ("over-limit", "failed")
     assert "CXRX_FILM_MEMORY" in end.reason.message
     assert len(members) < 12
+    last = replace(members[0], item=replace(members[0].item, member="011.dcm")).item
+    with pytest.raises(RefusalError) as caught:
+        load(last, film_memory())
+    assert (caught.value.code, caught.value.message) == ("over-limit", end.reason.message)
     with tarfile.open(tmp_path / f"header{suffix}", f"w:{suffix[5:]}") as out:
         info = tarfile.TarInfo("x" * (5 << 20))
         out.addfile(info, io.BytesIO())
