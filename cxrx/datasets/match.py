@@ -111,9 +111,7 @@ class Index:
         """
         if film.path in self._settled:
             return self._settled[film.path]
-        match = self._match(film)
-        owners = self._owners.get(match.entry)
-        return (match.rank, match.entry) if match.rank and (owners is None or film.path in owners) else None
+        return self._kept(film.path, self._match(film))
 
     def _match(self, film: Place) -> _Match:
         table = self.table
