@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import Literal
 
@@ -267,19 +268,27 @@ def headers(text: str) -> Iterator[tuple[list[str], str, int]]:
     The cells, what stands between them, and where the line begins.
     """
     at, given = 0, ""
-    for line in text[:FIELD_LIMIT].split("\n", HEADER_LINES)[:HEADER_LINES]:
+    for line in islice(_lines_from(text, 0), HEADER_LINES):
         if match := re.fullmatch(r"\ufeff?sep=(.)", line.strip(), re.IGNORECASE):  # as Excel writes it
             given = match[1]
         elif line.strip():
             bare = re.sub(r'"[^"]*"', "", line)
             delimiter = given or max(",;\t|", key=bare.count)
             with contextlib.suppress(csv.Error):
-                yield next(rows_of(text[at : at + FIELD_LIMIT], delimiter), []), delimiter, at
-        at += len(line) + 1
+                yield next(rows_of(_lines_from(text, at), delimiter), []), delimiter, at
+        at += len(line)
 
 
-def rows_of(text: str, delimiter: str) -> Iterator[list[str]]:
-    """Yield the rows of a text that are not blank.
+def _lines_from(text: str, at: int) -> Iterator[str]:
+    """Yield the lines of a text, which may be long, one by one."""
+    while at < len(text):
+        end = text.find("\n", at) + 1 or len(text)
+        yield text[at:end]
+        at = end
+
+
+def rows_of(lines: Iterable[str], delimiter: str) -> Iterator[list[str]]:
+    """Yield the rows of a table that are not blank.
 
     Raises
     ------
@@ -288,7 +297,7 @@ def rows_of(text: str, delimiter: str) -> Iterator[list[str]]:
     """
     limit = csv.field_size_limit(FIELD_LIMIT)
     try:
-        yield from (row for row in csv.reader(io.StringIO(text), delimiter=delimiter) if any(row))
+        yield from (row for row in csv.reader(lines, delimiter=delimiter) if any(row))
     finally:
         csv.field_size_limit(limit)
 
@@ -311,7 +320,7 @@ def read_rows(text: str, header: list[str], delimiter: str, problems: Counter[st
         There are more cells than any table of films has.
     """
     rows, cells = [], 0
-    lines = rows_of(text, delimiter)
+    lines = rows_of(io.StringIO(text), delimiter)
     next(lines, None)
     for row in lines:
         cells += len(row)

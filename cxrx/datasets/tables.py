@@ -53,7 +53,6 @@ DATASET_OF = {form.kind: form.dataset for form in FORMATS} | {
 
 # Columns of results, file lists and run records: a table that has one of them is no truth, whatever else it holds.
 _NOT_TRUTH = {
-    "region",
     "epoch",
     "method",
     "metric",
@@ -105,13 +104,9 @@ def _is_joined(form: Format, columns: list[str]) -> bool:
 
 
 def _is_no_truth(columns: list[str]) -> bool:
-    return bool(_NOT_TRUTH & set(columns)) or any(name.startswith("prob ") for name in columns)
-
-
-def kind_of(header: list[str]) -> str | None:
-    """Say what table a header row belongs to; None where it is none of ours."""
-    form = format_of(Path(), [column(name) for name in header])
-    return None if form is None else form.kind
+    if _NOT_TRUTH & set(columns) or any(name.startswith("prob ") for name in columns):
+        return True
+    return "region" in columns and first(columns, FINDING) is None
 
 
 def lacking(path: Path, columns: list[str]) -> str:
@@ -120,7 +115,7 @@ def lacking(path: Path, columns: list[str]) -> str:
     for form in FORMATS:
         if form.is_named(path) and not form.needs <= names:
             return f"lacks the columns {_listed(sorted(form.needs - names))}"
-    if _NOT_TRUTH & names:
+    if _is_no_truth(columns):
         return ""
     image, finding = first(columns, IMAGE), first(columns, FINDING)
     if image is not None and finding is not None:
@@ -186,6 +181,11 @@ def _read(path: Path, strange: bool) -> Table | None:
     if reason and not name.endswith(".txt"):
         raise NotReadError(reason)
     if form is None or reason:
+        own = [name for name in columns if name in _NOT_TRUTH]
+        if own and format_of(path, [name for name in columns if name not in own]) not in {None, PLAIN}:
+            raise NotReadError(
+                f"has the column {own[0]!r}, as results have, and is not read; leave that out if it is truth"
+            )
         if strange and not _is_no_truth(columns):
             raise NotReadError(f"was not understood: no column names the films; {_said(columns)}")
         return None
@@ -218,10 +218,11 @@ def _text(path: Path) -> tuple[str, str]:
 
 def _header(path: Path, text: str) -> tuple[Format | None, list[str], str, int]:
     """Find the header: the first line that is understood, else the first."""
-    lines = list(headers(text))
-    for header, delimiter, at in lines:
-        if form := format_of(path, [column(cell) for cell in header]):
-            return form, header, delimiter, at
+    lines = []
+    for line in headers(text):
+        if form := format_of(path, [column(cell) for cell in line[0]]):
+            return form, *line
+        lines.append(line)
     return None, *max(lines, key=lambda line: len(line[0]) > 1, default=([], ",", 0))
 
 

@@ -291,9 +291,7 @@ class _Search:
         """Read the tables of a folder, by their paths in it; of those `above` the films only what is truth counts."""
         for name in names:
             if folder / name not in self._tables:
-                path = folder / name
-                strange = not above and not path.with_name("compare.json").exists()  # beside that, tables are results
-                self._tables[path] = read_table(path, self.problems, strange=strange)
+                self._tables[folder / name] = read_table(folder / name, self.problems, strange=not above)
 
     def add_classes(self, folder: Path, listing: Listing | None) -> None:
         """Add folders named by class: in `folder`, or above it where its own name is one of theirs."""

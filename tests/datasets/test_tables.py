@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cxrx.compare.comparison import COLUMNS
 from cxrx.datasets import sheet, tables
 from cxrx.datasets.names import NIH_FINDINGS, canonical
 from cxrx.datasets.sheet import film_name
-from cxrx.datasets.tables import kind_of, read_table
+from cxrx.datasets.tables import read_table
 from cxrx.specs import Box
 
 
@@ -169,9 +170,36 @@ def test_any_table_is_read_or_refused(tmp_path_factory, rows):
     assert all(box.width > 0 and box.height > 0 for film in read.films.values() for box in film.boxes)
 
 
-def test_kind_of_needs_an_image_column():
-    assert kind_of(["finding", "x", "y", "w", "h"]) is None
-    assert kind_of(["Image", "Finding", "x", "y", "w", "h"]) == "boxes"
+def test_boxes_need_an_image_column():
+    assert tables.format_of(Path("t.csv"), ["finding", "x", "y", "w", "h"]) is None
+    assert tables.format_of(Path("t.csv"), ["image", "finding", "x", "y", "w", "h"]) is tables.BOXES
+
+
+@pytest.mark.parametrize("columns", COLUMNS.values(), ids=COLUMNS)
+def test_tables_of_a_comparison_are_no_truth_and_nothing_is_said_of_them(tmp_path, columns):
+    problems = []
+    row = ["film.png" if name == "image_id" else "1" for name in columns]
+    text = "\n".join(",".join(line) for line in (columns, row))
+    assert read_table(table(tmp_path, text, "a.summary.csv"), problems) is None
+    assert problems == []
+
+
+def test_a_column_of_results_beside_boxes_is_named_and_a_region_is_not_one(tmp_path):
+    boxes = "path,finding,x,y,w,h,{0}\na.png,Mass,1,2,3,4,left\n"
+    read = read_table(table(tmp_path, boxes.format("region")))
+    assert read.films["a.png"].boxes == (Box("Mass", 1, 2, 3, 4),)
+    assert read_table(table(tmp_path, "path,region,x,y,w,h\na.png,heart,1,2,3,4\n")) is None
+    problems = []
+    assert read_table(table(tmp_path, boxes.format("model")), problems) is None
+    assert problems == ["t.csv has the column 'model', as results have, and is not read; leave that out if it is truth"]
+
+
+def test_only_the_first_lines_of_a_table_are_looked_at_for_its_header(tmp_path, monkeypatch):
+    looked = []
+    find = tables.format_of
+    monkeypatch.setattr(tables, "format_of", lambda path, columns: looked.append(columns) or find(path, columns))
+    assert len(read_table(table(tmp_path, "# a remark\npath,Mass\n" + "a.png,1\n" * 50)).films) == 1
+    assert looked == [["# a remark"], ["path", "mass"]]
 
 
 @pytest.mark.parametrize(
