@@ -19,7 +19,7 @@ from cxrx.results.private import private_path, read_private
 from cxrx.results.ragged import RAGGED, index_ragged
 from cxrx.results.records import FloatArray
 from cxrx.results.schema import get_attrs, open_checked, reading, texts
-from cxrx.results.seal import BROKEN, SMALL, seal_of
+from cxrx.results.seal import BROKEN, seal_at_once
 from cxrx.results.truth import UNKNOWN, Mask, read_boxes, read_masks
 
 if TYPE_CHECKING:
@@ -67,11 +67,11 @@ class Results:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self._file = open_checked(self.path)
-        if self.path.stat().st_size <= SMALL and seal_of(self.path) == "broken":
-            log.warning("%s is damaged: %s (see: cxrx verify)", self.path.name, BROKEN)
         self._ragged: dict[tuple[str, str], dict[tuple[str, str], tuple[int, tuple[int, int]]]] = {}
         try:
             with self._reading():
+                if seal_at_once(self.path) == "broken":
+                    log.warning("%s is damaged: %s (see: cxrx verify)", self.path.name, BROKEN)
                 self.image_ids: list[str] = texts(self._file["image_id"])
                 self._row = {image_id: i for i, image_id in enumerate(self.image_ids)}
         except BaseException:

@@ -50,6 +50,11 @@ def seal_of(path: Path) -> Seal:
     return _seal_of(path.absolute(), state.st_size, state.st_mtime_ns, state.st_ino)
 
 
+def seal_at_once(path: Path) -> Seal | None:
+    """Return the seal of a file that is small enough to be hashed whenever it is opened; None: it is not."""
+    return seal_of(path) if path.stat().st_size <= SMALL else None
+
+
 def look_first(path: Path) -> None:
     """Let another process try an HDF5 file before this one does; small files whose checksum fits are spared it.
 
@@ -61,9 +66,9 @@ def look_first(path: Path) -> None:
     ResultsError
         If it does not come to an end.
     """
-    state = path.stat()
-    if state.st_size <= SMALL and seal_of(path) == "whole":
+    if seal_at_once(path) == "whole":
         return
+    state = path.stat()
     code = _look(path.absolute(), state.st_size, state.st_mtime_ns, state.st_ino)
     if code == -signal.SIGALRM:
         raise ResultsError(f"{path.name} is damaged: HDF5 does not come to an end with it")

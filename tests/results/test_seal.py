@@ -137,6 +137,17 @@ def test_a_damaged_file_is_read_with_a_warning(out, caplog):
     assert "cxrx verify" in caplog.text
 
 
+def test_a_file_that_goes_while_it_is_opened_is_closed_and_told_of(out, monkeypatch):
+    def gone(path):
+        raise FileNotFoundError(2, "No such file or directory")
+
+    monkeypatch.setattr("cxrx.results.reader.seal_at_once", gone)
+    before = h5py.h5f.get_obj_count(h5py.h5f.OBJ_ALL, h5py.h5f.OBJ_FILE)
+    with pytest.raises(ResultsError):
+        open_results(out)
+    assert h5py.h5f.get_obj_count(h5py.h5f.OBJ_ALL, h5py.h5f.OBJ_FILE) == before
+
+
 @pytest.mark.parametrize("harm", ["flipped", "cut"])
 def test_a_damaged_part_is_refused(store, made, harm):
     path = store.write(made.part([0, 1]), 0)
