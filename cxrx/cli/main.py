@@ -64,8 +64,7 @@ class CxrxGroup(TyperGroup):
             sys.stdout = None
             raise typer.Exit(EXIT_FAILED) from None
         except SystemExit as error:
-            command = self.commands.get(ctx.invoked_subcommand or "")
-            if not getattr(getattr(command, "callback", None), "__module__", "").startswith("cxrx."):
+            if ctx.invoked_subcommand not in BUILTIN:
                 raise  # a plugin's own command ends as it likes; a network or a method that is called may not
             raise typer.Exit(show_error(CxrxError(f"code that was called asked to exit ({error.code})"))) from error
         except Exception as error:
@@ -171,6 +170,11 @@ app.add_typer(datasets.app, name="datasets")
 app.add_typer(weights.app, name="weights")
 app.add_typer(explainers.app, name="explainers")
 app.add_typer(plugins.app, name="plugins")
+BUILTIN = frozenset(
+    [command.callback.__name__.replace("_", "-") for command in app.registered_commands if command.callback is not None]
+    + [group.name for group in app.registered_groups]
+)
+"""Names of the commands that are no plugin's."""
 
 
 def main() -> None:

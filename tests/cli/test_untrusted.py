@@ -233,6 +233,15 @@ def test_a_network_that_ends_the_program_later_is_an_error_too(cli, films, tmp_p
     assert "the network raised SystemExit" in cli("predict", films, *words, code=2).stderr
 
 
+def test_a_command_of_a_group_that_is_ended_is_an_error_too(cli, tmp_path, monkeypatch):
+    def ended(path):
+        raise SystemExit(0)
+
+    monkeypatch.setattr("cxrx.models.checkpoints.read_checkpoint", ended)
+    (tmp_path / "w.pth").write_bytes(b"weights")
+    assert "asked to exit" in cli("weights", "show", "w.pth", code=1).stderr
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # cxrx.toml that lies in the folder
 
