@@ -63,7 +63,13 @@ def named_models(context: typer.Context, flags: ModelFlags, stored: Sequence[Pat
                 said = "CXRX_MODEL" if source.name == "ENVIRONMENT" else config.named()
                 typer.echo(f"note: {name} of {said}: for films; a results file has its own", err=True)
         return None
-    if flags.model is None or ":" not in flags.model or is_given(context, *(vars(flags).keys() - {"model", "device"})):
+    from cxrx.models.architectures import is_code
+
+    if (
+        flags.model is None
+        or not is_code(flags.model)
+        or is_given(context, *(vars(flags).keys() - {"model", "device"}))
+    ):
         return [make_model(flags)]
     from cxrx.engine.api import reload_own
     from cxrx.results.reader import open_results
@@ -81,7 +87,9 @@ def named_models(context: typer.Context, flags: ModelFlags, stored: Sequence[Pat
 
 def note_own_code(name: str) -> None:
     """Say that code of the user's own is run, where `name` names some."""
-    if ":" in name:
+    from cxrx.models.architectures import is_code
+
+    if is_code(name):
         typer.echo(f"note: running your code in {Path(name.rpartition(':')[0]).name}", err=True)
 
 

@@ -68,6 +68,7 @@ def convert(
     The tensors are loaded into their network first: what does not fit is not converted.
     """
     from cxrx.files.atomic import write_file
+    from cxrx.models.architectures import is_code
     from cxrx.models.checkpoints import read_checkpoint, to_safetensors
     from cxrx.models.load import load_model
 
@@ -87,7 +88,7 @@ def convert(
         name, checkpoint.path, asked, "cpu", new_head=headless
     )  # every tensor has its place, or it fails
     findings = () if headless else loaded.labels
-    more = ({} if ":" in name else {"arch": name}) | ({} if headless else {"activation": loaded.activation})
+    more = ({} if is_code(name) else {"arch": name}) | ({} if headless else {"activation": loaded.activation})
     tensors = checkpoint.fitting(loaded.module)
     write_file(target, to_safetensors(checkpoint, tensors, findings, loaded.input, **more))
     notes = ("a base without a head: to train from, not to predict with",) if headless else loaded.notes

@@ -14,7 +14,7 @@ from cxrx.engine.targets import check_targets
 from cxrx.errors import UsageError
 from cxrx.explainers.fit import check_fit
 from cxrx.explainers.targets import check_score
-from cxrx.models.architectures import DEFAULT_MODEL
+from cxrx.models.architectures import DEFAULT_MODEL, is_code
 from cxrx.models.checkpoints import input_from
 from cxrx.models.load import load_model
 from cxrx.models.model import Model
@@ -159,7 +159,7 @@ def reload_model(results: Results, slug: str, device: str = "auto", code: str = 
     if seen.crops > 1:
         raise cannot_explain(slug)
     name = code or source.get("name") or attrs["model_name"]
-    if ":" in name and not code:
+    if is_code(name) and not code:
         raise UsageError(
             f"{slug} is the network of {Path(name).name!r}, and code that only a file names is not run",
             "name it yourself, if you trust it: -m FILE.py:FUNCTION",

@@ -16,6 +16,12 @@ TIMM = "timm/"
 """What a name starts with that stands for any network of timm."""
 
 
+def is_code(name: str) -> bool:
+    """Whether the name of a model is the user's own ``FILE.py:FUNCTION``, and not e.g. a folder with a colon."""
+    file, _, function = name.rpartition(":")
+    return file.endswith(".py") and "/" not in function
+
+
 def timm_builder(timm_name: str) -> Callable[..., Any]:
     """Return a `build` (and `build_variant`) for the timm architecture `timm_name`, without pretrained weights."""
 

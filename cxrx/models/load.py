@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from cxrx.errors import UsageError
-from cxrx.models.architectures import TIMM, timm_spec
+from cxrx.models.architectures import TIMM, is_code, timm_spec
 from cxrx.models.checkpoints import Checkpoint, read_checkpoint, refuse_keras
 from cxrx.models.download import fetch
 from cxrx.models.model import Model
@@ -106,7 +106,7 @@ def load_model(
     file = brought or own_weights(spec)
     checkpoint = read_checkpoint(file) if file is not None else None
     asked = _Asked(labels, input_size, in_chans, input, activation, new_head)
-    network = _assemble(spec, checkpoint, asked, own=":" in name, brought=brought is not None)
+    network = _assemble(spec, checkpoint, asked, own=is_code(name), brought=brought is not None)
     thresholds = {} if checkpoint is None else checkpoint.thresholds
     return Model(
         network.module,
@@ -327,7 +327,7 @@ def find_spec(name: str) -> ModelSpec:
     UsageError
         There is none; the hint names the nearest.
     """
-    if ":" in name:
+    if is_code(name):
         return own_spec(name)
     return timm_spec(name) if name.startswith(TIMM) else load_registry().models.find(name)
 

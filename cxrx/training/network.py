@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from cxrx.errors import UsageError
+from cxrx.models.architectures import is_code
 from cxrx.models.checkpoints import file_sha256, read_checkpoint
 from cxrx.models.download import offline
 from cxrx.models.load import build_module, change_input, find_spec, load_model, pick_device
@@ -91,7 +92,7 @@ def _without_weights(config: RunConfig, findings: Sequence[str], activation: Lit
     if spec.build_variant is None and seen != spec.input:
         raise UsageError(f"{spec.name} is built for one input only", "leave out --input-size and --in-chans")
     module = build_module(spec, findings, variant).eval()
-    squashed = look(module, seen, spec.name).squashed if ":" in config.model else None  # a network of the user's own
+    squashed = look(module, seen, spec.name).squashed if is_code(config.model) else None  # a network of the user's own
     return Model(
         module, findings, seen, name=spec.name, output=spec.output if squashed is None else "probabilities",
         activation=activation, cam_layer=spec.cam_layer, device=pick_device(config.device),

@@ -10,8 +10,10 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from cxrx.cli import app
+from cxrx.cli.runs import note_own_code
 from cxrx.errors import UsageError
-from cxrx.models.load import load_model
+from cxrx.models.architectures import is_code
+from cxrx.models.load import find_spec, load_model
 
 NET = """
 import torch
@@ -134,3 +136,19 @@ def test_their_weights_are_converted_under_their_own_names(own, tmp_path):
     x = torch.randn(2, 1, 16, 16)
     assert torch.equal(model.logits(x), made.logits(x))
     assert model.labels == ("a", "b", "c")
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("./net.py:build", True), ("/a:b/net.py:build", True), ("runs/a:b", False), ("runs/net.py:3/best", False),
+        ("net.so:build", False), ("net:build", False), ("net.py", False), ("densenet121", False),
+    ],
+)  # fmt: skip
+def test_only_a_python_file_with_a_function_is_code(name, expected, capsys):
+    assert is_code(name) is expected
+    note_own_code(name)
+    assert ("running your code" in capsys.readouterr().err) is expected
+    if not expected and name != "densenet121":
+        with pytest.raises(UsageError, match="there is no model named"):
+            find_spec(name)
