@@ -34,7 +34,7 @@ def default_map(commands: Mapping[str, Any]) -> dict[str, Any]:
     UsageError
         The file is no TOML, names a command or option that does not exist, or sets what it may not.
     """
-    path = Path(_path())
+    path = _path()
     if not path.is_file():
         if "CXRX_CONFIG" in os.environ:
             raise UsageError(f"CXRX_CONFIG names {path.name!r}, which is no file")
@@ -59,13 +59,13 @@ def default_map(commands: Mapping[str, Any]) -> dict[str, Any]:
     return defaults
 
 
-def _path() -> str:
-    return os.environ.get("CXRX_CONFIG", FILE)
+def _path() -> Path:
+    return Path(os.environ.get("CXRX_CONFIG", FILE))
 
 
 def named() -> str:
     """Return the name of the file that defaults come from."""
-    return Path(_path()).name
+    return _path().name
 
 
 def _check_value(path: Path, key: str, value: Any) -> None:

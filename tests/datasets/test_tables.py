@@ -194,12 +194,12 @@ def test_a_column_of_results_beside_boxes_is_named_and_a_region_is_not_one(tmp_p
     assert problems == ["t.csv has the column 'model', as results have, and is not read; leave that out if it is truth"]
 
 
-def test_only_the_first_lines_of_a_table_are_looked_at_for_its_header(tmp_path, monkeypatch):
-    looked = []
-    find = tables.format_of
-    monkeypatch.setattr(tables, "format_of", lambda path, columns: looked.append(columns) or find(path, columns))
-    assert len(read_table(table(tmp_path, "# a remark\npath,Mass\n" + "a.png,1\n" * 50)).films) == 1
-    assert looked == [["# a remark"], ["path", "mass"]]
+def test_no_more_lines_are_taken_apart_than_it_takes_to_find_the_header(tmp_path, monkeypatch):
+    begun, rows_of = [], sheet.rows_of
+    monkeypatch.setattr(sheet, "rows_of", lambda lines, delimiter: begun.append(delimiter) or rows_of(lines, delimiter))
+    text = "# a remark\npath;Mass\n" + "".join(f"{i}.png;1\n" for i in range(50))
+    assert len(read_table(table(tmp_path, text)).films) == 50
+    assert begun == [",", ";", ";"]  # the remark, the header, and the table from there
 
 
 @pytest.mark.parametrize(
