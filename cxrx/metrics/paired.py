@@ -94,7 +94,9 @@ def _pairs(
     if not pairs or wide.empty:
         return
     findings, patients = (wide.index.get_level_values(name).tolist() for name in ("finding", "patient"))
-    tables = [_Differences.of(wide[column], pairs, findings, patients, bootstrap) for column in ("over", "single")]
+    tables = [
+        _differences(wide.xs(column, axis=1), pairs, findings, patients, bootstrap) for column in ("over", "single")
+    ]
     patient, group = (numbered(keys)[1] for keys in (patients, findings))
     for g, finding in enumerate(tables[0].found.groups):
         rows = np.ones(len(group), bool) if g == 0 else group == g - 1
@@ -113,22 +115,6 @@ class _Differences:
     found: Intervals
     sides: tuple[Float, Float]
 
-    @classmethod
-    def of(
-        cls,
-        wide: pd.DataFrame,
-        pairs: Sequence[tuple[str, str]],
-        findings: Sequence[str],
-        patients: Sequence[str],
-        bootstrap: PatientBootstrap,
-    ) -> _Differences:
-        one, two = (wide[[pair[side] for pair in pairs]].to_numpy(float) for side in (0, 1))
-        values = np.where(np.isfinite(one) & np.isfinite(two), one - two, np.nan)
-        values[np.abs(values) <= ROUNDING] = 0
-        group = numbered(findings)[1]
-        sides = tuple(group_means(np.where(np.isfinite(values), side, np.nan), group)[0] for side in (one, two))
-        return cls(values, bootstrap.table(values, patients, findings, "difference"), (sides[0], sides[1]))
-
     def row(self, at: tuple[int, int]) -> dict[str, object]:
         """Return the numbers of a group and a pair."""
         found = self.found
@@ -137,6 +123,21 @@ class _Differences:
             "difference": found.value[at], "low": found.low[at], "high": found.high[at], "test": "t over patients",
             "p": found.p[at],
         }  # fmt: skip
+
+
+def _differences(
+    wide: pd.DataFrame,
+    pairs: Sequence[tuple[str, str]],
+    findings: Sequence[str],
+    patients: Sequence[str],
+    bootstrap: PatientBootstrap,
+) -> _Differences:
+    one, two = (wide[[pair[side] for pair in pairs]].to_numpy(float) for side in (0, 1))
+    values = np.where(np.isfinite(one) & np.isfinite(two), one - two, np.nan)
+    values[np.abs(values) <= ROUNDING] = 0
+    group = numbered(findings)[1]
+    a, b = (group_means(np.where(np.isfinite(values), side, np.nan), group)[0] for side in (one, two))
+    return _Differences(values, bootstrap.table(values, patients, findings, "difference"), (a, b))
 
 
 def patient_means(values: Float, patient: NDArray[np.intp]) -> Float:

@@ -42,6 +42,12 @@ def wait_for_part(out, process):
     assert process.poll() is None, f"the run ended before a part was written: {process.stderr.read()}"
 
 
+def wait_for_lock(out, process):
+    while process.poll() is None and not PartStore(out).lock_path.exists():
+        time.sleep(0.02)
+    assert process.poll() is None, f"the run ended at once: {process.stderr.read()}"
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_the_first_signal_keeps_finished_work_and_the_same_command_goes_on(many, net, tmp_path, number, code):
     whole, out = tmp_path / "whole.h5", tmp_path / "stopped.h5"
@@ -72,9 +78,8 @@ def test_the_first_signal_keeps_finished_work_and_the_same_command_goes_on(many,
 
 def test_a_batch_that_takes_too_long_is_abandoned(many, net, tmp_path):
     out = tmp_path / "slow.h5"
-    process = start(many, net, out, 10_000_000)
-    while not PartStore(out).lock_path.exists():
-        time.sleep(0.02)
+    process = start(many, net, out, 1_000_000)
+    wait_for_lock(out, process)
     time.sleep(3)
     os.kill(process.pid, signal.SIGINT)
     told = process.communicate(timeout=60)[1]  # it would take hours
@@ -83,9 +88,8 @@ def test_a_batch_that_takes_too_long_is_abandoned(many, net, tmp_path):
 
 def test_the_second_signal_ends_at_once(many, net, tmp_path):
     out = tmp_path / "slow.h5"
-    process = start(many, net, out, 10_000_000)
-    while not PartStore(out).lock_path.exists():
-        time.sleep(0.02)
+    process = start(many, net, out, 1_000_000)
+    wait_for_lock(out, process)
     time.sleep(3)
     os.kill(process.pid, signal.SIGINT)
     time.sleep(0.3)
@@ -96,9 +100,8 @@ def test_the_second_signal_ends_at_once(many, net, tmp_path):
 
 def test_decode_workers_die_with_a_killed_run(many, net, tmp_path):
     out = tmp_path / "killed.h5"
-    process = start(many, net, out, 10_000_000)
-    while not PartStore(out).lock_path.exists():
-        time.sleep(0.02)
+    process = start(many, net, out, 1_000_000)
+    wait_for_lock(out, process)
     time.sleep(3)
     children = subprocess.run(
         ["ps", "-o", "pid=", "--ppid", str(process.pid)], capture_output=True, text=True, check=False
