@@ -86,15 +86,18 @@ def _key(name: str) -> str:
     return " ".join(re.sub(r"[^0-9a-z]+", " ", name.casefold()).split())
 
 
+_CONTROL = re.compile("[\x00-\x1f\x7f]+")
 _CANONICAL = {_key(name): name for name in (*NIH_FINDINGS, *CHEXPERT_FINDINGS, *_VINDR, *_CLASSES)} | _SYNONYMS
 
 
 def canonical(name: str) -> str:
     """Return the usual spelling of a finding; a name nobody knows is returned as it is, stripped.
 
+    Control characters count as blanks: HDF5 would end a name at one of them.
+
     Case, blanks and underscores do not matter: ``"pleural thickening"`` is ``"Pleural_Thickening"``.
     """
-    return _CANONICAL.get(_key(name), name.strip())
+    return _CANONICAL.get(_key(name), _CONTROL.sub(" ", name).strip())
 
 
 def is_known(name: str) -> bool:

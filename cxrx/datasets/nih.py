@@ -67,7 +67,7 @@ def read_labels(sheet: Sheet) -> Table:
 def _labels(text: str, extra: dict[str, None]) -> Mapping[str, int]:
     if not text:
         return {}  # a blank cell says nothing
-    present = [name for part in text.split("|") if part.strip() and (name := canonical(part)) != NO_FINDING]
+    present = [name for part in text.split("|") if (name := canonical(part)) and name != NO_FINDING]
     extra |= dict.fromkeys(name for name in present if name not in NIH_FINDINGS)
     return dict.fromkeys(NIH_FINDINGS, 0) | dict.fromkeys(present, 1)
 

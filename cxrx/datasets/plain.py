@@ -142,7 +142,7 @@ def names_in(text: str) -> list[str]:
     if len(parts) == 1 and not is_known(text):
         several = re.split("[,;]", parts[0])
         parts = several if text.startswith("[") or any(is_known(part.strip(" '\"")) for part in several) else parts
-    return [canonical(name) for part in parts if (name := part.strip(" '\""))]
+    return [name for part in parts if (name := canonical(part.strip(" '\"")))]
 
 
 def _read_words(sheet: Sheet, rows: _Rows, drafts: _Drafts, names: Sequence[str], word: int) -> tuple[str, ...]:

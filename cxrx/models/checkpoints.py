@@ -275,7 +275,7 @@ def _own_metadata(path: Path, metadata: Mapping[str, str]) -> tuple[tuple[str, .
     try:
         names = json.loads(metadata.get("labels", "[]"))
         input_spec = input_from_json(metadata["input"]) if "input" in metadata else None
-        sound = isinstance(names, list) and all(isinstance(name, str) for name in names)
+        sound = isinstance(names, list) and all(isinstance(name, str) and name.isprintable() for name in names)
         sound = sound and (input_spec is None or _is_sound(input_spec)) and _are_probabilities(metadata)
     except (ValueError, TypeError, AttributeError):
         sound = False

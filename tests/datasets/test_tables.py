@@ -143,6 +143,13 @@ def test_semicolons_bom_and_windows_paths(tmp_path):
     assert read.films["sub/a.png"].labels == {"Mass": 1}
 
 
+def test_names_of_findings_hold_no_control_characters():
+    """HDF5 would end a name at its first zero byte."""
+    assert canonical("pleural\x00effusion\x07") == "Effusion"
+    assert canonical("\x00of our\x00own") == "of our own"
+    assert canonical("\x00") == ""
+
+
 def test_canonical_spellings():
     assert canonical("Infiltrate") == "Infiltration"
     assert canonical("pleural thickening") == "Pleural_Thickening"

@@ -207,6 +207,7 @@ def test_an_archive_with_a_broken_directory_is_a_sentence(tmp_path):
 @pytest.mark.parametrize(
     "metadata",
     [
+        {"labels": '["a\\u0000b"]'},
         *({"labels": text} for text in ("Mass", '"Mass"', "3", "[1, 2]", '[["a"]]')),
         *({"input": text} for text in ("[1]", "{", '{"size": [8]}', '{"size": [8, "8"]}', '{"size": 8}')),
         *(
