@@ -27,6 +27,7 @@ from cxrx.results.outcomes import WORDS
 
 LABELS = "Nodule,Effusion,Mass"
 NAN = """
+import torch
 from torch import nn
 class Lost(nn.Module):
     def __init__(self, lost):
