@@ -69,6 +69,7 @@ def test_every_file_is_opened_once(cli, tiny, tmp_path, monkeypatch):
     assert 'height="20.0"' in (tmp_path / "report.html").read_text()  # the truth that was given is drawn
 
 
+@pytest.mark.slow
 def test_two_files_in_one_folder_leave_each_other_alone(cli, make_tiny, tmp_path):
     results = make_tiny("one", n=6).results
     for name in ("a.h5", "b.h5"):
@@ -85,6 +86,7 @@ def test_two_files_in_one_folder_leave_each_other_alone(cli, make_tiny, tmp_path
         assert {f"{prefix}report.html", f"{prefix}summary.csv", f"{prefix}compare.json"} <= written[prefix]
 
 
+@pytest.mark.slow
 def test_no_table_of_an_earlier_comparison_stays_and_nothing_else_goes(cli, make_tiny):
     tiny = make_tiny("one", n=6)
     folder, words = tiny.results.parent, ("compare", tiny.results, "--n-boot", 10, "--metrics")
