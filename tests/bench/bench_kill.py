@@ -61,14 +61,19 @@ def arrays(path: Path) -> dict[str, np.ndarray]:
     return found
 
 
+def workers_of(process: subprocess.Popen[bytes]) -> list[int]:
+    """Return the decode workers, which are children of the fork server; a lock file of the run before says nothing."""
+    return [pid for pid in members(process.pid) if parent_of(pid) not in {process.pid, os.getpid()}]
+
+
 def disturb(process: subprocess.Popen[bytes], out: Path, rng: random.Random, longest: float, share: float) -> str:
     """Kill the program or one of its workers at a random moment of the work; return which, empty where it was done."""
-    while process.poll() is None and not PartStore(out).lock_path.exists():
+    while process.poll() is None and not workers_of(process):
         time.sleep(0.02)  # aim at the work, not at the start of the program
     try:
         process.wait(rng.uniform(0.01, longest))
     except subprocess.TimeoutExpired:
-        workers = [pid for pid in members(process.pid) if parent_of(pid) not in {process.pid, os.getpid()}]
+        workers = workers_of(process)
         if workers and rng.random() < share:
             os.kill(rng.choice(workers), signal.SIGKILL)
             return "worker"

@@ -44,7 +44,7 @@ def test_masks_of_a_table_are_compared_with(lay, net, tmp_path, beside):
         expected[:, :4] = True
         assert all((mask.decode() == expected).all() for mask in masks)
     cli("compare", out, "--n-boot", "20", "--metrics", "localisation", *(() if beside else ("--truth", table)))
-    pairs = pd.read_csv(next(out.parent.rglob("per_pair.csv")))
+    pairs = pd.read_csv(next(out.parent.rglob("*per_pair.csv")))
     assert set(pairs["finding"]) == {"Pneumothorax"}
     assert pairs["area"].tolist() == pytest.approx([4 / 1024] * len(pairs))
 
