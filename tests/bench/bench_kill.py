@@ -117,12 +117,15 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         films, whole, out = Path(scratch) / "films", Path(scratch) / "whole.h5", Path(scratch) / "killed.h5"
         write_folder(films, arguments.films, arguments.seed)
+        process = start(films, whole, arguments.model)
+        while process.poll() is None and not workers_of(process):
+            time.sleep(0.02)
         begun = time.monotonic()
-        assert start(films, whole, arguments.model).wait() == 0
+        assert process.wait() == 0
         took, one = time.monotonic() - begun, arrays(whole)
         while (left := wanted - kills["program"] - kills["worker"]) > 0:
             arguments.kills = left
-            kills += one_run(films, out, rng, took / 2, arguments)
+            kills += one_run(films, out, rng, took, arguments)
             runs += 1
             two = arrays(out)
             assert one.keys() == two.keys()
@@ -131,7 +134,7 @@ def main() -> None:
             for path in Path(scratch).glob("killed*"):
                 path.unlink()
     killed = f"{runs} runs with {kills['program']} kills of the program"
-    print(f"{arguments.films} films, undisturbed run {took:.1f} s; {killed}")
+    print(f"{arguments.films} films, {took:.1f} s of work undisturbed; {killed}")
     print(f"({kills['early']} before a part was finished) and {kills['worker']} of its workers")
     print(f"no finished film was lost or done again; {len(one)} datasets are equal bit for bit")
 
