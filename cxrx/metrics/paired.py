@@ -90,13 +90,12 @@ def _pairs(
     """Compare every two values of the column `by`: over the findings in the column `over`, in each in `single`."""
     names = list(dict.fromkeys(scores[by]))
     pairs = [(a, b) for a, b in combinations(names, 2) if a not in controls or b not in controls]
-    wide = scores.set_index(["finding", "image_id", "patient", by])[["over", "single"]].unstack(by)
-    if not pairs or wide.empty:
+    indexed = scores.set_index(["finding", "image_id", "patient", by])
+    over, single = (indexed[column].unstack(by) for column in ("over", "single"))
+    if not pairs or over.empty:
         return
-    findings, patients = (wide.index.get_level_values(name).tolist() for name in ("finding", "patient"))
-    tables = [
-        _differences(wide.xs(column, axis=1), pairs, findings, patients, bootstrap) for column in ("over", "single")
-    ]
+    findings, patients = (over.index.get_level_values(name).tolist() for name in ("finding", "patient"))
+    tables = [_differences(wide, pairs, findings, patients, bootstrap) for wide in (over, single)]
     patient, group = (numbered(keys)[1] for keys in (patients, findings))
     for g, finding in enumerate(tables[0].found.groups):
         rows = np.ones(len(group), bool) if g == 0 else group == g - 1
