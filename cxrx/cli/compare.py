@@ -68,10 +68,10 @@ def compare(
     share: Annotated[bool, typer.Option("--share", help="Leave file names out of the report.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Compare explanations; writes report.html (of NAME.h5: NAME.report.html).
+    """Compare explanations; writes report.html.
 
     With boxes where there are some, with what the model does when the map's pixels change, with each other, and with
-    baselines that never saw the picture.
+    baselines that never saw the picture. Of NAME.h5 the report is NAME.report.html.
     """
     start_logging()
     from cxrx.compare.corpus import open_corpus
