@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,6 +16,7 @@ import pytest
 from cxrx.reading.record import ImageRecord, Link, Status
 from cxrx.results.contents import Contents, Files
 from cxrx.results.parts import PartStore
+from cxrx.results.private import private_path
 from cxrx.results.records import EXTRAS, Block, FailureRecord, keyed
 from cxrx.results.truth import Mask, TruthTable
 
@@ -189,3 +191,11 @@ def made() -> SimpleNamespace:
 @pytest.fixture
 def store(tmp_path: Path) -> PartStore:
     return PartStore(tmp_path / "results.h5")
+
+
+@pytest.fixture
+def out(sound, tmp_path):
+    """A copy, to be hurt, of the file that a module calls `sound`."""
+    for path in (sound, private_path(sound)):
+        shutil.copy(path, tmp_path / path.name)
+    return tmp_path / sound.name

@@ -18,7 +18,6 @@ from cxrx.results.contents import load_part
 from cxrx.results.merge import merge
 from cxrx.results.pack import pack
 from cxrx.results.parts import PartStore
-from cxrx.results.private import private_path
 from cxrx.results.reader import open_results
 from cxrx.results.seal import look_first, seal_of
 from cxrx.results.verify import not_covered, verify
@@ -30,14 +29,6 @@ def sound(tmp_path_factory, made):
     store.write(made.part(range(4), methods=("gradcam", "smoothgrad"), spaces=("native", "input")), 0)
     pack(store, store.out, truth=made.truth([0]), run={})
     return store.out
-
-
-@pytest.fixture
-def out(sound, tmp_path):
-    """A copy to be hurt."""
-    for path in (sound, private_path(sound)):
-        shutil.copy(path, tmp_path / path.name)
-    return tmp_path / sound.name
 
 
 def flip(path, at, mask=1):

@@ -29,14 +29,6 @@ def sound(tmp_path_factory, made):
     return store.out
 
 
-@pytest.fixture
-def out(sound, tmp_path):
-    """A copy to be hurt."""
-    for path in (sound, private_path(sound)):
-        shutil.copy(path, tmp_path / path.name)
-    return tmp_path / sound.name
-
-
 def setting(path, value, where=0):
     def change(file):
         file[path][where] = value
